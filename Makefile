@@ -1,0 +1,46 @@
+# Everything starts from a fresh machine: each target makes its own virtual environment first.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+VENV ?= .venv
+PY := $(VENV)/bin/python
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+STAMP := $(VENV)/.installed
+PYTEST ?= $(PY) -m pytest
+
+.PHONY: help demo test check bench lock clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+$(STAMP): requirements-dev.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "cohort-sync needs Python 3.11 or newer with the venv module: install it, or name it with make PYTHON=..."; exit 2; }
+	@echo "installing into $(VENV) (once; a minute or two)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PY) -m pip install -qq --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@$(PY) -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(STAMP)  ## the main job on this machine, against the sandbox vendors
+	@$(VENV)/bin/cohort-sync demo
+
+test: $(STAMP)  ## lint, types, layout rules and every test
+	@$(MAKE) --no-print-directory check
+	@$(PYTEST) tests --ignore=tests/benchmarks
+
+check: $(STAMP)  ## ruff, mypy, import-linter only
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports --no-cache
+
+bench: $(STAMP)  ## measure against the rivals and print ratios (long)
+	@$(PY) -m tests.benchmarks
+
+lock: $(STAMP)  ## resolve the locks anew (hashes, no registry host)
+	@$(PY) -m pip install --quiet uv
+	@$(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links pyproject.toml -o requirements.lock
+	@$(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --extra dev pyproject.toml -o requirements-dev.lock
+
+clean:  ## remove the virtual environment and caches
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
