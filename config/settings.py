@@ -1,0 +1,115 @@
+"""The settings of every process, from the environment or an `.env` file, prefix `COHORT_SYNC_`.
+
+All mistakes are reported at once. Nothing here opens a connection or makes a file: `data_dir` is made by the
+process that first writes to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+# sun_path holds 108 bytes on Linux and 104 on macOS, the ending NUL included (unix(7)).
+SOCKET_PATH_MAX = 100
+
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class Settings(BaseSettings):
+    """One process's settings; see the README's table for what each does."""
+
+    model_config = SettingsConfigDict(env_prefix="COHORT_SYNC_", env_file=".env", extra="ignore")
+
+    data_dir: Path = Path.home() / ".cohort-sync"
+    database_url: str = ""  # empty: SQLite in the data directory
+    redis_url: str = ""  # empty: the embedded Valkey's socket in the data directory
+    # Fernet keys, the first encrypts, all decrypt; empty: a 0600 file in the data directory.
+    secret_key: Annotated[list[SecretStr], NoDecode] = Field(default_factory=list)
+
+    amplitude_base_url: str = ""  # empty: the host of the source's region
+    marketing_cloud_auth_url: str = ""  # empty: the host of the destination's subdomain
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["auto", "json", "console"] = "auto"
+
+    worker_concurrency: Annotated[int, Field(ge=1, le=64)] = 2
+    tick_seconds: Seconds = 0.5
+    lease_seconds: Seconds = 30
+    # A PUT whose answer was lost may still be executed: nothing that contradicts it is sent before this.
+    # The longest queue seen was 7 min 28 s (Salesforce's sample of an asynchronous status, 2017).
+    uncertain_seconds: Seconds = 600
+    job_deadline_seconds: Seconds = 1800
+    snapshot_deadline_seconds: Seconds = 3600
+    snapshot_fresh_seconds: Annotated[float, Field(ge=0)] = 300
+    snapshot_max_bytes: Annotated[int, Field(gt=0)] = 4_000_000_000
+    max_attempts: Annotated[int, Field(ge=1)] = 8
+    retry_base_seconds: Seconds = 5
+    retry_max_seconds: Seconds = 900
+
+    flower_port: Annotated[int, Field(ge=0, le=65535)] = 5555
+    flower_address: str = "127.0.0.1"
+    flower_user: str = "cohort-sync"
+    flower_password: SecretStr | None = None  # empty: made on first start, in the data directory
+
+    @field_validator("secret_key", mode="before")
+    @classmethod
+    def _split_keys(cls, value: object) -> object:
+        return [key.strip() for key in value.split(",") if key.strip()] if isinstance(value, str) else value
+
+    @field_validator("data_dir")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @field_validator("amplitude_base_url", "marketing_cloud_auth_url")
+    @classmethod
+    def _http_url(cls, value: str) -> str:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError("must start with http:// or https://")
+        return value.rstrip("/")
+
+    @property
+    def database(self) -> str:
+        """The SQLAlchemy URL in force."""
+        url = self.database_url or f"sqlite:///{self.data_dir / 'cohort-sync.db'}"
+        for plain in ("postgres://", "postgresql://"):
+            if url.startswith(plain):
+                return "postgresql+psycopg://" + url.removeprefix(plain)
+        return url
+
+    @property
+    def embedded_broker(self) -> bool:
+        """Whether the queue is the embedded Valkey server."""
+        return not self.redis_url
+
+    @property
+    def valkey_socket(self) -> Path:
+        """The embedded server's socket: in the data directory if its path is short enough for one."""
+        path = self.data_dir / "valkey.sock"
+        if len(str(path).encode()) <= SOCKET_PATH_MAX:
+            return path
+        digest = hashlib.blake2b(str(self.data_dir).encode(), digest_size=8).hexdigest()
+        return Path(tempfile.gettempdir()) / f"cohort-sync-{digest}.sock"
+
+    @property
+    def redis(self) -> str:
+        """The redis-py URL in force."""
+        return self.redis_url or f"unix://{self.valkey_socket}"
+
+    @property
+    def broker(self) -> str:
+        """The kombu URL of the same server: kombu spells a socket `redis+socket://`."""
+        url = self.redis
+        return "redis+socket://" + url.removeprefix("unix://") if url.startswith("unix://") else url
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """The settings of this process, read once."""
+    return Settings()

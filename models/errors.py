@@ -1,0 +1,327 @@
+"""Every way a sync can fail, by what is to be done about it.
+
+    SyncError             code, safe context, remedy
+    ├ TransientError      again later, with back-off and jitter; spends an attempt
+    ├ RateLimited         again when the vendor says; spends none
+    ├ TerminalError       a person must act
+    │   ├ ConfigurationError   credentials, scopes, data extension, attribute, cohort, plan
+    │   ├ ContractError        an answer outside the documented shape
+    │   └ HeldForApproval      a guard stopped the run
+    └ LeaseLost           not ours any more: leave, change nothing
+
+A code is stable and stands in the catalogue below with what happened and what to do; the README's table is
+the same catalogue. A message may name a binding, a field, a scope or a status. It must never hold a secret
+or a contact key: what is put into an error is shown to people and stored.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class SyncError(Exception):
+    """Root of the tree.
+
+    `code` is a key of CATALOGUE, `context` the safe facts that its text names, `detail` one more sentence.
+    """
+
+    def __init__(self, code: str, detail: str = "", **context: Any) -> None:
+        super().__init__(code, detail, context)
+        self.code = code
+        self.detail = detail
+        self.context = context
+
+    @property
+    def message(self) -> str:
+        """What happened, in one or two sentences."""
+        what = CATALOGUE[self.code][0].format_map(_Named(self.context))
+        return f"{what} {self.detail}".strip()
+
+    @property
+    def remedy(self) -> str:
+        """What to do next."""
+        return CATALOGUE[self.code][1].format_map(_Named(self.context))
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message} {self.remedy}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_rebuild, (type(self), self.code, self.detail, self.context))
+
+
+class TransientError(SyncError):
+    """Again later, with back-off and jitter; spends an attempt."""
+
+
+class RateLimited(SyncError):  # noqa: N818 - the design's name: it is a state of the vendor, not a fault
+    """Again after `retry_after` seconds; spends no attempt."""
+
+    def __init__(self, code: str, detail: str = "", *, retry_after: float, **context: Any) -> None:
+        super().__init__(code, detail, **context, retry_after=retry_after)
+        self.retry_after = retry_after
+
+
+class TerminalError(SyncError):
+    """A person must act before another attempt can succeed."""
+
+
+class ConfigurationError(TerminalError):
+    """Credentials, scopes, data extension, attribute, cohort, plan, or what was typed."""
+
+
+class ContractError(TerminalError):
+    """A vendor's answer, or a file, outside the documented shape: nothing was pushed from it."""
+
+
+class HeldForApproval(TerminalError):  # noqa: N818 - the design's name: the run is held, nothing broke
+    """A guard stopped the run; `approve` or `reject` it."""
+
+
+class LeaseLost(SyncError):  # noqa: N818 - the design's name
+    """Another worker owns the run now: leave, change nothing."""
+
+    def __init__(self, run_id: int) -> None:
+        super().__init__("LEASE_LOST", run=run_id)
+
+
+class _Named(dict[str, Any]):
+    def __missing__(self, key: str) -> str:
+        return f"<{key}>"
+
+
+def _rebuild(kind: type[SyncError], code: str, detail: str, context: dict[str, Any]) -> SyncError:
+    if issubclass(kind, LeaseLost):
+        return kind(context["run"])
+    return kind(code, detail, **context)
+
+
+CATALOGUE: dict[str, tuple[str, str]] = {
+    # what was typed
+    "NOT_FOUND": ("There is no {kind} named {name!r}.", "List them with `cohort-sync {kind} list`."),
+    "NAME_TAKEN": ("A {kind} named {name!r} exists already.", "Choose another name, or use `update`."),
+    "NAME_INVALID": (
+        "{name!r} can't be a name.",
+        "Use 1 to 100 characters without line breaks, and not digits alone (those are ids).",
+    ),
+    "IN_USE": (
+        "{kind} {name!r} is used by the bindings {used_by}.",
+        "Remove those bindings first; nothing was changed.",
+    ),
+    "SUBDOMAIN_INVALID": (
+        "{value!r} is not a subdomain.",
+        "Give the subdomain only, such as mc563885gzs27c5t9-63k636ttgm{hint}.",
+    ),
+    "ACCOUNT_ID_INVALID": (
+        "The business unit id (MID) must be a number.",
+        "Copy the MID from Marketing Cloud's account menu.",
+    ),
+    "SETTING_INVALID": ("{field}: {value!r} is not valid.", "{hint}"),
+    "SECRET_UNREADABLE": (
+        "The secret given by {reference} can't be read.",
+        "Check the variable or file; nothing was changed.",
+    ),
+    "SECRET_KEY_WRONG": (
+        "A stored secret can't be decrypted with the configured key.",
+        "Set COHORT_SYNC_SECRET_KEY to the key it was stored with (old keys may follow it, comma separated).",
+    ),
+    "CRON_INVALID": ("The schedule {cron!r} is not valid.", "{hint}"),
+    "TIMEZONE_INVALID": (
+        "There is no time zone named {timezone!r}.",
+        "Use an IANA name, such as Europe/Berlin or UTC.",
+    ),
+    "PLAN_ON_DEMAND_ONLY": (
+        "Source {source!r} is of the {tier} tier, whose cohorts sync on demand only; "
+        "a cron schedule needs the Audiences tier.",
+        "Run it by hand (`cohort-sync run`), or set `cohort-sync source update {source} --tier audiences` "
+        "if the project has it.",
+    ),
+    "ATTRIBUTE_TAKEN": (
+        "The attribute {attribute!r} of destination {destination!r} belongs to binding {binding!r} already; "
+        "two cohorts can never share one.",
+        "Make a new field in the data extension and bind that one.",
+    ),
+    "ATTRIBUTE_LOCKED": (
+        "Binding {binding!r} has synced to {attribute!r}; its {field} can't be changed any more.",
+        "Copy the cohort in Amplitude, make a new field in the data extension, and bind the copy to it.",
+    ),
+    "MAPPING_CONFLICT": (
+        "Destination {destination!r} maps {mapped!r} to Contact Key; it is mapped once for all its bindings.",
+        "Add another destination for another mapping.",
+    ),
+    "MAPPING_LOCKED": (
+        "Destination {destination!r} has been synced to; its mapped property can't be changed any more.",
+        "Add another destination for the new mapping.",
+    ),
+    "RUN_UNFINISHED": (
+        "Binding {binding!r} has an unfinished run ({run}, {state}).",
+        "Wait for it, or cancel it with `cohort-sync cancel {run}`.",
+    ),
+    "RUN_STATE": (
+        "Run {run} is {state}; {action} needs another state.",
+        "Look at it with `cohort-sync show {run}`.",
+    ),
+    "CANCELLED": ("The run was cancelled by a person.", "Start another with `cohort-sync run {binding}`."),
+    # Amplitude
+    "AMPLITUDE_CREDENTIALS": (
+        "Amplitude refused the API key or the secret key of source {source!r}.",
+        "Copy both from the project's settings in Amplitude: `cohort-sync source update {source}`.",
+    ),
+    "AMPLITUDE_REGION": (
+        "Amplitude does not know the API key of source {source!r} in the region {region}.",
+        "Check the key, or set the region the project lives in: "
+        "`cohort-sync source update {source} --region default|eu`.",
+    ),
+    "COHORT_NOT_FOUND": (
+        "Amplitude has no cohort {cohort!r} in source {source!r}.",
+        "Look at the ids with `cohort-sync source cohorts {source}`; an unpublished cohort is not listed.",
+    ),
+    "COHORT_ARCHIVED": ("Cohort {cohort!r} is archived.", "Restore it in Amplitude, or remove the binding."),
+    "COHORT_OF_GROUPS": (
+        "Cohort {cohort!r} holds groups ({group}), not users.",
+        "Bind a cohort of users: groups have no contact key.",
+    ),
+    "COHORT_TOO_LARGE": (
+        "Cohort {cohort!r} has {size} members; Amplitude's download carries 2,000,000.",
+        "Split the cohort.",
+    ),
+    "AMPLITUDE_RATE_LIMITED": ("Amplitude asked to slow down.", "Nothing: the run goes on by itself."),
+    "AMPLITUDE_QUOTA": (
+        "Source {source!r} has used its {quota} cohort downloads of this month.",
+        "Wait for the first of the month (UTC), or ask Amplitude for more.",
+    ),
+    "AMPLITUDE_UNAVAILABLE": ("Amplitude did not answer as it should.", "Nothing: the run tries again by itself."),
+    "AMPLITUDE_CONTRACT": (
+        "Amplitude's answer to {call} is outside its documented shape.",
+        "Run again; if it stays, report it with the run's id.",
+    ),
+    "SNAPSHOT_DEADLINE": (
+        "Amplitude did not finish the cohort within {minutes} minutes.",
+        "Run again later; a large cohort with properties may need several tries.",
+    ),
+    # a snapshot's file
+    "SNAPSHOT_EMPTY": (
+        "The snapshot has no header line: it is not a cohort file.",
+        "An empty cohort still has a header. Run again, or check the file.",
+    ),
+    "SNAPSHOT_NOT_CSV": ("The snapshot is not a CSV file.", "Run again, or check the file."),
+    "SNAPSHOT_TRUNCATED": ("The snapshot ends in the middle of a row.", "Run again, or check the file."),
+    "SNAPSHOT_ENCODING": ("The snapshot is not UTF-8.", "Save the file as UTF-8 and run again."),
+    "SNAPSHOT_COLUMN_MISSING": (
+        "The snapshot has no column for the mapped property {column!r}; it has {columns}.",
+        "Check the property's spelling at the destination, or the file's header.",
+    ),
+    "SNAPSHOT_TOO_LARGE": (
+        "The snapshot is larger than {limit}.",
+        "Split the cohort, or raise COHORT_SYNC_SNAPSHOT_MAX_BYTES if the size is right.",
+    ),
+    "KEY_TOO_LONG": (
+        "The longest contact key of the snapshot has {longest} characters; the field Contact Key holds {length}.",
+        "Check that the right property is mapped, or lengthen the field in Marketing Cloud.",
+    ),
+    # Marketing Cloud
+    "MC_CREDENTIALS": (
+        "Marketing Cloud refused the client id or the client secret of destination {destination!r}.",
+        "Check that the package is installed and enabled, then `cohort-sync destination update {destination}`. "
+        "A client secret may expire after 180 days.",
+    ),
+    "MC_ACCOUNT": (
+        "The package of destination {destination!r} has no access to this business unit.",
+        "Enable it under Access in Installed Packages, or correct --account-id.",
+    ),
+    "MC_BLOCKED": (
+        "Marketing Cloud blocks this account's requests for now.",
+        "Nothing at first: the run goes on by itself. If it lasts for hours, ask Salesforce support.",
+    ),
+    "MC_SUBDOMAIN_UNKNOWN": (
+        "No Marketing Cloud tenant answers at the subdomain {subdomain!r}.",
+        "Copy the subdomain from the package's authentication base URI.",
+    ),
+    "MC_SCOPES": (
+        "The package lacks the scopes {missing}.",
+        "Grant Audiences, Lists and Subscribers and Data Extensions, each Read and Write, to the installed "
+        "package. Changed scopes take up to five minutes.",
+    ),
+    "MC_FORBIDDEN": (
+        "Marketing Cloud refused {call}: insufficient privileges.",
+        "Grant the package the scope {scope}. Changed scopes take up to five minutes.",
+    ),
+    "MC_RATE_LIMITED": ("Marketing Cloud asked to slow down.", "Nothing: the run goes on by itself."),
+    "MC_UNAVAILABLE": ("Marketing Cloud did not answer as it should.", "Nothing: the run tries again by itself."),
+    "MC_CONTRACT": (
+        "Marketing Cloud's answer to {call} is outside its documented shape.",
+        "Run again; if it stays, report it with the run's id.",
+    ),
+    "MC_REJECTED": (
+        "Marketing Cloud refused the whole request {call}.",
+        "Look at the data extension's fields with `cohort-sync check`, then run again.",
+    ),
+    "MC_JOB_FAILED": ("Marketing Cloud's job ended in an error.", "Nothing: the batch is sent again by itself."),
+    "MC_JOB_DEADLINE": (
+        "A job of Marketing Cloud did not end within {minutes} minutes.",
+        "Nothing: the batch is sent again by itself.",
+    ),
+    "DATA_EXTENSION_MISSING": (
+        "There is no data extension named exactly \"Amplitude Engage\" in this business unit.",
+        "Make it in Contact Builder, with the one primary key \"Contact Key\"; or correct --account-id.",
+    ),
+    "DATA_EXTENSION_AMBIGUOUS": (
+        "{count} data extensions named \"Amplitude Engage\" are visible to this business unit.",
+        "Keep one of them (shared ones count too), or set the account id of the unit that owns it.",
+    ),
+    "PRIMARY_KEY_WRONG": (
+        "The data extension's primary key must be one field named exactly \"Contact Key\"; it is {found}.",
+        "Make the data extension anew with that one key: a primary key can't be changed afterwards.",
+    ),
+    "ATTRIBUTE_MISSING": (
+        "The data extension has no field {attribute!r} for binding {binding!r}.",
+        "Add the field (Boolean, nullable) to \"Amplitude Engage\", or correct the binding's attribute.",
+    ),
+    "ATTRIBUTE_TYPE": (
+        "The field {attribute!r} is of the type {type}; a flag must be Boolean, Text or Number.",
+        "Make a Boolean field and bind that one.",
+    ),
+    "ATTRIBUTE_UNUSABLE": ("The field {attribute!r} can't hold a flag: {reason}.", "Make a nullable Boolean field."),
+    "REQUIRED_FIELDS": (
+        "The data extension has other required fields without a default: {fields}.",
+        "Make them nullable or give them a default: new contacts can't be inserted otherwise.",
+    ),
+    # guards and our own machinery
+    "REMOVAL_GUARD": (
+        "The run would remove {exited} of {members} members ({percent} %); binding {binding!r} allows "
+        "{limit} % without a person.",
+        "Look at the cohort, then `cohort-sync approve {run}` or `cohort-sync reject {run}`.",
+    ),
+    "EMPTY_GUARD": (
+        "The cohort came back empty, and {members} members are flagged.",
+        "Look at the cohort, then `cohort-sync approve {run}` or `cohort-sync reject {run}`.",
+    ),
+    "OVERLAP_SKIPPED": (
+        "The run before it was still unfinished.",
+        "Nothing, or a slower schedule if it happens often.",
+    ),
+    "ATTEMPTS_SPENT": (
+        "The run was tried {attempts} times without success.",
+        "Look at the last error, then `cohort-sync run {binding}`.",
+    ),
+    "LEASE_LOST": ("Another worker owns run {run} now.", "Nothing: that worker goes on with it."),
+    "BROKER_UNREACHABLE": (
+        "The queue does not answer.",
+        "Start the stack with `cohort-sync up`, or check COHORT_SYNC_REDIS_URL. A run made meanwhile is not lost.",
+    ),
+    "DATABASE_UNREACHABLE": (
+        "The database does not answer.",
+        "Check COHORT_SYNC_DATABASE_URL and that the server runs.",
+    ),
+    "DATABASE_SCHEMA": (
+        "The database is not at this version's schema.",
+        "Run `cohort-sync db upgrade`.",
+    ),
+    "ALREADY_RUNNING": (
+        "A stack runs on this data directory already (process {pid}).",
+        "Use that one, or stop it first.",
+    ),
+    "INTERNAL": (
+        "Something in cohort-sync itself went wrong ({kind}).",
+        "Run again; if it stays, report it with the run's id and the log of that run.",
+    ),
+}
