@@ -144,10 +144,6 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "Binding {binding!r} has synced to {attribute!r}; its {field} can't be changed any more.",
         "Copy the cohort in Amplitude, make a new field in the data extension, and bind the copy to it.",
     ),
-    "MAPPING_CONFLICT": (
-        "Destination {destination!r} maps {mapped!r} to Contact Key; it is mapped once for all its bindings.",
-        "Add another destination for another mapping.",
-    ),
     "MAPPING_LOCKED": (
         "Destination {destination!r} has been synced to; its mapped property can't be changed any more.",
         "Add another destination for the new mapping.",
@@ -189,10 +185,17 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "Source {source!r} has used its {quota} cohort downloads of this month.",
         "Wait for the first of the month (UTC), or ask Amplitude for more.",
     ),
-    "AMPLITUDE_UNAVAILABLE": ("Amplitude did not answer as it should.", "Nothing: the run tries again by itself."),
+    "AMPLITUDE_UNAVAILABLE": (
+        "Amplitude did not answer as it should.",
+        "Nothing: the run tries again by itself.",
+    ),
     "AMPLITUDE_CONTRACT": (
         "Amplitude's answer to {call} is outside its documented shape.",
         "Run again; if it stays, report it with the run's id.",
+    ),
+    "SNAPSHOT_REQUEST_LOST": (
+        "The answer to the request that costs a download was lost, and a retry would cost another one.",
+        "Run again; the next scheduled run does so by itself.",
     ),
     "SNAPSHOT_DEADLINE": (
         "Amplitude did not finish the cohort within {minutes} minutes.",
@@ -246,7 +249,10 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "Grant the package the scope {scope}. Changed scopes take up to five minutes.",
     ),
     "MC_RATE_LIMITED": ("Marketing Cloud asked to slow down.", "Nothing: the run goes on by itself."),
-    "MC_UNAVAILABLE": ("Marketing Cloud did not answer as it should.", "Nothing: the run tries again by itself."),
+    "MC_UNAVAILABLE": (
+        "Marketing Cloud did not answer as it should.",
+        "Nothing: the run tries again by itself.",
+    ),
     "MC_CONTRACT": (
         "Marketing Cloud's answer to {call} is outside its documented shape.",
         "Run again; if it stays, report it with the run's id.",
@@ -255,32 +261,38 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "Marketing Cloud refused the whole request {call}.",
         "Look at the data extension's fields with `cohort-sync check`, then run again.",
     ),
-    "MC_JOB_FAILED": ("Marketing Cloud's job ended in an error.", "Nothing: the batch is sent again by itself."),
+    "MC_JOB_FAILED": (
+        "Marketing Cloud's job ended in an error.",
+        "Nothing: the batch is sent again by itself.",
+    ),
     "MC_JOB_DEADLINE": (
         "A job of Marketing Cloud did not end within {minutes} minutes.",
         "Nothing: the batch is sent again by itself.",
     ),
     "DATA_EXTENSION_MISSING": (
-        "There is no data extension named exactly \"Amplitude Engage\" in this business unit.",
-        "Make it in Contact Builder, with the one primary key \"Contact Key\"; or correct --account-id.",
+        'There is no data extension named exactly "Amplitude Engage" in this business unit.',
+        'Make it in Contact Builder, with the one primary key "Contact Key"; or correct --account-id.',
     ),
     "DATA_EXTENSION_AMBIGUOUS": (
-        "{count} data extensions named \"Amplitude Engage\" are visible to this business unit.",
+        '{count} data extensions named "Amplitude Engage" are visible to this business unit.',
         "Keep one of them (shared ones count too), or set the account id of the unit that owns it.",
     ),
     "PRIMARY_KEY_WRONG": (
-        "The data extension's primary key must be one field named exactly \"Contact Key\"; it is {found}.",
+        'The data extension\'s primary key must be one field named exactly "Contact Key"; it is {found}.',
         "Make the data extension anew with that one key: a primary key can't be changed afterwards.",
     ),
     "ATTRIBUTE_MISSING": (
         "The data extension has no field {attribute!r} for binding {binding!r}.",
-        "Add the field (Boolean, nullable) to \"Amplitude Engage\", or correct the binding's attribute.",
+        'Add the field (Boolean, nullable) to "Amplitude Engage", or correct the binding\'s attribute.',
     ),
     "ATTRIBUTE_TYPE": (
         "The field {attribute!r} is of the type {type}; a flag must be Boolean, Text or Number.",
         "Make a Boolean field and bind that one.",
     ),
-    "ATTRIBUTE_UNUSABLE": ("The field {attribute!r} can't hold a flag: {reason}.", "Make a nullable Boolean field."),
+    "ATTRIBUTE_UNUSABLE": (
+        "The field {attribute!r} can't hold a flag: {reason}.",
+        "Make a nullable Boolean field.",
+    ),
     "REQUIRED_FIELDS": (
         "The data extension has other required fields without a default: {fields}.",
         "Make them nullable or give them a default: new contacts can't be inserted otherwise.",
@@ -295,13 +307,13 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "The cohort came back empty, and {members} members are flagged.",
         "Look at the cohort, then `cohort-sync approve {run}` or `cohort-sync reject {run}`.",
     ),
+    "HELD_REJECTED": (
+        "A person rejected the held run; nothing was pushed.",
+        "Start another with `cohort-sync run {binding}` when the cohort is right.",
+    ),
     "OVERLAP_SKIPPED": (
         "The run before it was still unfinished.",
         "Nothing, or a slower schedule if it happens often.",
-    ),
-    "ATTEMPTS_SPENT": (
-        "The run was tried {attempts} times without success.",
-        "Look at the last error, then `cohort-sync run {binding}`.",
     ),
     "LEASE_LOST": ("Another worker owns run {run} now.", "Nothing: that worker goes on with it."),
     "BROKER_UNREACHABLE": (

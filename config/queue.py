@@ -1,0 +1,102 @@
+"""The queue's settings, and how a wake-up is put on it.
+
+A message carries a run id and nothing else. The broker is no database: losing every message costs seconds
+(the scheduler publishes again what nobody claimed), and delivering one twice is a no-op (a claim is a
+compare-and-set on the run row). So nothing here waits, retries or stores a result.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from celery import Celery
+from kombu import Queue
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
+from config.settings import Settings
+
+QUEUE = "sync"
+STAGES = ("snapshot", "diff", "push", "finish")
+TRIGGER_TASK = "sync.trigger"
+KEY_PREFIX = "cohort-sync:"
+
+# A stage is short by design: what takes long (a download, a diff) renews its lease from a thread, and what
+# waits for a vendor leaves. These bounds only catch a stuck process.
+SOFT_LIMIT_SECONDS = 55 * 60
+HARD_LIMIT_SECONDS = 60 * 60
+
+
+class QueueUnavailableError(Exception):
+    """The broker does not answer. The run is in the database: the scheduler publishes it later."""
+
+
+def make_app(settings: Settings) -> Celery:
+    """The Celery application of any of our processes."""
+    app = Celery("cohort-sync", set_as_current=False)
+    app.conf.update(
+        broker_url=settings.broker,
+        # Redis acknowledges neither at least nor at most once; early acknowledgement without prefetch was the
+        # one setting that ran each task once through connection losses and restarts.
+        task_acks_late=False,
+        worker_disable_prefetch=True,
+        worker_prefetch_multiplier=1,
+        task_ignore_result=True,
+        result_backend=None,
+        task_store_errors_even_if_ignored=False,
+        task_track_started=True,
+        worker_send_task_events=True,
+        task_send_sent_event=True,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        task_reject_on_worker_lost=False,
+        task_retry_on_worker_lost=False,
+        task_soft_time_limit=SOFT_LIMIT_SECONDS,
+        task_time_limit=HARD_LIMIT_SECONDS,
+        worker_max_tasks_per_child=1000,
+        worker_max_memory_per_child=1_500_000,  # KiB
+        worker_soft_shutdown_timeout=0,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options=_transport_options(settings),
+        visibility_timeout=2 * HARD_LIMIT_SECONDS,
+        task_serializer="json",
+        accept_content=["json"],
+        enable_utc=True,
+        timezone="UTC",
+        task_default_queue=QUEUE,
+        task_queues=[Queue(QUEUE)],
+        task_create_missing_queues=False,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+    )
+    return app
+
+
+def publish(app: Celery, run_id: int, stage: str) -> None:
+    """Wake a worker for the run at `stage`; QueueUnavailableError if the broker can't be reached."""
+    try:
+        app.send_task(
+            f"sync.{stage}",
+            args=[run_id],
+            queue=QUEUE,
+            task_id=f"run-{run_id}-{stage}-{uuid.uuid4().hex[:12]}",
+            retry=False,
+        )
+    except (OperationalError, RedisError, OSError) as error:
+        raise QueueUnavailableError from error
+
+
+def _transport_options(settings: Settings) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "visibility_timeout": 2 * HARD_LIMIT_SECONDS,
+        "unacked_restore_interval": 10,
+        "unacked_restore_throttle": 1,
+        "socket_timeout": 15,
+        "socket_connect_timeout": 5,
+        "health_check_interval": 15,
+        "global_keyprefix": KEY_PREFIX,
+    }
+    if not settings.broker.startswith("redis+socket:"):
+        options["socket_keepalive"] = True
+    return options

@@ -1,0 +1,297 @@
+"""The journal of a run's batches: planned, sent, followed to their end, acknowledged.
+
+An acknowledged batch is the delta log of its binding: acknowledging one *is* changing the state, in the same
+transaction as the run's counts. Key blobs are opaque here (`worker/codec.py` makes and reads them).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import delete, func, select, text, update
+from sqlalchemy.dialects.postgresql import insert as pg_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.orm import Session, undefer
+
+from models.tables import CohortBinding, PushBatch, Rejection, SyncRun
+from models.types import BatchState, Direction
+
+_FLYING = (BatchState.SENDING, BatchState.SUBMITTED)
+
+
+@dataclass(frozen=True)
+class RejectedRow:
+    """A row that Marketing Cloud refused: its key, the comparison key, and the vendor's reason."""
+
+    key: str
+    comparison_key: str
+    code: str
+    message: str
+
+
+def plan(
+    session: Session,
+    run: SyncRun,
+    batches: Iterable[tuple[Direction, int, bytes]],
+    *,
+    data_extension_id: str,
+    first_seq: int = 0,
+) -> int:
+    """Journal batches of (direction, rows, keys) before any is sent; the number planned."""
+    seq = first_seq
+    for direction, n, keys in batches:
+        batch = PushBatch(
+            run_id=run.id,
+            binding_id=run.binding_id,
+            data_extension_id=data_extension_id,
+            seq=seq,
+            direction=direction,
+            n=n,
+            keys=keys,
+        )
+        session.add(batch)
+        session.flush()
+        session.expunge(batch)  # hundreds of blobs must not pile up in the session
+        seq += 1
+    return seq - first_seq
+
+
+def next_seq(session: Session, run_id: int) -> int:
+    """The first free sequence number of a run."""
+    last = session.scalar(select(func.max(PushBatch.seq)).where(PushBatch.run_id == run_id))
+    return 0 if last is None else last + 1
+
+
+def take_slot(
+    session: Session, run: SyncRun, *, limit: int, now: datetime, deadline: float
+) -> PushBatch | None:
+    """The run's next planned batch, marked as being sent, if the data extension has a free slot.
+
+    At most `limit` jobs are in flight per data extension, across all runs and workers. A job that nobody has
+    heard of for `deadline` seconds no longer counts.
+    """
+    batch = session.scalar(
+        select(PushBatch)
+        .where(PushBatch.run_id == run.id, PushBatch.state == BatchState.PLANNED)
+        .order_by(PushBatch.seq)
+        .limit(1)
+        .options(undefer(PushBatch.keys))
+    )
+    if batch is None:
+        return None
+    if session.get_bind().dialect.name == "postgresql":  # SQLite's write lock is held already
+        session.execute(
+            text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"),
+            {"name": batch.data_extension_id},
+        )
+    flying = session.scalar(
+        select(func.count())
+        .select_from(PushBatch)
+        .where(
+            PushBatch.data_extension_id == batch.data_extension_id,
+            PushBatch.state.in_(_FLYING),
+            PushBatch.sent_at > now - timedelta(seconds=deadline),
+        )
+    )
+    if (flying or 0) >= limit:
+        return None
+    batch.state, batch.sent_at, batch.attempts = BatchState.SENDING, now, batch.attempts + 1
+    batch.request_id, batch.polls = None, 0
+    return batch
+
+
+def submitted(session: Session, batch_id: int, request_id: str, *, poll_at: datetime) -> None:
+    """The vendor has it under this request id: stored before the first poll."""
+    batch = session.get_one(PushBatch, batch_id)
+    batch.state, batch.request_id, batch.next_poll_at = BatchState.SUBMITTED, request_id, poll_at
+
+
+def polled(session: Session, batch_id: int, *, poll_at: datetime) -> None:
+    """Not at its end yet: look again at `poll_at`."""
+    batch = session.get_one(PushBatch, batch_id)
+    batch.polls, batch.next_poll_at = batch.polls + 1, poll_at
+
+
+def send_again(session: Session, batch_id: int, *, quiet_until: datetime | None) -> None:
+    """Back to planned. With `quiet_until` the vendor may still execute what was sent, until then."""
+    batch = session.get_one(PushBatch, batch_id)
+    batch.state, batch.request_id, batch.next_poll_at = BatchState.PLANNED, None, None
+    if quiet_until is not None:
+        binding = session.get_one(CohortBinding, batch.binding_id)
+        binding.quiet_until = max(binding.quiet_until or quiet_until, quiet_until)
+
+
+def acknowledge(
+    session: Session,
+    run: SyncRun,
+    batch_id: int,
+    *,
+    accepted: tuple[int, bytes] | None = None,
+    again: tuple[int, bytes] | None = None,
+    rejected: Iterable[RejectedRow] = (),
+    now: datetime,
+) -> None:
+    """The vendor took the batch: from here on its rows are the binding's state.
+
+    `accepted` replaces (rows, keys) where not every row was taken; `again` are rows to be sent anew (deadlock
+    victims); `rejected` are recorded. `run` is the run that followed the batch, maybe not the one that made it.
+    """
+    batch = session.get_one(PushBatch, batch_id, options=[undefer(PushBatch.keys)])
+    if accepted is not None:
+        batch.n, batch.keys = accepted
+    batch.state, batch.acknowledged_at, batch.next_poll_at = BatchState.ACKNOWLEDGED, now, None
+    binding = session.get_one(CohortBinding, batch.binding_id)
+    binding.member_count += batch.n if batch.direction == Direction.ENTER else -batch.n
+    if batch.run_id == run.id:
+        run.acknowledged += batch.n
+        run.attempt = 0
+    if again is not None:
+        plan(
+            session,
+            run,
+            [(Direction(batch.direction), *again)],
+            data_extension_id=batch.data_extension_id,
+            first_seq=next_seq(session, run.id),
+        )
+    rows = list(rejected)
+    if rows:
+        run.rejected += len(rows)
+        _record_rejections(session, run, batch, rows, now)
+
+
+def _record_rejections(
+    session: Session, run: SyncRun, batch: PushBatch, rows: list[RejectedRow], now: datetime
+) -> None:
+    insert = pg_insert if session.get_bind().dialect.name == "postgresql" else sqlite_insert
+    for start in range(0, len(rows), 500):
+        statement = insert(Rejection).values(
+            [
+                {
+                    "binding_id": batch.binding_id,
+                    "run_id": run.id,
+                    "direction": batch.direction,
+                    "code": row.code[:60],
+                    "message": row.message,
+                    "key": row.key,
+                    "comparison_key": row.comparison_key,
+                    "first_seen": now,
+                    "last_seen": now,
+                    "count": 1,
+                }
+                for row in rows[start : start + 500]
+            ]
+        )
+        session.execute(
+            statement.on_conflict_do_update(
+                index_elements=["binding_id", "comparison_key", "direction"],
+                set_={
+                    "last_seen": now,
+                    "count": Rejection.count + 1,
+                    "run_id": statement.excluded.run_id,
+                    "code": statement.excluded.code,
+                    "message": statement.excluded.message,
+                },
+            )
+        )
+
+
+def forget_rejections(session: Session, run: SyncRun) -> None:
+    """Rejections of the binding that this finished run did not meet again are settled."""
+    session.execute(
+        delete(Rejection).where(Rejection.binding_id == run.binding_id, Rejection.run_id != run.id)
+    )
+
+
+# --- looking ---------------------------------------------------------------------------------------------
+
+
+def in_flight(session: Session, run_id: int) -> list[PushBatch]:
+    """The run's batches at the vendor, without their keys."""
+    return list(
+        session.scalars(
+            select(PushBatch)
+            .where(PushBatch.run_id == run_id, PushBatch.state.in_(_FLYING))
+            .order_by(PushBatch.seq)
+        )
+    )
+
+
+def count_by_state(session: Session, run_id: int) -> dict[str, int]:
+    """How many of the run's batches are in which state."""
+    rows = session.execute(
+        select(PushBatch.state, func.count()).where(PushBatch.run_id == run_id).group_by(PushBatch.state)
+    )
+    return {state: n for state, n in rows}  # noqa: C416 - rows are Row objects
+
+
+def keys_of(session: Session, batch_id: int) -> bytes:
+    """The batch's encoded keys."""
+    return session.scalars(select(PushBatch.keys).where(PushBatch.id == batch_id)).one()
+
+
+# --- what earlier runs of the binding left behind ---------------------------------------------------------
+
+
+def settle_leftovers(session: Session, run_id: int) -> None:
+    """A run ends early: never sent is dropped, sent without an id is lost, submitted stays to be followed."""
+    mine = PushBatch.run_id == run_id
+    session.flush()
+    for condition, state in (
+        ((PushBatch.state == BatchState.PLANNED) & PushBatch.sent_at.is_(None), BatchState.DROPPED),
+        (PushBatch.state.in_((BatchState.PLANNED, BatchState.SENDING)), BatchState.LOST),
+    ):
+        session.execute(
+            update(PushBatch)
+            .where(mine, condition)
+            .values(state=state)
+            .execution_options(synchronize_session=False)
+        )
+
+
+def left_submitted(session: Session, run: SyncRun) -> list[PushBatch]:
+    """Batches of earlier runs that the vendor still has: to be followed to their end before a diff."""
+    return list(
+        session.scalars(
+            select(PushBatch)
+            .where(
+                PushBatch.binding_id == run.binding_id,
+                PushBatch.run_id != run.id,
+                PushBatch.state == BatchState.SUBMITTED,
+            )
+            .order_by(PushBatch.id)
+        )
+    )
+
+
+def lose(session: Session, batch_id: int, *, quiet_until: datetime) -> None:
+    """Nobody will ever know how this batch ended: its keys are pushed anew by the next diff."""
+    batch = session.get_one(PushBatch, batch_id)
+    batch.state, batch.next_poll_at = BatchState.LOST, None
+    binding = session.get_one(CohortBinding, batch.binding_id)
+    binding.quiet_until = max(binding.quiet_until or quiet_until, quiet_until)
+
+
+def iter_lost(session: Session, binding_id: int) -> Iterator[bytes]:
+    """Key blobs whose push has an unknown outcome."""
+    yield from session.scalars(
+        select(PushBatch.keys)
+        .where(PushBatch.binding_id == binding_id, PushBatch.state == BatchState.LOST)
+        .order_by(PushBatch.id)
+        .execution_options(yield_per=1)
+    )
+
+
+def supersede_lost(session: Session, run: SyncRun) -> None:
+    """The run has pushed every key of the lost batches anew, to the last acknowledgement."""
+    session.execute(
+        update(PushBatch)
+        .where(
+            PushBatch.binding_id == run.binding_id,
+            PushBatch.run_id != run.id,
+            PushBatch.state == BatchState.LOST,
+        )
+        .values(state=BatchState.SUPERSEDED)
+        .execution_options(synchronize_session=False)
+    )

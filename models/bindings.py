@@ -1,0 +1,243 @@
+"""Cohort bindings, and the rules of the domain that the database alone can enforce.
+
+What a vendor has to say (does the field exist, of what type) is checked in `worker/check.py`; that a cron
+expression is well formed, in `scheduler/cron.py`: both before these functions are called.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import and_, or_, select
+from sqlalchemy.orm import Session
+
+from models import audit
+from models.errors import ConfigurationError
+from models.naming import checked_name, find, name_key
+from models.tables import AmplitudeProject, CohortBinding, Destination, SyncRun
+from models.types import UNFINISHED, Tier
+
+ATTRIBUTE_MAX = 128
+
+
+@dataclass(frozen=True)
+class Timing:
+    """When a binding runs. `next_due_at` is `next_occurrence` plus jitter; both none without a cron."""
+
+    cron: str | None = None
+    timezone: str = "UTC"
+    next_occurrence: datetime | None = None
+    next_due_at: datetime | None = None
+    overlap: str = "skip"
+    catchup: str = "latest"
+    catchup_window_seconds: int = 86_400
+    jitter_seconds: int = 0
+
+
+def attribute_key(attribute: str) -> str:
+    """The form two attributes are compared in: Marketing Cloud compares field names without case."""
+    return attribute.strip().casefold()
+
+
+def add_binding(
+    session: Session,
+    *,
+    name: str,
+    source: str,
+    cohort_id: str,
+    destination: str,
+    attribute: str,
+    timing: Timing,
+    max_removal_percent: int | None = None,
+    now: datetime,
+    actor: str,
+) -> CohortBinding:
+    """A new binding, refused if the attribute is another's or the plan allows no schedule."""
+    project = find(session, AmplitudeProject, source)
+    target = find(session, Destination, destination)
+    if timing.cron:
+        require_audiences(project)
+    attribute = _checked_attribute(session, target, attribute)
+    binding = CohortBinding(
+        name=checked_name(session, CohortBinding, name),
+        name_key=name_key(name),
+        project=project,
+        cohort_id=_checked_cohort(cohort_id),
+        destination=target,
+        attribute=attribute,
+        attribute_key=attribute_key(attribute),
+        max_removal_percent=_percent(max_removal_percent),
+        paused=False,
+        created_at=now,
+        **{field.name: getattr(timing, field.name) for field in fields(timing)},
+    )
+    session.add(binding)
+    session.flush()
+    audit.record(
+        session,
+        now=now,
+        actor=actor,
+        action="add",
+        kind="binding",
+        name=binding.name,
+        cohort=binding.cohort_id,
+        attribute=attribute,
+        destination=target.name,
+        cron=timing.cron,
+    )
+    return binding
+
+
+def update_binding(
+    session: Session,
+    name: str,
+    *,
+    new_name: str | None = None,
+    cohort_id: str | None = None,
+    attribute: str | None = None,
+    timing: Timing | None = None,
+    max_removal_percent: int | None = None,
+    now: datetime,
+    actor: str,
+) -> CohortBinding:
+    """Change what is given. Once synced to, neither the attribute nor the cohort can be changed."""
+    binding = find(session, CohortBinding, name)
+    changed: dict[str, Any] = {}
+    if attribute is not None and attribute.strip() != binding.attribute:
+        _refuse_if_locked(binding, "attribute")
+        binding.attribute = changed["attribute"] = _checked_attribute(
+            session, binding.destination, attribute, but=binding.id
+        )
+        binding.attribute_key = attribute_key(attribute)
+    if cohort_id is not None and cohort_id.strip() != binding.cohort_id:
+        _refuse_if_locked(binding, "cohort")
+        binding.cohort_id = changed["cohort"] = _checked_cohort(cohort_id)
+    if timing is not None:
+        if timing.cron:
+            require_audiences(binding.project)
+        for field in fields(timing):
+            setattr(binding, field.name, getattr(timing, field.name))
+        changed["cron"], changed["timezone"] = timing.cron, timing.timezone
+    if max_removal_percent is not None:
+        binding.max_removal_percent = changed["max_removal_percent"] = _percent(max_removal_percent)
+    if new_name is not None:
+        binding.name = changed["name"] = checked_name(session, CohortBinding, new_name, but=binding.id)
+        binding.name_key = name_key(new_name)
+    audit.record(session, now=now, actor=actor, action="update", kind="binding", name=binding.name, **changed)
+    return binding
+
+
+def pause_binding(session: Session, name: str, *, reason: str, now: datetime, actor: str) -> CohortBinding:
+    """No occurrence becomes a run until it is resumed. A manual run is still allowed."""
+    binding = find(session, CohortBinding, name)
+    binding.paused, binding.pause_reason = True, reason
+    audit.record(
+        session, now=now, actor=actor, action="pause", kind="binding", name=binding.name, reason=reason
+    )
+    return binding
+
+
+def resume_binding(
+    session: Session, name: str, *, timing: Timing | None, now: datetime, actor: str
+) -> CohortBinding:
+    """On with the schedule from `timing`'s next occurrence; what was missed while paused stays missed."""
+    binding = find(session, CohortBinding, name)
+    binding.paused, binding.pause_reason, binding.failures_in_row = False, None, 0
+    if timing is not None:
+        binding.next_occurrence, binding.next_due_at = timing.next_occurrence, timing.next_due_at
+    audit.record(session, now=now, actor=actor, action="resume", kind="binding", name=binding.name)
+    return binding
+
+
+def remove_binding(session: Session, name: str, *, now: datetime, actor: str) -> None:
+    """Forget a binding with its state and history. Marketing Cloud's rows stay as they are."""
+    binding = find(session, CohortBinding, name)
+    unfinished = session.scalar(
+        select(SyncRun).where(SyncRun.binding_id == binding.id, SyncRun.state.in_(UNFINISHED))
+    )
+    if unfinished is not None:
+        raise ConfigurationError(
+            "RUN_UNFINISHED", binding=binding.name, run=unfinished.id, state=unfinished.state
+        )
+    audit.record(session, now=now, actor=actor, action="remove", kind="binding", name=binding.name)
+    session.delete(binding)
+
+
+def require_audiences(project: AmplitudeProject) -> None:
+    """A schedule needs the Audiences tier; Growth and Enterprise cohorts sync on demand only."""
+    if project.tier != Tier.AUDIENCES:
+        raise ConfigurationError("PLAN_ON_DEMAND_ONLY", source=project.name, tier=project.tier)
+
+
+def _refuse_if_locked(binding: CohortBinding, field: str) -> None:
+    if binding.attribute_locked_at is not None:
+        raise ConfigurationError(
+            "ATTRIBUTE_LOCKED", binding=binding.name, attribute=binding.attribute, field=field
+        )
+
+
+def _checked_attribute(
+    session: Session, destination: Destination, attribute: str, *, but: int | None = None
+) -> str:
+    """The attribute, refused if it is the key itself or belongs to another binding of the data extension.
+
+    Two destinations may be one business unit: they share its data extension, so they share its attributes.
+    """
+    attribute = attribute.strip()
+    if not attribute or len(attribute) > ATTRIBUTE_MAX or not attribute.isprintable():
+        raise ConfigurationError(
+            "SETTING_INVALID",
+            field="attribute",
+            value=attribute[:ATTRIBUTE_MAX],
+            hint=f"Give the field's name, 1 to {ATTRIBUTE_MAX} characters.",
+        )
+    if attribute_key(attribute) == "contact key":
+        raise ConfigurationError(
+            "SETTING_INVALID",
+            field="attribute",
+            value=attribute,
+            hint="Contact Key is the primary key; a cohort needs a field of its own.",
+        )
+    same_unit = and_(
+        Destination.subdomain == destination.subdomain,
+        Destination.account_id.is_(None)
+        if destination.account_id is None
+        else Destination.account_id == destination.account_id,
+    )
+    taken = session.scalar(
+        select(CohortBinding)
+        .join(Destination, CohortBinding.destination_id == Destination.id)
+        .where(
+            or_(Destination.id == destination.id, same_unit),
+            CohortBinding.attribute_key == attribute_key(attribute),
+            CohortBinding.id != (but or 0),
+        )
+    )
+    if taken is not None:
+        raise ConfigurationError(
+            "ATTRIBUTE_TAKEN", attribute=attribute, destination=destination.name, binding=taken.name
+        )
+    return attribute
+
+
+def _checked_cohort(cohort_id: str) -> str:
+    cohort_id = cohort_id.strip()
+    # Recorded ids are 7-8 characters of [a-z0-9]; it becomes a path segment, so nothing else may pass.
+    if not (cohort_id.isascii() and cohort_id.isalnum() and len(cohort_id) <= 100):  # noqa: PLR2004
+        raise ConfigurationError(
+            "SETTING_INVALID",
+            field="cohort",
+            value=cohort_id[:100],
+            hint="A cohort's id is letters and digits; list them with `cohort-sync source cohorts SOURCE`.",
+        )
+    return cohort_id
+
+
+def _percent(value: int | None) -> int | None:
+    if value is not None and not 0 <= value <= 100:  # noqa: PLR2004
+        raise ConfigurationError(
+            "SETTING_INVALID", field="max_removal_percent", value=value, hint="Give 0 to 100."
+        )
+    return value

@@ -1,0 +1,118 @@
+"""The connection to the database, the same on SQLite and PostgreSQL.
+
+`read()` gives a session that sees one state; `write()` one transaction that commits at its end. Nothing here
+knows a table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import NullPool, QueuePool
+
+from config.settings import Settings
+from models.errors import ConfigurationError, TransientError
+from models.secrets import Keyring, make_private_dir
+
+# A writer of SQLite waits for the one before it; the longest transaction is a compaction of 20M members (16 s).
+SQLITE_BUSY_SECONDS = 60
+
+
+class Database:
+    """An engine and the ring of keys for the secrets in it. One a process: it must not cross a fork."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.keyring = Keyring.load(settings)
+        self.engine = _engine(settings)
+
+    @property
+    def dialect(self) -> str:
+        """`sqlite` or `postgresql`."""
+        return self.engine.dialect.name
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A session for looking only: what it flushes is rolled back."""
+        with _named_errors(), Session(self.engine, expire_on_commit=False, autoflush=False) as session:
+            yield session
+            session.rollback()
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """One transaction. On SQLite it takes the write lock at once, so that it can't fail half-way for it."""
+        with _named_errors(), Session(self.engine, expire_on_commit=False) as session:
+            session.connection(execution_options={"cohort_sync_write": True})
+            yield session
+            session.commit()
+
+    def dispose(self) -> None:
+        """Close what is open."""
+        self.engine.dispose()
+
+
+@contextmanager
+def _named_errors() -> Iterator[None]:
+    try:
+        yield
+    except OperationalError as error:
+        if "no such table" in str(error.orig):
+            raise ConfigurationError("DATABASE_SCHEMA") from error
+        raise TransientError("DATABASE_UNREACHABLE", _safe(error)) from error
+    except DBAPIError as error:
+        if 'relation "' in str(error.orig) and "does not exist" in str(error.orig):
+            raise ConfigurationError("DATABASE_SCHEMA") from error
+        if error.connection_invalidated:
+            raise TransientError("DATABASE_UNREACHABLE", _safe(error)) from error
+        raise
+
+
+def _safe(error: DBAPIError) -> str:
+    """The driver's first line: it names the server, never a parameter of the statement."""
+    return (str(error.orig).splitlines() or [""])[0][:200]
+
+
+def _engine(settings: Settings) -> Engine:
+    try:
+        url = make_url(settings.database)
+        if url.get_backend_name() == "sqlite":
+            make_private_dir(settings.data_dir)
+            engine = create_engine(url, poolclass=NullPool, connect_args={"timeout": SQLITE_BUSY_SECONDS})
+            event.listen(engine, "connect", _sqlite_connect)
+            event.listen(engine, "begin", _sqlite_begin)
+            return engine
+        return create_engine(
+            url,
+            poolclass=QueuePool,
+            pool_size=2,
+            max_overflow=8,
+            pool_pre_ping=True,
+            connect_args={"connect_timeout": 10, "application_name": "cohort-sync"},
+        )
+    except (ArgumentError, NoSuchModuleError):
+        raise ConfigurationError(
+            "SETTING_INVALID",
+            field="COHORT_SYNC_DATABASE_URL",
+            value=settings.database.split("@")[-1],
+            hint="Use sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME.",
+        ) from None
+
+
+def _sqlite_connect(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # SQLAlchemy's BEGIN below, not the driver's guess
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")  # an acknowledged batch survives a power cut
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()
+
+
+def _sqlite_begin(connection: Any) -> None:
+    write = connection.get_execution_options().get("cohort_sync_write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")

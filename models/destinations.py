@@ -1,0 +1,143 @@
+"""Marketing Cloud destinations: add, change, remove, and the data extension last resolved there."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import Any
+
+from pydantic import SecretStr
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from models import audit
+from models.errors import ConfigurationError
+from models.naming import checked_name, find, name_key
+from models.secrets import Keyring
+from models.sources import _filled, refuse_if_used
+from models.subdomain import checked_subdomain
+from models.tables import CohortBinding, Destination
+
+
+def add_destination(
+    session: Session,
+    keyring: Keyring,
+    *,
+    name: str,
+    subdomain: str,
+    client_id: str,
+    client_secret: SecretStr,
+    contact_key_property: str,
+    account_id: str | None = None,
+    client_secret_made_on: date | None = None,
+    now: datetime,
+    actor: str,
+) -> Destination:
+    """A new destination. The subdomain is checked before anything is built from it."""
+    destination = Destination(
+        name=checked_name(session, Destination, name),
+        name_key=name_key(name),
+        subdomain=checked_subdomain(subdomain),
+        client_id=_text("client_id", client_id),
+        client_secret_token=keyring.encrypt(_filled("client_secret", client_secret)),
+        client_secret_made_on=client_secret_made_on or now.date(),
+        account_id=_account(account_id),
+        contact_key_property=_text("contact_key_property", contact_key_property),
+        created_at=now,
+    )
+    session.add(destination)
+    session.flush()
+    audit.record(
+        session,
+        now=now,
+        actor=actor,
+        action="add",
+        kind="destination",
+        name=destination.name,
+        subdomain=destination.subdomain,
+        contact_key_property=destination.contact_key_property,
+    )
+    return destination
+
+
+def update_destination(
+    session: Session,
+    keyring: Keyring,
+    name: str,
+    *,
+    new_name: str | None = None,
+    subdomain: str | None = None,
+    client_id: str | None = None,
+    client_secret: SecretStr | None = None,
+    client_secret_made_on: date | None = None,
+    contact_key_property: str | None = None,
+    account_id: str | None = None,
+    now: datetime,
+    actor: str,
+) -> Destination:
+    """Change what is given. The mapped property is fixed once a binding has been synced to."""
+    destination = find(session, Destination, name)
+    changed: dict[str, Any] = {}
+    if contact_key_property is not None and contact_key_property != destination.contact_key_property:
+        synced = session.scalar(
+            select(CohortBinding.id)
+            .where(
+                CohortBinding.destination_id == destination.id, CohortBinding.attribute_locked_at.is_not(None)
+            )
+            .limit(1)
+        )
+        if synced is not None:
+            raise ConfigurationError("MAPPING_LOCKED", destination=destination.name)
+        destination.contact_key_property = _text("contact_key_property", contact_key_property)
+        changed["contact_key_property"] = destination.contact_key_property
+    if new_name is not None:
+        destination.name = changed["name"] = checked_name(session, Destination, new_name, but=destination.id)
+        destination.name_key = name_key(new_name)
+    if subdomain is not None:
+        destination.subdomain = changed["subdomain"] = checked_subdomain(subdomain)
+    if client_id is not None:
+        destination.client_id = _text("client_id", client_id)
+        changed["client_id"] = "changed"
+    if account_id is not None:
+        destination.account_id = changed["account_id"] = _account(account_id)
+    if client_secret is not None:
+        destination.client_secret_token = keyring.encrypt(_filled("client_secret", client_secret))
+        destination.client_secret_made_on = client_secret_made_on or now.date()
+        changed["client_secret"] = "changed"
+    if changed.keys() & {"subdomain", "account_id"}:
+        destination.data_extension = None
+    audit.record(
+        session, now=now, actor=actor, action="update", kind="destination", name=destination.name, **changed
+    )
+    return destination
+
+
+def remove_destination(session: Session, name: str, *, now: datetime, actor: str) -> None:
+    """Remove a destination that no binding uses."""
+    destination = find(session, Destination, name)
+    refuse_if_used(session, "destination", destination.name, CohortBinding.destination_id == destination.id)
+    audit.record(session, now=now, actor=actor, action="remove", kind="destination", name=destination.name)
+    session.delete(destination)
+
+
+def store_data_extension(
+    session: Session, destination_id: int, resolved: dict[str, Any], *, now: datetime
+) -> None:
+    """Remember the data extension as it was found: {"id", "key", "fields"}."""
+    destination = session.get_one(Destination, destination_id)
+    destination.data_extension = resolved
+    destination.resolved_at = now
+
+
+def _text(field: str, value: str) -> str:
+    if not value.strip():
+        raise ConfigurationError("SETTING_INVALID", field=field, value=value, hint="It must not be empty.")
+    return value.strip()
+
+
+def _account(value: str | None) -> str | None:
+    """A MID is a number (Salesforce, "Access Token for Server-to-Server Integrations")."""
+    if value is None or not value.strip():
+        return None
+    if not (value.strip().isascii() and value.strip().isdigit()):
+        raise ConfigurationError("ACCOUNT_ID_INVALID")
+    return value.strip()

@@ -1,0 +1,50 @@
+"""How a person's names find rows: without case, or by id. Owns no table."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from models.errors import ConfigurationError
+from models.tables import AmplitudeProject, CohortBinding, Destination
+
+NAME_MAX = 100
+Named = TypeVar("Named", AmplitudeProject, Destination, CohortBinding)
+KINDS: dict[type[Any], str] = {
+    AmplitudeProject: "source",
+    Destination: "destination",
+    CohortBinding: "binding",
+}
+
+
+def name_key(name: str) -> str:
+    """The form two names are compared in."""
+    return name.strip().casefold()
+
+
+def checked_name(session: Session, kind: type[Named], name: str, *, but: int | None = None) -> str:
+    """The name as it will stand, refused if it is malformed or taken (by another than the row `but`)."""
+    name = name.strip()
+    if not name or len(name) > NAME_MAX or name.isdigit() or not name.isprintable():
+        raise ConfigurationError("NAME_INVALID", name=name)
+    taken = session.scalar(select(kind.id).where(kind.name_key == name_key(name)))
+    if taken is not None and taken != but:
+        raise ConfigurationError("NAME_TAKEN", kind=KINDS[kind], name=name)
+    return name
+
+
+def find(session: Session, kind: type[Named], name: str) -> Named:
+    """The row of that name or id."""
+    row = session.scalar(select(kind).where(kind.name_key == name_key(name)))
+    if row is None and name.isascii() and name.isdigit():
+        row = session.get(kind, int(name))
+    if row is None:
+        raise ConfigurationError("NOT_FOUND", kind=KINDS[kind], name=name)
+    return row
+
+
+def every(session: Session, kind: type[Named]) -> list[Named]:
+    """All rows of a kind, by name."""
+    return list(session.scalars(select(kind).order_by(kind.name_key)))

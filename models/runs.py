@@ -1,0 +1,261 @@
+"""The life of a run: made, claimed, carried on under a fence, ended.
+
+Every change after the claim goes through `fenced`, which renews the lease and fails with LeaseLost where
+another worker has the run. Nothing here knows a vendor or a queue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import and_, or_, select, update
+from sqlalchemy.engine import CursorResult
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from models import audit
+from models.batches import settle_leftovers
+from models.database import Database
+from models.errors import ConfigurationError, LeaseLost, SyncError
+from models.tables import CohortBinding, SyncRun
+from models.types import UNFINISHED, RunState, Stage, Trigger
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A worker's hold on a run: valid while nobody has claimed it with a higher fence."""
+
+    run_id: int
+    fence: int
+
+
+# --- making one -----------------------------------------------------------------------------------------
+
+
+def dispatch(
+    session: Session,
+    binding: CohortBinding,
+    *,
+    trigger: Trigger,
+    scheduled_for: datetime,
+    now: datetime,
+    snapshot_id: int | None = None,
+    full: bool = False,
+    idempotency_key: str | None = None,
+    actor: str,
+) -> SyncRun:
+    """A queued run, to be published after the commit. A second unfinished run of a binding is refused.
+
+    With an idempotency key that was seen before, the run made then is returned.
+    """
+    if idempotency_key is not None:
+        known = session.scalar(
+            select(SyncRun).where(
+                SyncRun.binding_id == binding.id, SyncRun.idempotency_key == idempotency_key
+            )
+        )
+        if known is not None:
+            return known
+    _refuse_second(session, binding)
+    run = SyncRun(
+        binding=binding,
+        trigger=trigger,
+        scheduled_for=scheduled_for,
+        snapshot_id=snapshot_id,
+        full=full,
+        idempotency_key=idempotency_key,
+        state=RunState.QUEUED,
+        stage=Stage.SNAPSHOT,
+        published_at=now,
+        created_at=now,
+    )
+    session.add(run)
+    try:
+        session.flush()
+    except IntegrityError:  # another door was a moment faster
+        session.rollback()
+        _refuse_second(session, binding)
+        raise
+    audit.record(session, now=now, actor=actor, action="run", kind="binding", name=binding.name, run=run.id)
+    return run
+
+
+def _refuse_second(session: Session, binding: CohortBinding) -> None:
+    unfinished = session.scalar(
+        select(SyncRun).where(SyncRun.binding_id == binding.id, SyncRun.state.in_(UNFINISHED))
+    )
+    if unfinished is not None:
+        raise ConfigurationError(
+            "RUN_UNFINISHED", binding=binding.name, run=unfinished.id, state=unfinished.state
+        )
+
+
+# --- working on one -------------------------------------------------------------------------------------
+
+
+def claim(db: Database, run_id: int, stage: Stage, *, now: datetime, lease: float) -> Claim | None:
+    """Take the run if it stands at `stage` and is nobody's; none if it is not to be had (then do nothing)."""
+    with db.write() as session:
+        fence = session.scalar(
+            update(SyncRun)
+            .where(SyncRun.id == run_id, SyncRun.stage == stage, claimable(now))
+            .values(
+                state=RunState.RUNNING,
+                fence=SyncRun.fence + 1,
+                lease_until=now + timedelta(seconds=lease),
+                wake_at=None,
+            )
+            .returning(SyncRun.fence)
+            .execution_options(synchronize_session=False)
+        )
+        if fence is None:
+            return None
+        session.execute(
+            update(SyncRun)
+            .where(SyncRun.id == run_id, SyncRun.started_at.is_(None))
+            .values(started_at=now)
+            .execution_options(synchronize_session=False)
+        )
+    return Claim(run_id, fence)
+
+
+def claimable(now: datetime) -> Any:
+    """The condition for a claim: queued, due to wake, or left by a worker whose lease ran out."""
+    return or_(
+        SyncRun.state == RunState.QUEUED,
+        and_(SyncRun.state == RunState.WAITING, SyncRun.wake_at <= now),
+        and_(SyncRun.state == RunState.RUNNING, SyncRun.lease_until <= now),
+    )
+
+
+def renew(db: Database, held: Claim, *, now: datetime, lease: float) -> None:
+    """Prolong the lease; LeaseLost if it is another's."""
+    with fenced(db, held, now=now, lease=lease):
+        pass
+
+
+@contextmanager
+def fenced(
+    db: Database, held: Claim, *, now: datetime, lease: float, amplitude: int = 0, marketing_cloud: int = 0
+) -> Iterator[tuple[Session, SyncRun]]:
+    """One transaction on a claimed run, with the run loaded. Adds to its counts of requests."""
+    with db.write() as session:
+        result = session.execute(
+            update(SyncRun)
+            .where(SyncRun.id == held.run_id, SyncRun.fence == held.fence, SyncRun.state == RunState.RUNNING)
+            .values(
+                lease_until=now + timedelta(seconds=lease),
+                amplitude_requests=SyncRun.amplitude_requests + amplitude,
+                marketing_cloud_requests=SyncRun.marketing_cloud_requests + marketing_cloud,
+            )
+            .execution_options(synchronize_session=False)
+        )
+        if not isinstance(result, CursorResult) or result.rowcount != 1:
+            raise LeaseLost(held.run_id)
+        yield session, session.get_one(SyncRun, held.run_id)
+
+
+def advance(run: SyncRun, stage: Stage, *, now: datetime) -> None:
+    """On to another stage, free for the next claim; publish it after the commit."""
+    run.stage, run.attempt = stage, 0
+    release(run, now=now)
+
+
+def release(run: SyncRun, *, now: datetime) -> None:
+    """Leave the run where it stands, free for the next claim; publish it after the commit."""
+    run.lease_until, run.published_at = now, now
+
+
+def wait(run: SyncRun, wake_at: datetime) -> None:
+    """Leave the run until `wake_at`; the scheduler wakes it."""
+    run.state, run.wake_at, run.lease_until = RunState.WAITING, wake_at, None
+
+
+def hold(run: SyncRun, error: SyncError) -> None:
+    """A guard stopped it: a person approves or rejects."""
+    run.state, run.lease_until = RunState.HELD, None
+    note_error(run, error)
+
+
+def finish(session: Session, run: SyncRun, state: RunState, *, now: datetime) -> None:
+    """The end. Its batches are left in states that the next run understands."""
+    run.state, run.finished_at, run.lease_until, run.wake_at = state, now, None, None
+    if state in {RunState.FAILED, RunState.CANCELLED}:
+        settle_leftovers(session, run.id)
+    binding = session.get_one(CohortBinding, run.binding_id)
+    if state is RunState.FAILED:
+        binding.failures_in_row += 1
+    elif state in {RunState.SUCCEEDED, RunState.PARTIAL}:
+        binding.failures_in_row = 0
+
+
+def note_error(run: SyncRun, error: SyncError | None) -> None:
+    """Write the error where people look, or wipe it."""
+    run.error_code = error.code if error else None
+    run.error_message = error.message if error else None
+    run.error_remedy = error.remedy if error else None
+
+
+# --- what a person does to one --------------------------------------------------------------------------
+
+
+def get_run(session: Session, run_id: int | str) -> SyncRun:
+    """The run of that id."""
+    run = session.get(SyncRun, int(run_id)) if str(run_id).isascii() and str(run_id).isdigit() else None
+    if run is None:
+        raise ConfigurationError("NOT_FOUND", kind="run", name=str(run_id))
+    return run
+
+
+def list_runs(session: Session, binding: CohortBinding | None = None, *, limit: int = 20) -> list[SyncRun]:
+    """The newest runs first."""
+    query = select(SyncRun).order_by(SyncRun.id.desc()).limit(limit)
+    if binding is not None:
+        query = query.where(SyncRun.binding_id == binding.id)
+    return list(session.scalars(query))
+
+
+def cancel(session: Session, run_id: int | str, *, now: datetime, actor: str) -> SyncRun:
+    """Stop it. What was submitted is followed to its end first, by the worker; nothing more is sent."""
+    run = get_run(session, run_id)
+    if RunState(run.state).finished:
+        raise ConfigurationError("RUN_STATE", run=run.id, state=run.state, action="cancelling it")
+    run.cancel_requested = True
+    if run.state in {RunState.QUEUED, RunState.HELD, RunState.DEFERRED} or (
+        run.state == RunState.WAITING and run.stage != Stage.PUSH
+    ):
+        note_error(run, ConfigurationError("CANCELLED", binding=run.binding.name))
+        finish(session, run, RunState.CANCELLED, now=now)
+    elif run.state == RunState.WAITING:
+        run.wake_at = now
+    audit.record(session, now=now, actor=actor, action="cancel", kind="run", name=str(run.id))
+    return run
+
+
+def approve(session: Session, run_id: int | str, *, now: datetime, actor: str) -> SyncRun:
+    """Let a held run go on past its guard; publish it after the commit."""
+    run = _held(session, run_id, "approving it")
+    run.state, run.approved, run.published_at = RunState.QUEUED, True, now
+    note_error(run, None)
+    audit.record(session, now=now, actor=actor, action="approve", kind="run", name=str(run.id))
+    return run
+
+
+def reject(session: Session, run_id: int | str, *, now: datetime, actor: str) -> SyncRun:
+    """End a held run; nothing is pushed."""
+    run = _held(session, run_id, "rejecting it")
+    note_error(run, ConfigurationError("HELD_REJECTED", binding=run.binding.name))
+    finish(session, run, RunState.CANCELLED, now=now)
+    audit.record(session, now=now, actor=actor, action="reject", kind="run", name=str(run.id))
+    return run
+
+
+def _held(session: Session, run_id: int | str, action: str) -> SyncRun:
+    run = get_run(session, run_id)
+    if run.state != RunState.HELD:
+        raise ConfigurationError("RUN_STATE", run=run.id, state=run.state, action=action)
+    return run

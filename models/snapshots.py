@@ -1,0 +1,122 @@
+"""Snapshots: the ledger of what was downloaded, who may share one, and uploaded cohort files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import BinaryIO
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.orm import Session
+
+from models.errors import ConfigurationError
+from models.tables import AmplitudeProject, CohortBinding, Snapshot, SnapshotPart, SyncRun
+from models.types import SnapshotState, Trigger
+
+DOWNLOAD, UPLOAD = "download", "upload"
+UPLOAD_PART_BYTES = 4 << 20
+
+
+def shareable(session: Session, run: SyncRun, *, fresh_seconds: float) -> Snapshot | None:
+    """A download that serves this run too: requested since the run was due, or, for a scheduled run, a little
+    before, as long as this binding has not used it already.
+    """
+    slack = fresh_seconds if run.trigger == Trigger.SCHEDULE else 0
+    used = select(SyncRun.snapshot_id).where(
+        SyncRun.binding_id == run.binding_id, SyncRun.id != run.id, SyncRun.snapshot_id.is_not(None)
+    )
+    return session.scalar(
+        select(Snapshot)
+        .where(
+            Snapshot.project_id == run.binding.project_id,
+            Snapshot.cohort_id == run.binding.cohort_id,
+            Snapshot.kind == DOWNLOAD,
+            Snapshot.property == run.binding.destination.contact_key_property,
+            Snapshot.state.in_((SnapshotState.REQUESTED, SnapshotState.COMPLETED)),
+            Snapshot.requested_at >= run.scheduled_for - timedelta(seconds=slack),
+            Snapshot.id.not_in(used),
+        )
+        .order_by(Snapshot.id.desc())
+        .limit(1)
+    )
+
+
+def begin_request(session: Session, run: SyncRun, *, now: datetime) -> Snapshot:
+    """Journal a request before it is made: it costs one download of the month."""
+    binding = run.binding
+    spent = spent_this_month(session, binding.project_id, now=now)
+    if spent >= binding.project.monthly_quota:
+        raise ConfigurationError(
+            "AMPLITUDE_QUOTA", source=binding.project.name, quota=binding.project.monthly_quota
+        )
+    snapshot = Snapshot(
+        project_id=binding.project_id,
+        cohort_id=binding.cohort_id,
+        kind=DOWNLOAD,
+        property=binding.destination.contact_key_property,
+        state=SnapshotState.REQUESTING,
+        requested_at=now,
+    )
+    session.add(snapshot)
+    session.flush()
+    run.snapshot_id = snapshot.id
+    return snapshot
+
+
+def spent_this_month(session: Session, project_id: int, *, now: datetime) -> int:
+    """Downloads of the project since the first of the month, UTC: what our own ledger knows."""
+    start = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    return (
+        session.scalar(
+            select(func.count())
+            .select_from(Snapshot)
+            .where(
+                Snapshot.project_id == project_id,
+                Snapshot.kind == DOWNLOAD,
+                Snapshot.requested_at >= start,
+                Snapshot.state != SnapshotState.FAILED,
+            )
+        )
+        or 0
+    )
+
+
+def store_upload(session: Session, binding: CohortBinding, file: BinaryIO, *, now: datetime) -> Snapshot:
+    """A cohort file as given, in parts, so that any worker can read it."""
+    snapshot = Snapshot(
+        project_id=binding.project_id,
+        cohort_id=binding.cohort_id,
+        kind=UPLOAD,
+        property=binding.destination.contact_key_property,
+        state=SnapshotState.COMPLETED,
+        requested_at=now,
+        completed_at=now,
+    )
+    session.add(snapshot)
+    session.flush()
+    part = 0
+    while data := file.read(UPLOAD_PART_BYTES):
+        session.add(SnapshotPart(snapshot_id=snapshot.id, part=part, data=data))
+        session.flush()
+        part += 1
+    return snapshot
+
+
+def iter_upload(session: Session, snapshot_id: int) -> Iterator[bytes]:
+    """The uploaded file, piece by piece."""
+    yield from session.scalars(
+        select(SnapshotPart.data)
+        .where(SnapshotPart.snapshot_id == snapshot_id)
+        .order_by(SnapshotPart.part)
+        .execution_options(yield_per=1)
+    )
+
+
+def forget_upload(session: Session, snapshot_id: int) -> None:
+    """The run has ended: the file is personal data that nobody needs any more."""
+    session.execute(delete(SnapshotPart).where(SnapshotPart.snapshot_id == snapshot_id))
+
+
+def quota(session: Session, source: AmplitudeProject, *, now: datetime) -> tuple[int, int]:
+    """(spent, allowed) of this month."""
+    return spent_this_month(session, source.id, now=now), source.monthly_quota

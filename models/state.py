@@ -1,0 +1,86 @@
+"""A binding's members as Marketing Cloud acknowledged them: chunks of a generation, plus the batches since.
+
+Blobs are opaque here. Compaction writes a new generation and removes the old one in one transaction, so a
+kill at any point leaves one consistent generation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from sqlalchemy import ColumnElement, delete, func, select, update
+from sqlalchemy.orm import Session
+
+from models.tables import CohortBinding, MemberChunk, PushBatch
+from models.types import BatchState, Direction
+
+
+def iter_chunks(session: Session, binding_id: int) -> Iterator[bytes]:
+    """The parts of the current generation, in order."""
+    generation = (
+        select(CohortBinding.state_generation).where(CohortBinding.id == binding_id).scalar_subquery()
+    )
+    yield from session.scalars(
+        select(MemberChunk.keys)
+        .where(MemberChunk.binding_id == binding_id, MemberChunk.generation == generation)
+        .order_by(MemberChunk.part)
+        .execution_options(yield_per=1)
+    )
+
+
+def iter_deltas(session: Session, binding_id: int) -> Iterator[tuple[Direction, bytes]]:
+    """The acknowledged batches that no generation holds yet, in the order they were acknowledged in."""
+    rows = session.execute(
+        select(PushBatch.direction, PushBatch.keys)
+        .where(_in_log(binding_id))
+        .order_by(PushBatch.id)
+        .execution_options(yield_per=1)
+    )
+    for direction, keys in rows:
+        yield Direction(direction), keys
+
+
+def sizes(session: Session, binding_id: int) -> tuple[int, int, int]:
+    """Members in the base, changes in the log, batches in the log."""
+    base = session.scalar(
+        select(func.coalesce(func.sum(MemberChunk.n), 0)).where(MemberChunk.binding_id == binding_id)
+    )
+    changes, batches = session.execute(
+        select(func.coalesce(func.sum(PushBatch.n), 0), func.count()).where(_in_log(binding_id))
+    ).one()
+    return int(base or 0), int(changes), int(batches)
+
+
+def replace_base(session: Session, binding_id: int, parts: Iterable[tuple[int, bytes]]) -> int:
+    """Make (rows, keys) parts the new generation and mark the log folded into it; the member count.
+
+    `parts` may be read from this very session: the old generation is removed after the last part.
+    """
+    binding = session.get_one(CohortBinding, binding_id)
+    folded = list(session.scalars(select(PushBatch.id).where(_in_log(binding_id))))
+    generation, members = binding.state_generation + 1, 0
+    for part, (n, keys) in enumerate(parts):
+        session.add(MemberChunk(binding_id=binding_id, generation=generation, part=part, n=n, keys=keys))
+        session.flush()
+        members += n
+    session.expire_all()
+    session.execute(
+        delete(MemberChunk).where(MemberChunk.binding_id == binding_id, MemberChunk.generation != generation)
+    )
+    for start in range(0, len(folded), 500):
+        session.execute(
+            update(PushBatch)
+            .where(PushBatch.id.in_(folded[start : start + 500]))
+            .values(folded_generation=generation)
+            .execution_options(synchronize_session=False)
+        )
+    binding.state_generation, binding.member_count = generation, members
+    return members
+
+
+def _in_log(binding_id: int) -> ColumnElement[bool]:
+    return (
+        (PushBatch.binding_id == binding_id)
+        & (PushBatch.state == BatchState.ACKNOWLEDGED)
+        & PushBatch.folded_generation.is_(None)
+    )

@@ -1,0 +1,331 @@
+"""The tables: SQLite embedded, PostgreSQL in production, the same columns on both.
+
+Two sentences carry the design. *The run row is the truth; a Celery message is a wake-up.* *Stored members
+mean "Marketing Cloud acknowledged this"*: the state of a binding is its chunks of the current generation with the
+acknowledged, not yet folded batches applied in the order of their ids.
+"""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Date,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+from models.types import UNFINISHED, BatchState, Id, RunState, SnapshotState, Stage, UtcDateTime
+
+_NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s",
+    "pk": "pk_%(table_name)s",
+}
+_UNFINISHED_SQL = text("state IN ({})".format(", ".join(f"'{state}'" for state in UNFINISHED)))
+
+
+class Base(DeclarativeBase):
+    """Root of the tables."""
+
+    metadata = MetaData(naming_convention=_NAMING)
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads it from the class
+        datetime: UtcDateTime,
+        dict[str, Any]: JSON,
+        list[Any]: JSON,
+        bytes: LargeBinary,
+        str: String,
+    }
+
+
+class AmplitudeProject(Base):
+    """A source: one Amplitude project and its key pair. Secrets are Fernet tokens, never in `repr`."""
+
+    __tablename__ = "amplitude_project"
+    __table_args__ = ({"sqlite_autoincrement": True},)
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    name: Mapped[str] = mapped_column(String(100))
+    name_key: Mapped[str] = mapped_column(String(400), unique=True)  # the name without case
+    region: Mapped[str] = mapped_column(String(20))
+    tier: Mapped[str] = mapped_column(String(20))
+    api_key_token: Mapped[bytes]
+    secret_key_token: Mapped[bytes]
+    monthly_quota: Mapped[int] = mapped_column(Integer)
+    created_at: Mapped[datetime]
+
+
+class Destination(Base):
+    """A Marketing Cloud business unit and the data extension found there."""
+
+    __tablename__ = "destination"
+    __table_args__ = ({"sqlite_autoincrement": True},)
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    name: Mapped[str] = mapped_column(String(100))
+    name_key: Mapped[str] = mapped_column(String(400), unique=True)
+    subdomain: Mapped[str] = mapped_column(String(100))
+    client_id: Mapped[str] = mapped_column(String(200))
+    client_secret_token: Mapped[bytes]
+    client_secret_made_on: Mapped[date] = mapped_column(Date)
+    account_id: Mapped[str | None] = mapped_column(String(40))
+    contact_key_property: Mapped[str] = mapped_column(String(400))
+    # The data extension as it was last resolved by its name: {"id", "key", "fields": [...]}
+    data_extension: Mapped[dict[str, Any] | None]
+    resolved_at: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+
+
+class CohortBinding(Base):
+    """One cohort kept flagged in one attribute of one destination."""
+
+    __tablename__ = "cohort_binding"
+    __table_args__ = (
+        # Two cohorts of one destination can never share an attribute, whatever its case.
+        UniqueConstraint("destination_id", "attribute_key"),
+        Index(
+            "ix_cohort_binding_due",
+            "next_due_at",
+            sqlite_where=text("next_due_at IS NOT NULL"),
+            postgresql_where=text("next_due_at IS NOT NULL"),
+        ),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    name: Mapped[str] = mapped_column(String(100))
+    name_key: Mapped[str] = mapped_column(String(400), unique=True)
+    project_id: Mapped[int] = mapped_column(ForeignKey("amplitude_project.id"), index=True)
+    cohort_id: Mapped[str] = mapped_column(String(100))
+    destination_id: Mapped[int] = mapped_column(ForeignKey("destination.id"))
+    attribute: Mapped[str] = mapped_column(String(200))
+    attribute_key: Mapped[str] = mapped_column(String(800))
+    attribute_locked_at: Mapped[datetime | None]
+
+    cron: Mapped[str | None] = mapped_column(String(200))
+    timezone: Mapped[str] = mapped_column(String(60))
+    overlap: Mapped[str] = mapped_column(String(10))
+    catchup: Mapped[str] = mapped_column(String(10))
+    catchup_window_seconds: Mapped[int]
+    jitter_seconds: Mapped[int]
+    max_removal_percent: Mapped[int | None]  # none: the default guard
+    paused: Mapped[bool] = mapped_column(Boolean)
+    pause_reason: Mapped[str | None] = mapped_column(Text)
+    next_due_at: Mapped[datetime | None]  # the nominal occurrence plus jitter; none: not scheduled
+    next_occurrence: Mapped[datetime | None]  # the nominal occurrence itself: the run's identity
+    failures_in_row: Mapped[int] = mapped_column(default=0)
+
+    member_count: Mapped[int] = mapped_column(default=0)
+    state_generation: Mapped[int] = mapped_column(default=0)
+    # Of the last snapshot that was acknowledged to the last row; an equal one needs no diff.
+    confirmed_digest: Mapped[str | None] = mapped_column(String(80))
+    # A submission whose answer was lost may be executed until then: nothing that contradicts it is sent.
+    quiet_until: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+
+    project: Mapped[AmplitudeProject] = relationship(lazy="joined", innerjoin=True)
+    destination: Mapped[Destination] = relationship(lazy="joined", innerjoin=True)
+
+
+class Snapshot(Base):
+    """A cohort's membership at one time: a download (the ledger of what was spent) or an uploaded file."""
+
+    __tablename__ = "snapshot"
+    __table_args__ = (
+        Index("ix_snapshot_cohort", "project_id", "cohort_id", "requested_at"),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    project_id: Mapped[int] = mapped_column(ForeignKey("amplitude_project.id"))
+    cohort_id: Mapped[str] = mapped_column(String(100))
+    kind: Mapped[str] = mapped_column(String(10))  # download | upload
+    property: Mapped[str] = mapped_column(String(400))
+    state: Mapped[str] = mapped_column(String(20), default=SnapshotState.REQUESTING)
+    request_id: Mapped[str | None] = mapped_column(String(100))
+    requested_at: Mapped[datetime]
+    completed_at: Mapped[datetime | None]
+    rows: Mapped[int | None]
+    digest: Mapped[str | None] = mapped_column(String(80))
+
+
+class SnapshotPart(Base):
+    """A piece of an uploaded cohort file, so that any worker on any machine can read it."""
+
+    __tablename__ = "snapshot_part"
+
+    snapshot_id: Mapped[int] = mapped_column(ForeignKey("snapshot.id", ondelete="CASCADE"), primary_key=True)
+    part: Mapped[int] = mapped_column(primary_key=True)
+    data: Mapped[bytes]
+
+
+class SyncRun(Base):
+    """One sync of one binding. A guarded update moves it; a constraint, not a check, prevents doubles."""
+
+    __tablename__ = "sync_run"
+    __table_args__ = (
+        UniqueConstraint("binding_id", "scheduled_for", "trigger"),
+        UniqueConstraint("binding_id", "idempotency_key"),
+        Index(
+            "uq_sync_run_unfinished",
+            "binding_id",
+            unique=True,
+            sqlite_where=_UNFINISHED_SQL,
+            postgresql_where=_UNFINISHED_SQL,
+        ),
+        Index(
+            "uq_sync_run_deferred",
+            "binding_id",
+            unique=True,
+            sqlite_where=text("state = 'deferred'"),
+            postgresql_where=text("state = 'deferred'"),
+        ),
+        # What the scheduler looks at: nothing that has finished.
+        Index(
+            "ix_sync_run_open",
+            "state",
+            "wake_at",
+            sqlite_where=text("finished_at IS NULL"),
+            postgresql_where=text("finished_at IS NULL"),
+        ),
+        Index("ix_sync_run_history", "binding_id", "id"),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    binding_id: Mapped[int] = mapped_column(ForeignKey("cohort_binding.id", ondelete="CASCADE"))
+    trigger: Mapped[str] = mapped_column(String(10))
+    scheduled_for: Mapped[datetime]
+    idempotency_key: Mapped[str | None] = mapped_column(String(200))
+    full: Mapped[bool] = mapped_column(Boolean, default=False)
+    state: Mapped[str] = mapped_column(String(10), default=RunState.QUEUED)
+    stage: Mapped[str] = mapped_column(String(10), default=Stage.SNAPSHOT)
+    fence: Mapped[int] = mapped_column(default=0)
+    lease_until: Mapped[datetime | None]
+    wake_at: Mapped[datetime | None]
+    published_at: Mapped[datetime | None]
+    attempt: Mapped[int] = mapped_column(default=0)
+    cancel_requested: Mapped[bool] = mapped_column(Boolean, default=False)
+    approved: Mapped[bool] = mapped_column(Boolean, default=False)
+    snapshot_id: Mapped[int | None] = mapped_column(ForeignKey("snapshot.id"))
+
+    snapshot_rows: Mapped[int] = mapped_column(default=0)
+    members: Mapped[int] = mapped_column(default=0)
+    blank: Mapped[int] = mapped_column(default=0)
+    duplicate: Mapped[int] = mapped_column(default=0)
+    entered: Mapped[int] = mapped_column(default=0)
+    exited: Mapped[int] = mapped_column(default=0)
+    acknowledged: Mapped[int] = mapped_column(default=0)
+    rejected: Mapped[int] = mapped_column(default=0)
+    amplitude_requests: Mapped[int] = mapped_column(default=0)
+    marketing_cloud_requests: Mapped[int] = mapped_column(default=0)
+    digest: Mapped[str | None] = mapped_column(String(80))
+
+    error_code: Mapped[str | None] = mapped_column(String(40))
+    error_message: Mapped[str | None] = mapped_column(Text)
+    error_remedy: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+    binding: Mapped[CohortBinding] = relationship(lazy="joined", innerjoin=True)
+    snapshot: Mapped[Snapshot | None] = relationship(lazy="joined")
+
+
+class PushBatch(Base):
+    """A batch of one direction, journalled before it is sent. Acknowledged ones are the delta log."""
+
+    __tablename__ = "push_batch"
+    __table_args__ = (
+        UniqueConstraint("run_id", "seq"),
+        Index("ix_push_batch_state", "binding_id", "state", "id"),
+        Index(
+            "ix_push_batch_flying",
+            "data_extension_id",
+            "sent_at",
+            sqlite_where=text("state IN ('sending', 'submitted')"),
+            postgresql_where=text("state IN ('sending', 'submitted')"),
+        ),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    run_id: Mapped[int] = mapped_column(ForeignKey("sync_run.id", ondelete="CASCADE"))
+    binding_id: Mapped[int] = mapped_column(ForeignKey("cohort_binding.id", ondelete="CASCADE"))
+    data_extension_id: Mapped[str] = mapped_column(String(60))  # jobs in flight are counted by it
+    seq: Mapped[int]
+    direction: Mapped[str] = mapped_column(String(10))
+    n: Mapped[int]
+    # Compressed keys; once acknowledged, those of the accepted rows alone.
+    keys: Mapped[bytes] = mapped_column(LargeBinary, deferred=True)
+    state: Mapped[str] = mapped_column(String(20), default=BatchState.PLANNED)
+    attempts: Mapped[int] = mapped_column(default=0)
+    polls: Mapped[int] = mapped_column(default=0)
+    request_id: Mapped[str | None] = mapped_column(String(100))
+    sent_at: Mapped[datetime | None]
+    next_poll_at: Mapped[datetime | None]
+    acknowledged_at: Mapped[datetime | None]
+    folded_generation: Mapped[int | None]  # the generation that holds it; none: still part of the log
+
+
+class MemberChunk(Base):
+    """A part of a binding's compacted members, sorted by comparison key."""
+
+    __tablename__ = "member_chunk"
+
+    binding_id: Mapped[int] = mapped_column(
+        ForeignKey("cohort_binding.id", ondelete="CASCADE"), primary_key=True
+    )
+    generation: Mapped[int] = mapped_column(primary_key=True)
+    part: Mapped[int] = mapped_column(primary_key=True)
+    n: Mapped[int]
+    keys: Mapped[bytes] = mapped_column(LargeBinary, deferred=True)
+
+
+class Rejection(Base):
+    """A row that Marketing Cloud refused, with its reason. The next run tries it again by itself."""
+
+    __tablename__ = "rejection"
+    __table_args__ = (
+        UniqueConstraint("binding_id", "comparison_key", "direction"),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    binding_id: Mapped[int] = mapped_column(ForeignKey("cohort_binding.id", ondelete="CASCADE"))
+    run_id: Mapped[int] = mapped_column(ForeignKey("sync_run.id", ondelete="CASCADE"))
+    direction: Mapped[str] = mapped_column(String(10))
+    code: Mapped[str] = mapped_column(String(60))
+    message: Mapped[str] = mapped_column(Text)
+    key: Mapped[str] = mapped_column(Text)
+    comparison_key: Mapped[str] = mapped_column(Text)
+    first_seen: Mapped[datetime]
+    last_seen: Mapped[datetime]
+    count: Mapped[int] = mapped_column(default=1)
+
+
+class AuditEvent(Base):
+    """Who changed what, when. Values never hold a secret."""
+
+    __tablename__ = "audit_event"
+    __table_args__ = ({"sqlite_autoincrement": True},)
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    at: Mapped[datetime]
+    actor: Mapped[str] = mapped_column(String(100))
+    action: Mapped[str] = mapped_column(String(60))
+    kind: Mapped[str] = mapped_column(String(30))
+    name: Mapped[str] = mapped_column(String(100))
+    details: Mapped[dict[str, Any]]

@@ -1,0 +1,125 @@
+"""Column types and the words that stand in columns. No queries."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import BigInteger, DateTime, Integer
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeDecorator
+
+# SQLite counts up only an INTEGER primary key; PostgreSQL's is a bigint.
+Id = BigInteger().with_variant(Integer, "sqlite")
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware instant. A naive one is refused; SQLite keeps it as UTC without a zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+        """To the driver."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a naive datetime can't be stored")
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """From the driver."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Tier(StrEnum):
+    """The plan of an Amplitude project; only Audiences may run on a schedule."""
+
+    GROWTH = "growth"
+    ENTERPRISE = "enterprise"
+    AUDIENCES = "audiences"
+
+
+class Region(StrEnum):
+    """Where an Amplitude project lives."""
+
+    DEFAULT = "default"
+    EU = "eu"
+
+
+class Trigger(StrEnum):
+    """Why a run exists."""
+
+    SCHEDULE = "schedule"
+    MANUAL = "manual"
+    RETRY = "retry"
+
+
+class RunState(StrEnum):
+    """Where a run stands; see docs/run.md for the arrows."""
+
+    DEFERRED = "deferred"  # overlap policy `queue`: starts when the run before it has ended
+    QUEUED = "queued"
+    RUNNING = "running"
+    WAITING = "waiting"
+    HELD = "held"
+    SUCCEEDED = "succeeded"
+    PARTIAL = "partial"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    SKIPPED = "skipped"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run will never change again."""
+        return self not in UNFINISHED and self is not RunState.DEFERRED
+
+
+# At most one run of a binding is in one of these: a partial unique index says so.
+UNFINISHED = (RunState.QUEUED, RunState.RUNNING, RunState.WAITING, RunState.HELD)
+
+
+class Stage(StrEnum):
+    """The four tasks of a run, in order."""
+
+    SNAPSHOT = "snapshot"
+    DIFF = "diff"
+    PUSH = "push"
+    FINISH = "finish"
+
+
+class SnapshotState(StrEnum):
+    """A download's life. REQUESTING without a request id means: the answer was never stored."""
+
+    REQUESTING = "requesting"
+    REQUESTED = "requested"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+class BatchState(StrEnum):
+    """A batch's life.
+
+    PLANNED -> SENDING (journalled before the PUT) -> SUBMITTED (request id stored) -> ACKNOWLEDGED.
+    A batch of a finished run that was never sent is DROPPED; one whose outcome nobody knows is LOST, until a
+    later run has pushed all of its keys anew: then it is SUPERSEDED.
+    """
+
+    PLANNED = "planned"
+    SENDING = "sending"
+    SUBMITTED = "submitted"
+    ACKNOWLEDGED = "acknowledged"
+    DROPPED = "dropped"
+    LOST = "lost"
+    SUPERSEDED = "superseded"
+
+
+class Direction(StrEnum):
+    """Entering writes true, leaving writes false."""
+
+    ENTER = "enter"
+    EXIT = "exit"
