@@ -1,0 +1,229 @@
+"""What to do about an occurrence: run it, leave it, wait with it. Decisions only.
+
+Every function is arithmetic on its arguments, so that a decision can be repeated from what the database holds
+and two schedulers that look at the same row decide the same. Nothing here may read a clock, draw a random
+number of its own or touch a table: `now` and the random generator are arguments.
+
+An occurrence is named by its nominal instant. Jitter, a blackout and catching up move when its run starts,
+never that name, because UNIQUE(binding, scheduled_for, trigger) is what makes a tick happen once.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from hashlib import blake2b
+from typing import Literal
+from zoneinfo import ZoneInfo
+
+from models.errors import ConfigurationError
+from scheduler.cron import Schedule, first_instant, last_instant
+
+Catchup = Literal["latest", "none"]
+Overlap = Literal["skip", "queue"]
+Decision = Literal["run", "skip", "queue"]
+
+GRACE = timedelta(seconds=90)  # a minute, and a slow tick: later than that an occurrence was missed
+SKIPPED_COUNTED = 1_000  # a count for a person to read; beyond it "at least" says as much
+
+_INSTANT = timedelta(microseconds=1)
+_MOST_DOUBLINGS = 64  # 2.0 ** 1024 is an OverflowError; long before, any delay has reached its maximum
+_DAY_MINUTES = 24 * 60
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """The first and last instant of a binding's schedule, both counted in; None is open."""
+
+    start: datetime | None = None
+    end: datetime | None = None
+
+    def next_after(self, schedule: Schedule, instant: datetime) -> datetime | None:
+        """The first occurrence of the period later than `instant`; None when the period holds no more."""
+        if self.start is not None:
+            instant = max(instant, self.start - _INSTANT)
+        if self.end is not None and instant >= self.end:
+            return None
+        found = schedule.next_after(instant)
+        return None if self.end is not None and found > self.end else found
+
+
+ALWAYS = Period()
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What a scheduler has to do for one binding now.
+
+    `occurrence` is the nominal instant to run for, `skipped` how many others were missed (counted up to
+    SKIPPED_COUNTED), `next_due_at` what to store: later than now, or None when the period has ended.
+    """
+
+    occurrence: datetime | None
+    skipped: int
+    next_due_at: datetime | None
+
+
+def due_occurrences(
+    schedule: Schedule,
+    next_due_at: datetime,
+    now: datetime,
+    catchup: Catchup,
+    window: timedelta,
+    *,
+    period: Period = ALWAYS,
+    grace: timedelta = GRACE,
+) -> Due:
+    """Which occurrence to run of those since `next_due_at`, and when to look again.
+
+    Never more than the newest one: a sync compares with the present state, so that running an older
+    occurrence too would only spend a download. `latest` runs it when it is no older than `window`; `none` only
+    when it is no older than `grace`, within which nothing counts as missed. The work is bounded whatever the
+    schedule and the downtime.
+    """
+    if next_due_at > now:
+        return Due(None, 0, next_due_at)
+    following = period.next_after(schedule, now)
+    since = next_due_at if period.start is None else max(next_due_at, period.start)
+    until = now if period.end is None else min(now, period.end)
+    newest = schedule.latest(since, until) if since <= until else None
+    if newest is None:  # the schedule was changed since next_due_at was stored
+        return Due(None, 0, following)
+    missed = _count(schedule, since, newest)
+    allowed = grace if catchup == "none" else max(grace, window)
+    if now - newest <= allowed:
+        return Due(newest, missed, following)
+    return Due(None, min(missed + 1, SKIPPED_COUNTED), following)
+
+
+def _count(schedule: Schedule, since: datetime, before: datetime) -> int:
+    cursor = since - _INSTANT
+    for counted in range(SKIPPED_COUNTED):
+        cursor = schedule.next_after(cursor)
+        if cursor >= before:
+            return counted
+    return SKIPPED_COUNTED
+
+
+def overlap(policy: Overlap, unfinished: bool, queued: bool) -> Decision:
+    """What becomes of an occurrence while the binding's earlier runs are as they are.
+
+    `unfinished`: a run has begun and not ended. `queued`: another waits behind it. One waiting run is enough
+    whatever the policy: it will see all that a second one would.
+    """
+    if queued:
+        return "skip"
+    if not unfinished:
+        return "run"
+    return "queue" if policy == "queue" else "skip"
+
+
+def jitter(key: str, max_seconds: int) -> timedelta:
+    """How long after its occurrence a binding's run starts: 0 to `max_seconds`, the same for ever.
+
+    From a hash, not from chance: any scheduler at any time says the same. Not Python's own hash, which
+    differs from process to process.
+    """
+    if max_seconds <= 0:
+        return timedelta()
+    number = int.from_bytes(blake2b(key.encode(), digest_size=8).digest())
+    return timedelta(seconds=number % (max_seconds + 1))
+
+
+def retry_delay(attempt: int, base: float, maximum: float, rng: random.Random) -> float:
+    """Seconds to wait after the failed `attempt` (1 is the first): half fixed, half chance.
+
+    Doubles from `base` up to `maximum`. The fixed half keeps a vendor in trouble from being asked again at
+    once, the other spreads workers that failed together.
+    """
+    doublings = min(max(0, attempt - 1), _MOST_DOUBLINGS)
+    ceiling = max(0.0, min(maximum, base * 2.0**doublings))
+    return ceiling / 2 + rng.uniform(0, ceiling / 2)
+
+
+# --- blackouts --------------------------------------------------------------------------------------------
+
+_WINDOW = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]|24):([0-5]\d)", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Blackout:
+    """A stretch of every day in which no run starts, in minutes of the wall clock: start in, end out.
+
+    An end before the start means the next morning. 24:00 is the end of the day.
+    """
+
+    start: int
+    end: int
+
+    @classmethod
+    def parse(cls, text: str) -> Blackout:
+        """`22:00-06:00`; SETTING_INVALID says what is wrong."""
+        found = _WINDOW.fullmatch(text.strip())
+        if found is None:
+            raise _invalid(text, "Give a start and an end as hh:mm-hh:mm, such as 22:00-06:00.")
+        from_hour, from_minute, to_hour, to_minute = map(int, found.groups())
+        start, end = from_hour * 60 + from_minute, to_hour * 60 + to_minute
+        if end > _DAY_MINUTES:
+            raise _invalid(text, "The last time of a day is 24:00.")
+        if start == end or (start == 0 and end == _DAY_MINUTES):
+            raise _invalid(text, "Start and end are the same. To stop a binding altogether, pause it.")
+        return cls(start, end)
+
+    def __str__(self) -> str:
+        return "-".join(f"{minute // 60:02}:{minute % 60:02}" for minute in (self.start, self.end))
+
+    def on(self, day: date, zone: ZoneInfo) -> tuple[datetime, datetime]:
+        """The stretch that begins on `day`, as instants.
+
+        Where clocks are put back it opens at the first of two equal times and closes at the last: silence
+        that was promised is kept in both. A time that clocks skip stands for the instant they do.
+        """
+        opens = _at(day, self.start)
+        closes = _at(day if self.end > self.start else day + timedelta(days=1), self.end)
+        return first_instant(opens, zone), last_instant(closes, zone)
+
+
+def parse_blackouts(texts: Iterable[str]) -> tuple[Blackout, ...]:
+    """All windows of a binding; together they must leave some of the day."""
+    windows = tuple(Blackout.parse(text) for text in texts)
+    reached = 0
+    for start, end in sorted(part for window in windows for part in _parts(window)):
+        if start > reached:
+            return windows
+        reached = max(reached, end)
+    if windows and reached >= _DAY_MINUTES:
+        raise _invalid(", ".join(map(str, windows)), "Together they leave no minute of the day to run in.")
+    return windows
+
+
+def blackout_until(windows: Sequence[Blackout], timezone: str, now: datetime) -> datetime | None:
+    """The instant the blackout that holds now ends, in UTC; None when there is none now.
+
+    Windows that touch or overlap are one blackout.
+    """
+    zone = ZoneInfo(timezone)
+    today = now.astimezone(zone).date()
+    days = [today + timedelta(days=n) for n in range(-1, 3)]
+    until: datetime | None = None
+    for opens, closes in sorted(window.on(day, zone) for window in windows for day in days):
+        if opens <= (until or now) < closes:
+            until = closes
+    return until
+
+
+def _parts(window: Blackout) -> list[tuple[int, int]]:
+    if window.end > window.start:
+        return [(window.start, window.end)]
+    return [(window.start, _DAY_MINUTES), (0, window.end)]
+
+
+def _at(day: date, minute: int) -> datetime:
+    return datetime.combine(day, time()) + timedelta(minutes=minute)
+
+
+def _invalid(text: str, hint: str) -> ConfigurationError:
+    return ConfigurationError("SETTING_INVALID", field="blackout", value=text, hint=hint)
