@@ -10,11 +10,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, func, select, text, update
+from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import Session, undefer
 
+from models.database import lock
 from models.tables import CohortBinding, PushBatch, Rejection, SyncRun
 from models.types import BatchState, Direction
 
@@ -38,6 +39,7 @@ def plan(
     *,
     data_extension_id: str,
     first_seq: int = 0,
+    attempts: int = 0,
 ) -> int:
     """Journal batches of (direction, rows, keys) before any is sent; the number planned."""
     seq = first_seq
@@ -50,6 +52,7 @@ def plan(
             direction=direction,
             n=n,
             keys=keys,
+            attempts=attempts,
         )
         session.add(batch)
         session.flush()
@@ -74,7 +77,11 @@ def take_slot(
     """
     batch = session.scalar(
         select(PushBatch)
-        .where(PushBatch.run_id == run.id, PushBatch.state == BatchState.PLANNED)
+        .where(
+            PushBatch.run_id == run.id,
+            PushBatch.state == BatchState.PLANNED,
+            or_(PushBatch.due_at.is_(None), PushBatch.due_at <= now),
+        )
         .order_by(PushBatch.seq)
         .limit(1)
         .options(undefer(PushBatch.keys))
@@ -98,26 +105,34 @@ def take_slot(
     if (flying or 0) >= limit:
         return None
     batch.state, batch.sent_at, batch.attempts = BatchState.SENDING, now, batch.attempts + 1
-    batch.request_id, batch.polls = None, 0
+    batch.request_id, batch.polls, batch.due_at = None, 0, None
+    if run.binding.attribute_locked_at is None:
+        run.binding.attribute_locked_at = now
     return batch
 
 
 def submitted(session: Session, batch_id: int, request_id: str, *, poll_at: datetime) -> None:
     """The vendor has it under this request id: stored before the first poll."""
     batch = session.get_one(PushBatch, batch_id)
-    batch.state, batch.request_id, batch.next_poll_at = BatchState.SUBMITTED, request_id, poll_at
+    batch.state, batch.request_id, batch.due_at = BatchState.SUBMITTED, request_id, poll_at
 
 
 def polled(session: Session, batch_id: int, *, poll_at: datetime) -> None:
     """Not at its end yet: look again at `poll_at`."""
     batch = session.get_one(PushBatch, batch_id)
-    batch.polls, batch.next_poll_at = batch.polls + 1, poll_at
+    batch.polls, batch.due_at = batch.polls + 1, poll_at
 
 
-def send_again(session: Session, batch_id: int, *, quiet_until: datetime | None) -> None:
+def send_again(
+    session: Session,
+    batch_id: int,
+    *,
+    not_before: datetime | None = None,
+    quiet_until: datetime | None = None,
+) -> None:
     """Back to planned. With `quiet_until` the vendor may still execute what was sent, until then."""
     batch = session.get_one(PushBatch, batch_id)
-    batch.state, batch.request_id, batch.next_poll_at = BatchState.PLANNED, None, None
+    batch.state, batch.request_id, batch.due_at = BatchState.PLANNED, None, not_before
     if quiet_until is not None:
         binding = session.get_one(CohortBinding, batch.binding_id)
         binding.quiet_until = max(binding.quiet_until or quiet_until, quiet_until)
@@ -141,7 +156,7 @@ def acknowledge(
     batch = session.get_one(PushBatch, batch_id, options=[undefer(PushBatch.keys)])
     if accepted is not None:
         batch.n, batch.keys = accepted
-    batch.state, batch.acknowledged_at, batch.next_poll_at = BatchState.ACKNOWLEDGED, now, None
+    batch.state, batch.acknowledged_at, batch.due_at = BatchState.ACKNOWLEDGED, now, None
     binding = session.get_one(CohortBinding, batch.binding_id)
     binding.member_count += batch.n if batch.direction == Direction.ENTER else -batch.n
     if batch.run_id == run.id:
@@ -154,6 +169,7 @@ def acknowledge(
             [(Direction(batch.direction), *again)],
             data_extension_id=batch.data_extension_id,
             first_seq=next_seq(session, run.id),
+            attempts=batch.attempts,
         )
     rows = list(rejected)
     if rows:
@@ -268,7 +284,7 @@ def left_submitted(session: Session, run: SyncRun) -> list[PushBatch]:
 def lose(session: Session, batch_id: int, *, quiet_until: datetime) -> None:
     """Nobody will ever know how this batch ended: its keys are pushed anew by the next diff."""
     batch = session.get_one(PushBatch, batch_id)
-    batch.state, batch.next_poll_at = BatchState.LOST, None
+    batch.state, batch.due_at = BatchState.LOST, None
     binding = session.get_one(CohortBinding, batch.binding_id)
     binding.quiet_until = max(binding.quiet_until or quiet_until, quiet_until)
 

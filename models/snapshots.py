@@ -9,6 +9,7 @@ from typing import BinaryIO
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
+from models.database import lock
 from models.errors import ConfigurationError
 from models.tables import AmplitudeProject, CohortBinding, Snapshot, SnapshotPart, SyncRun
 from models.types import SnapshotState, Trigger
@@ -41,26 +42,47 @@ def shareable(session: Session, run: SyncRun, *, fresh_seconds: float) -> Snapsh
     )
 
 
-def begin_request(session: Session, run: SyncRun, *, now: datetime) -> Snapshot:
-    """Journal a request before it is made: it costs one download of the month."""
+def join_or_begin(
+    session: Session, run: SyncRun, *, now: datetime, fresh_seconds: float, parallel: int
+) -> Snapshot | None:
+    """Give the run a snapshot: one that may be shared, or a new one, journalled before it is requested.
+
+    None: not now, because another run is requesting this very cohort, or `parallel` jobs of the last minute
+    are unfinished already. A new snapshot is in the state REQUESTING and costs one download of the month.
+    """
     binding = run.binding
-    spent = spent_this_month(session, binding.project_id, now=now)
-    if spent >= binding.project.monthly_quota:
-        raise ConfigurationError(
-            "AMPLITUDE_QUOTA", source=binding.project.name, quota=binding.project.monthly_quota
+    lock(session, f"snapshot:{binding.project_id}")
+    found = shareable(session, run, fresh_seconds=fresh_seconds)
+    if found is None:
+        recent = session.scalars(
+            select(Snapshot).where(
+                Snapshot.project_id == binding.project_id,
+                Snapshot.state.in_((SnapshotState.REQUESTING, SnapshotState.REQUESTED)),
+                Snapshot.requested_at > now - timedelta(minutes=1),
+            )
+        ).all()
+        if len(recent) >= parallel or any(
+            other.state == SnapshotState.REQUESTING and other.cohort_id == binding.cohort_id
+            for other in recent
+        ):
+            return None
+        spent = spent_this_month(session, binding.project_id, now=now)
+        if spent >= binding.project.monthly_quota:
+            raise ConfigurationError(
+                "AMPLITUDE_QUOTA", source=binding.project.name, quota=binding.project.monthly_quota
+            )
+        found = Snapshot(
+            project_id=binding.project_id,
+            cohort_id=binding.cohort_id,
+            kind=DOWNLOAD,
+            property=binding.destination.contact_key_property,
+            state=SnapshotState.REQUESTING,
+            requested_at=now,
         )
-    snapshot = Snapshot(
-        project_id=binding.project_id,
-        cohort_id=binding.cohort_id,
-        kind=DOWNLOAD,
-        property=binding.destination.contact_key_property,
-        state=SnapshotState.REQUESTING,
-        requested_at=now,
-    )
-    session.add(snapshot)
-    session.flush()
-    run.snapshot_id = snapshot.id
-    return snapshot
+        session.add(found)
+        session.flush()
+    run.snapshot_id = found.id
+    return found
 
 
 def spent_this_month(session: Session, project_id: int, *, now: datetime) -> int:

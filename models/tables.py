@@ -275,7 +275,7 @@ class PushBatch(Base):
     polls: Mapped[int] = mapped_column(default=0)
     request_id: Mapped[str | None] = mapped_column(String(100))
     sent_at: Mapped[datetime | None]
-    next_poll_at: Mapped[datetime | None]
+    due_at: Mapped[datetime | None]  # not to be sent, or not to be polled, before
     acknowledged_at: Mapped[datetime | None]
     folded_generation: Mapped[int | None]  # the generation that holds it; none: still part of the log
 

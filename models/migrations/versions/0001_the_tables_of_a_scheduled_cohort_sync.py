@@ -189,7 +189,7 @@ def upgrade() -> None:
     sa.Column('polls', sa.Integer(), nullable=False),
     sa.Column('request_id', sa.String(length=100), nullable=True),
     sa.Column('sent_at', models.types.UtcDateTime(timezone=True), nullable=True),
-    sa.Column('next_poll_at', models.types.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('due_at', models.types.UtcDateTime(timezone=True), nullable=True),
     sa.Column('acknowledged_at', models.types.UtcDateTime(timezone=True), nullable=True),
     sa.Column('folded_generation', sa.Integer(), nullable=True),
     sa.ForeignKeyConstraint(['binding_id'], ['cohort_binding.id'], name=op.f('fk_push_batch_binding_id'), ondelete='CASCADE'),
