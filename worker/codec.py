@@ -1,0 +1,104 @@
+"""How contact keys are stored, and how they are written into a request.
+
+A blob outlives the program that wrote it: push batches and member chunks stay in the database across upgrades.
+So the format is this module's own and rests on zlib and big-endian numbers alone. Its first byte says which
+format it is; a new format gets a new number, and every old one stays readable.
+
+    byte   0       1
+    uint32 1       keys
+    uint32 5       of them texts
+    uint32 9       bytes of the section of kinds, zlib: one byte a key (0 uuid, 1 UUID, 2 text); none if all are 0
+    uint32 13      bytes of the section of lengths, zlib: a uint32 a text
+           17      16 bytes a uuid, in order; the kinds; the lengths; the texts, UTF-8 end to end, zlib
+
+The order of the keys is kept: a job's results are matched to its rows by position.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import orjson
+
+from worker.keyarray import TEXT, KeyArray
+
+if TYPE_CHECKING:
+    import polars as pl
+
+FORMAT = 1
+_HEADER = struct.Struct("<BIIII")
+_LEVEL = 1  # text of 25,000 e-mail addresses: 9 ms at level 1 and 31 ms at level 6, for 9 % less
+
+
+def encode_keys(keys: pl.Series | Sequence[str]) -> bytes:
+    """A blob of these keys, in order; `decode_keys` gives them back."""
+    return encode(KeyArray.of(_strings(keys)))
+
+
+def decode_keys(blob: bytes) -> pl.Series:
+    """The keys of a blob, in order."""
+    import polars as pl
+
+    return pl.Series("key", decode(blob).to_list(), dtype=pl.String)
+
+
+def encode(keys: KeyArray) -> bytes:
+    """`encode_keys` for those who have the columns already."""
+    numbers = np.empty((len(keys) - keys.texts, 2), ">u8")
+    if keys.texts:
+        plain = keys.kind != TEXT
+        numbers[:, 0], numbers[:, 1] = keys.hi[plain], keys.lo[plain]
+    else:
+        numbers[:, 0], numbers[:, 1] = keys.hi, keys.lo
+    kinds = zlib.compress(keys.kind.tobytes(), _LEVEL) if keys.kind.any() else b""
+    lengths = zlib.compress(np.diff(keys.ends).astype("<u4").tobytes(), _LEVEL) if keys.texts else b""
+    texts = zlib.compress(keys.text.tobytes(), _LEVEL) if keys.texts else b""
+    header = _HEADER.pack(FORMAT, len(keys), keys.texts, len(kinds), len(lengths))
+    return b"".join((header, numbers.tobytes(), kinds, lengths, texts))
+
+
+def decode(blob: bytes) -> KeyArray:
+    """`decode_keys` for those who go on with the columns; ValueError if this is no such blob."""
+    if len(blob) < _HEADER.size or blob[0] != FORMAT:
+        raise ValueError(f"not a key blob of a known format: {bytes(blob[:1])!r}")
+    _, n, texts, kind_size, length_size = _HEADER.unpack_from(blob)
+    kinds_at = _HEADER.size + 16 * (n - texts)
+    lengths_at = kinds_at + kind_size
+    if len(blob) < lengths_at + length_size:
+        raise ValueError("a key blob is cut short")
+    numbers = np.frombuffer(blob, ">u8", 2 * (n - texts), _HEADER.size).reshape(-1, 2)
+    if not kind_size:
+        kind = np.zeros(n, np.uint8)
+    else:
+        kind = np.frombuffer(zlib.decompress(blob[kinds_at:lengths_at]), np.uint8)
+    ends = np.zeros(texts + 1, np.int64)
+    if not texts:
+        hi, lo = numbers[:, 0].astype(np.uint64), numbers[:, 1].astype(np.uint64)
+        return KeyArray(kind, hi, lo, np.zeros(0, np.uint8), ends)
+    lengths_end = lengths_at + length_size
+    np.cumsum(np.frombuffer(zlib.decompress(blob[lengths_at:lengths_end]), "<u4"), out=ends[1:])
+    text = np.frombuffer(zlib.decompress(blob[lengths_end:]), np.uint8)
+    hi, lo = np.zeros(n, np.uint64), np.zeros(n, np.uint64)
+    plain = kind != TEXT
+    hi[plain], lo[plain] = numbers[:, 0], numbers[:, 1]
+    return KeyArray(kind, hi, lo, text, ends)
+
+
+def row_bodies(keys: pl.Series | Sequence[str], key_field: str, field: str, value: bool | str | int) -> bytes:
+    """The body of one asynchronous upsert: `{"items":[{"Contact Key":"k1","F":true},…]}`."""
+    return orjson.dumps({"items": [{key_field: key, field: value} for key in _strings(keys)]})
+
+
+def row_overhead(key_field: str, field: str, value: bool | str | int) -> int:
+    """Bytes that a row takes in that body beside its key's own, the comma included."""
+    return len(orjson.dumps({key_field: "", field: value})) + 1
+
+
+def _strings(keys: pl.Series | Sequence[str]) -> Sequence[str]:
+    # Iterating over a Series costs 0.5 us a value, its to_list 0.05.
+    strings: Sequence[str] = keys.to_list() if hasattr(keys, "to_list") else keys
+    return strings

@@ -1,0 +1,186 @@
+"""A snapshot's file before its rows are read: what it is, and where the mapped property stands in it.
+
+The file is Amplitude's answer or somebody's export. It may be gzip or plain, begin with a byte-order mark, end
+its lines with CR LF, name a column twice, and carry one TAB before every cell. Whatever is not such a file is
+refused here or in `csv_exact`/`csv_blocks` with one of the SNAPSHOT_* errors, before anything is planned.
+
+Nothing here may keep a file in memory, or put a cell's text into an error: a cell is somebody's contact key.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import re
+import tempfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.errors import ContractError
+
+_BLOCK = 1 << 20
+_HEAD = 1 << 20
+"""A header line is looked for in so many bytes."""
+
+_GZIP = b"\x1f\x8b"
+_BOM = b"\xef\xbb\xbf"
+_NOT_TEXT = (b"PK\x03\x04", b"%PDF", b"PAR1")
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+_NAMED = 12  # columns that an error lists
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotFile:
+    """A plain (decompressed) file: `path`, the first row's offset, and the column that holds the keys."""
+
+    path: Path
+    size: int
+    start: int
+    columns: tuple[str, ...]
+    column: int
+    digest: str
+
+
+def inspect(path: Path, column: str, *, max_bytes: int, workdir: Path | None = None) -> SnapshotFile:
+    """Decompress if need be (into `workdir`, or beside the file), read the header, find the column.
+
+    Rows are not read here: they are checked as they are, by whoever reads them.
+    """
+    with path.open("rb") as source:
+        zipped = source.read(2) == _GZIP
+    if not zipped and path.stat().st_size > max_bytes:
+        raise _too_large(max_bytes)
+    digest = hashlib.sha256()
+    plain = path
+    if zipped:
+        handle, name = tempfile.mkstemp(prefix=path.name + ".", suffix=".csv", dir=workdir or path.parent)
+        plain = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as target:
+                for block in _blocks(path, max_bytes):
+                    digest.update(block)
+                    target.write(block)
+        except BaseException:
+            plain.unlink(missing_ok=True)
+            raise
+    else:
+        for block in _blocks(path, max_bytes):
+            digest.update(block)
+    digest.update(b"\0" + column.encode())
+    try:
+        start, columns = _header(plain)
+        return SnapshotFile(
+            plain, plain.stat().st_size, start, columns, _find(plain, columns, column), digest.hexdigest()
+        )
+    except BaseException:
+        if zipped:
+            plain.unlink(missing_ok=True)
+        raise
+
+
+def digest_of(path: Path, column: str, *, max_bytes: int = 1 << 62) -> str:
+    """The digest that `inspect` gives and a diff keeps: of the decompressed bytes and the column's name."""
+    digest = hashlib.sha256()
+    for block in _blocks(path, max_bytes):
+        digest.update(block)
+    digest.update(b"\0" + column.encode())
+    return digest.hexdigest()
+
+
+def _blocks(path: Path, max_bytes: int) -> Iterator[bytes]:
+    with path.open("rb") as source:
+        head = source.read(2)
+        source.seek(0)
+        if head != _GZIP:
+            while block := source.read(_BLOCK):
+                yield block
+            return
+        total = 0
+        for block in _unzip(iter(lambda: source.read(_BLOCK), b"")):
+            total += len(block)
+            if total > max_bytes:
+                raise _too_large(max_bytes)
+            yield block
+
+
+def _unzip(blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """Every member of a gzip stream, in bounded pieces; a missing end is an error, unlike for most tools."""
+    member = zlib.decompressobj(31)
+    data = b""
+    try:
+        while True:
+            if member.eof:
+                data = (member.unused_data + data).lstrip(b"\0")  # padding after a member is allowed
+                if not data and not (data := next(blocks, b"").lstrip(b"\0")):
+                    return
+                member = zlib.decompressobj(31)
+            elif not data and not (data := next(blocks, b"")):
+                raise ContractError("SNAPSHOT_TRUNCATED", "Its gzip stream has no end.")
+            if piece := member.decompress(data, _BLOCK):
+                yield piece
+            data = member.unconsumed_tail
+    except zlib.error as error:
+        raise ContractError("SNAPSHOT_NOT_CSV", "Its gzip stream is damaged.") from error
+
+
+def _header(path: Path) -> tuple[int, tuple[str, ...]]:
+    with path.open("rb") as source:
+        head = source.read(_HEAD)
+    if head.startswith(_UTF16):
+        raise ContractError("SNAPSHOT_ENCODING", "It is UTF-16.")
+    if head.startswith(_NOT_TEXT):
+        raise ContractError("SNAPSHOT_NOT_CSV", "It is a binary file.")
+    start = len(_BOM) if head.startswith(_BOM) else 0
+    start += len(head) - start - len(head[start:].lstrip(b"\r\n"))
+    if not head[start:].strip():
+        raise ContractError("SNAPSHOT_EMPTY")
+    line, rest = _first_record(head, start)
+    try:
+        text = line.decode()
+    except UnicodeDecodeError as error:
+        raise ContractError("SNAPSHOT_ENCODING") from error
+    cells = next(csv.reader(text.splitlines(keepends=True) if "\n" in text else [text]))
+    return rest, tuple(cell.removeprefix("\t") for cell in cells)
+
+
+def _first_record(head: bytes, start: int) -> tuple[bytes, int]:
+    quotes, counted = 0, start
+    for match in _LINE_END.finditer(head, start):
+        quotes += head.count(b'"', counted, match.start())
+        counted = match.start()
+        if quotes % 2 == 0:
+            return head[start : match.start()], match.end()
+    if len(head) == _HEAD:
+        raise ContractError("SNAPSHOT_NOT_CSV", "Its first line is longer than a header can be.")
+    if head.count(b'"', start) % 2:
+        raise ContractError("SNAPSHOT_TRUNCATED", "Its header has no end.")
+    return head[start:], len(head)
+
+
+def _find(path: Path, columns: tuple[str, ...], wanted: str) -> int:
+    """The first column of that name.
+
+    Amplitude's own identifiers stand first and are filled in every row; a later column of the same name is a
+    requested property, which may be empty for some. So the first one wins, and rows never mix the two.
+    """
+    bare = wanted.removeprefix("gp:")
+    for name in (wanted, bare if bare != wanted else f"gp:{wanted}"):
+        if name in columns:
+            return columns.index(name)
+    with path.open("rb") as source:
+        first = source.read(64).removeprefix(_BOM).lstrip()[:1]
+    if first in (b"<", b"{", b"["):
+        raise ContractError(
+            "SNAPSHOT_NOT_CSV", "It looks like HTML." if first == b"<" else "It looks like JSON."
+        )
+    names = ", ".join(repr(name[:60]) for name in columns[:_NAMED])
+    more = f" and {len(columns) - _NAMED} more" if len(columns) > _NAMED else ""
+    raise ContractError("SNAPSHOT_COLUMN_MISSING", column=wanted, columns=names + more)
+
+
+def _too_large(max_bytes: int) -> ContractError:
+    return ContractError("SNAPSHOT_TOO_LARGE", limit=f"{max_bytes:,} bytes")
