@@ -88,11 +88,7 @@ def take_slot(
     )
     if batch is None:
         return None
-    if session.get_bind().dialect.name == "postgresql":  # SQLite's write lock is held already
-        session.execute(
-            text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"),
-            {"name": batch.data_extension_id},
-        )
+    lock(session, f"slots:{batch.data_extension_id}")
     flying = session.scalar(
         select(func.count())
         .select_from(PushBatch)

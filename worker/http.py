@@ -1,0 +1,127 @@
+"""Requests to a vendor, with a time-out on each and every failure told apart by what may have happened.
+
+What decides a retry is not the status alone but whether the vendor may have acted: a request that was never
+sent can be repeated freely, one whose answer was lost cannot. No redirect is followed, nothing is retried here
+but a connection that could not be made.
+"""
+
+from __future__ import annotations
+
+import email.utils
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, MaxRetryError, NewConnectionError
+from urllib3.util import Retry
+
+from models.errors import SyncError, TransientError
+
+CONNECT_SECONDS = 10.0
+READ_SECONDS = 120.0  # third parties report ~120 s as Salesforce's own minimum for a client's time-out
+# A Retry-After beyond this is taken for a mistake (urllib3 2.8 caps at the same six hours).
+RETRY_AFTER_MAX = 21_600.0
+USER_AGENT = "cohort-sync/0.1"
+
+
+class NotSentError(TransientError):
+    """No connection could be made: the vendor has seen nothing."""
+
+
+class AnswerLostError(TransientError):
+    """It was sent, and no whole answer came: the vendor may have acted."""
+
+
+class Http:
+    """A session with one vendor. `count` is the number of requests made; `code` names failures."""
+
+    def __init__(self, code: str) -> None:
+        self.count = 0
+        self._code = code
+        self._session = requests.Session()
+        self._session.headers["User-Agent"] = USER_AGENT
+        retry = Retry(total=2, connect=2, read=0, redirect=0, status=0, other=0, backoff_factor=0.1)
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, HTTPAdapter(max_retries=retry, pool_maxsize=4))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._session.close()
+
+    def send(
+        self, method: str, url: str, *, read_timeout: float = READ_SECONDS, **options: Any
+    ) -> requests.Response:
+        """One request; NotSentError or AnswerLostError where no answer came. Any status is an answer."""
+        self.count += 1
+        options.setdefault("auth", _no_auth)  # else a ~/.netrc would add one
+        try:
+            return self._session.request(
+                method, url, timeout=(CONNECT_SECONDS, read_timeout), allow_redirects=False, **options
+            )
+        except requests.RequestException as error:
+            raise self._classified(error) from None  # the cause may hold a URL with a signature
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Around reading a streamed body: a connection that breaks is an answer lost."""
+        try:
+            yield
+        except (requests.RequestException, HTTPError) as error:
+            raise AnswerLostError(self._code, f"The answer broke off ({_kind(error)}).") from None
+
+    def _classified(self, error: requests.RequestException) -> SyncError:
+        reason: Any = error.args[0] if error.args else None
+        if isinstance(reason, MaxRetryError):
+            reason = reason.reason
+        unsent = isinstance(error, requests.ConnectTimeout) or isinstance(
+            reason, (NewConnectionError, ConnectTimeoutError)
+        )
+        if unsent:
+            return NotSentError(
+                self._code,
+                f"No connection could be made ({_kind(reason or error)}).",
+                dns=isinstance(reason, urllib3.exceptions.NameResolutionError),
+            )
+        return AnswerLostError(self._code, f"No answer came ({_kind(reason or error)}).")
+
+
+def json_of(response: requests.Response) -> Any:
+    """The body as JSON, or none: a vendor's gateway may answer in plain text."""
+    try:
+        return response.json()
+    except ValueError:
+        return None
+
+
+def retry_after(response: requests.Response, *, now: datetime, default: float) -> float:
+    """Seconds the vendor asks to wait: Retry-After in either form, Salesforce's body field, or the default."""
+    value = response.headers.get("Retry-After", "").strip()
+    if not value:
+        body = json_of(response)
+        value = str(body.get("retryAfter", "")) if isinstance(body, dict) else ""
+    seconds = default
+    if value.isascii() and value.replace(".", "", 1).isdigit():
+        seconds = float(value)
+    elif value:
+        try:
+            when = email.utils.parsedate_to_datetime(value)
+        except ValueError:
+            pass
+        else:
+            seconds = (when.replace(tzinfo=when.tzinfo or UTC) - now).total_seconds()
+    return min(max(seconds, 0.0), RETRY_AFTER_MAX)
+
+
+def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request
+
+
+def _kind(error: object) -> str:
+    """The kind of the failure alone: its text may hold an address or a signed link."""
+    if isinstance(error, BaseException) and error.args and isinstance(error.args[-1], BaseException):
+        error = error.args[-1]
+    return type(error).__name__

@@ -1,0 +1,74 @@
+"""The SOAP that finding a data extension needs: Retrieve of DataExtension and DataExtensionField. Pure.
+
+SOAP's `Name equals` is the one exact look-up by name in one call; REST searches substrings.
+"""
+
+from __future__ import annotations
+
+from xml.etree.ElementTree import Element, ParseError
+from xml.sax.saxutils import escape
+
+from defusedxml.ElementTree import fromstring
+
+from models.errors import ContractError
+
+_ENVELOPE = """<?xml version="1.0" encoding="UTF-8"?>
+<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance">
+<s:Header><fueloauth xmlns="http://exacttarget.com">{token}</fueloauth></s:Header>
+<s:Body><RetrieveRequestMsg xmlns="http://exacttarget.com/wsdl/partnerAPI"><RetrieveRequest>
+<ObjectType>{kind}</ObjectType>{properties}
+<Filter xsi:type="SimpleFilterPart"><Property>{by}</Property><SimpleOperator>equals</SimpleOperator>
+<Value>{value}</Value></Filter>
+</RetrieveRequest></RetrieveRequestMsg></s:Body></s:Envelope>"""
+
+
+def retrieve(kind: str, properties: tuple[str, ...], *, by: str, value: str, token: str) -> bytes:
+    """The body of a Retrieve of `kind` where `by` equals `value`."""
+    return _ENVELOPE.format(
+        token=escape(token),
+        kind=escape(kind),
+        properties="".join(f"<Properties>{escape(name)}</Properties>" for name in properties),
+        by=escape(by),
+        value=escape(value),
+    ).encode()
+
+
+def results(body: bytes) -> list[dict[str, str]]:
+    """Each <Results> as {name: text}, nested names joined by dots; ContractError for anything else."""
+    try:
+        root = fromstring(body)
+    except (ParseError, ValueError):
+        raise ContractError("MC_CONTRACT", call="a SOAP Retrieve") from None
+    status = next((_text(item) for item in root.iter() if _name(item) == "OverallStatus"), None)
+    if status is None or not status.startswith(("OK", "MoreDataAvailable")):
+        raise ContractError("MC_CONTRACT", call="a SOAP Retrieve")
+    return [_flat(item) for item in root.iter() if _name(item) == "Results"]
+
+
+def fault(body: bytes) -> str:
+    """The fault's text, or "" if the body is none."""
+    try:
+        root = fromstring(body)
+    except (ParseError, ValueError):
+        return ""
+    wanted = {"faultcode", "faultstring", "Reason", "Text", "Code", "Message"}
+    return " ".join(_text(item) for item in root.iter() if _name(item) in wanted and _text(item))
+
+
+def _flat(item: Element, prefix: str = "") -> dict[str, str]:
+    found: dict[str, str] = {}
+    for child in item:
+        name = prefix + _name(child)
+        if len(child):
+            found.update(_flat(child, f"{name}."))
+        else:
+            found[name] = _text(child)
+    return found
+
+
+def _name(item: Element) -> str:
+    return str(item.tag).rpartition("}")[2]
+
+
+def _text(item: Element) -> str:
+    return (item.text or "").strip()
