@@ -1,0 +1,29 @@
+"""Small helpers to answer with JSON and the like; no vendor's facts in here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+
+def reply(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(orjson.dumps(body), status, dict(headers or {}), media_type="application/json")
+
+
+def fault_of(request: Request, *kinds: str) -> Mapping[str, Any] | None:
+    """The action a fault rule left for the handler, when it is one of these kinds."""
+    action: Mapping[str, Any] | None = request.scope.get("sandbox.action")
+    return action if action is not None and action["kind"] in kinds else None
+
+
+def base_url(request: Request) -> str:
+    """Where this client reached us: links must lead back the same way, whatever host name was used."""
+    host = request.headers.get("host")
+    if not host:
+        address = request.scope["server"]
+        host = f"{address[0]}:{address[1]}"
+    return f"http://{host}"

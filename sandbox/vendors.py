@@ -1,0 +1,73 @@
+"""Which vendor path is answered by which handler.
+
+Both vendors share one port, their paths do not collide. Paths are matched percent-encoded (see `front`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from sandbox import amplitude, links, marketing_cloud, reading, rows, soap
+from sandbox.amplitude import AmplitudeError
+from sandbox.marketing_cloud import RestError
+from sandbox.replies import reply
+from sandbox.world import World
+
+Handler = Callable[[World, Request], Awaitable[Response]]
+
+
+def _route(world: World, path: str, handler: Handler, *methods: str) -> Route:
+    async def answer(request: Request) -> Response:
+        try:
+            return await handler(world, request)
+        except (AmplitudeError, RestError) as refused:
+            return refused.response
+
+    return Route(path, answer, methods=list(methods))
+
+
+def build(world: World) -> Starlette:
+    """Everything on the main port but the door."""
+    table: tuple[tuple[str, Handler, str], ...] = (
+        ("/api/3/cohorts", amplitude.list_cohorts, "GET"),
+        ("/api/3/cohorts/usage", amplitude.usage, "GET"),
+        ("/api/5/cohorts/request/{cohort_id}", amplitude.request_cohort, "GET"),
+        ("/api/5/cohorts/request-status/{request_id}", amplitude.request_status, "GET"),
+        ("/api/5/cohorts/request/{request_id}/file", amplitude.request_file, "GET"),
+        ("/v2/token", marketing_cloud.token, "POST"),
+        ("/Service.asmx", soap.service, "POST"),
+        ("/data/v1/customobjects", reading.search, "GET"),
+        ("/data/v1/customobjects/{guid}", reading.definition, "GET"),
+        ("/data/v1/customobjects/{guid}/fields", reading.fields, "GET"),
+        ("/data/v1/customobjectdata/key/{key}/rowset", reading.rowset, "GET"),
+        ("/data/v1/customobjectdata/token/{token}/rowset", reading.rowset, "GET"),
+        ("/data/v1/async/dataextensions/{address}/rows", rows.submit, "PUT POST"),
+        ("/data/v1/async/{request_id}/status", rows.status, "GET"),
+        ("/data/v1/async/{request_id}/results", rows.results, "GET"),
+    )
+    routes = [_route(world, path, handler, *methods.split()) for path, handler, methods in table]
+    app = Starlette(routes=routes, exception_handlers={HTTPException: _unrouted})
+    app.router.redirect_slashes = False
+    return app
+
+
+def build_files(world: World) -> Starlette:
+    """The file store on its own port."""
+    return Starlette(routes=[_route(world, "/cohorts/{file}", links.fetch, "GET")])
+
+
+async def _unrouted(request: Request, wrong: Exception) -> Response:
+    """A path or method nobody has."""
+    status = wrong.status_code if isinstance(wrong, HTTPException) else 500
+    if request.url.path.startswith("/api/"):
+        body = {"http_code": status, "type": "not_found", "message": "Not Found", "metadata": {}}
+        return reply({"error": body}, status)
+    return reply(
+        {"documentation": marketing_cloud.DOCUMENTATION, "errorcode": status, "message": "Not Found"}, status
+    )
