@@ -40,14 +40,14 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A session for looking only: what it flushes is rolled back."""
-        with _named_errors(), Session(self.engine, expire_on_commit=False, autoflush=False) as session:
+        with named_errors(), Session(self.engine, expire_on_commit=False, autoflush=False) as session:
             yield session
             session.rollback()
 
     @contextmanager
     def write(self) -> Iterator[Session]:
         """One transaction. On SQLite it takes the write lock at once, so that it can't fail half-way for it."""
-        with _named_errors(), Session(self.engine, expire_on_commit=False) as session:
+        with named_errors(), Session(self.engine, expire_on_commit=False) as session:
             session.connection(execution_options={"cohort_sync_write": True})
             yield session
             session.commit()
@@ -64,7 +64,8 @@ def lock(session: Session, name: str) -> None:
 
 
 @contextmanager
-def _named_errors() -> Iterator[None]:
+def named_errors() -> Iterator[None]:
+    """A driver's failures under the names of the catalogue."""
     try:
         yield
     except OperationalError as error:

@@ -116,6 +116,10 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "Copy the MID from Marketing Cloud's account menu.",
     ),
     "SETTING_INVALID": ("{field}: {value!r} is not valid.", "{hint}"),
+    "SETTINGS_INVALID": (
+        "{mistakes}.",
+        "Correct them in the environment or the .env file; nothing was started or changed.",
+    ),
     "SECRET_UNREADABLE": (
         "The secret given by {reference} can't be read.",
         "Check the variable or file; nothing was changed.",

@@ -1,17 +1,21 @@
-"""The schema's version: alembic migrations, run from code so that no configuration file is needed."""
+"""The schema's version: alembic migrations, run from code so that no configuration file is needed.
+
+Alembic is imported only to migrate: every command asks for the version first, and most need no more.
+"""
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
-from models.database import Database
+from models.database import Database, named_errors
 from models.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 _LOCK = 0x636F686F7274  # "cohort": two processes that start at once upgrade one after the other
@@ -19,25 +23,47 @@ _LOCK = 0x636F686F7274  # "cohort": two processes that start at once upgrade one
 
 def upgrade(db: Database) -> None:
     """Bring the database to this version's schema; a no-op if it is there."""
-    with db.engine.connect().execution_options(cohort_sync_write=True) as connection:
-        if db.dialect == "postgresql":  # of the transaction: a session's lock would stay in the pool
-            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+    from alembic import command
+    from alembic.util import CommandError
+
+    with named_errors(), db.engine.connect().execution_options(cohort_sync_write=True) as connection:
+        if db.dialect == "postgresql":
+            connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _LOCK})
+            connection.commit()
         config = config_for(db)
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
-        connection.commit()
+        try:
+            command.upgrade(config, "head")
+            connection.commit()
+        except CommandError:  # it names a revision that this version does not have
+            raise ConfigurationError(
+                "DATABASE_SCHEMA", "A newer version of cohort-sync has upgraded it: use that version."
+            ) from None
+        finally:
+            connection.rollback()
+            if db.dialect == "postgresql":  # the connection goes back to the pool, and would keep the lock
+                connection.execute(text("SELECT pg_advisory_unlock(:lock)"), {"lock": _LOCK})
+                connection.commit()
 
 
 def require_current(db: Database) -> None:
     """Refuse a database of another version, before anything is read from it."""
     with db.read() as session:
-        found = MigrationContext.configure(session.connection()).get_current_revision()
-    if found != ScriptDirectory.from_config(config_for(db)).get_current_head():
+        found = session.scalar(text("SELECT version_num FROM alembic_version"))
+    if found != head():
         raise ConfigurationError("DATABASE_SCHEMA")
+
+
+@lru_cache(maxsize=1)
+def head() -> str:
+    """The newest revision: the files are numbered in the order they are applied in."""
+    return max(path.name.partition("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
 
 
 def config_for(db: Database) -> Config:  # noqa: ARG001 - one signature for callers
     """Alembic's configuration, in memory."""
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     return config
