@@ -20,7 +20,7 @@ from typing import Literal
 from zoneinfo import ZoneInfo
 
 from models.errors import ConfigurationError
-from scheduler.cron import Schedule, first_instant, last_instant
+from scheduler.cron import Schedule, first_instant, last_instant, zone_of
 
 Catchup = Literal["latest", "none"]
 Overlap = Literal["skip", "queue"]
@@ -56,47 +56,53 @@ ALWAYS = Period()
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """What a scheduler has to do for one binding now.
+    """What a scheduler has to do for one binding now, and what to store.
 
     `occurrence` is the nominal instant to run for, `skipped` how many others were missed (counted up to
-    SKIPPED_COUNTED), `next_due_at` what to store: later than now, or None when the period has ended.
+    SKIPPED_COUNTED). `next_occurrence` is the next nominal instant and `next_due_at` that plus the binding's
+    jitter, later than now; both are None when the period has ended.
     """
 
     occurrence: datetime | None
     skipped: int
+    next_occurrence: datetime | None
     next_due_at: datetime | None
 
 
 def due_occurrences(
     schedule: Schedule,
-    next_due_at: datetime,
+    next_occurrence: datetime,
     now: datetime,
     catchup: Catchup,
     window: timedelta,
     *,
+    delay: timedelta = timedelta(),
     period: Period = ALWAYS,
     grace: timedelta = GRACE,
 ) -> Due:
-    """Which occurrence to run of those since `next_due_at`, and when to look again.
+    """Which occurrence to run of those since `next_occurrence`, and when to look again.
 
     Never more than the newest one: a sync compares with the present state, so that running an older
     occurrence too would only spend a download. `latest` runs it when it is no older than `window`; `none` only
-    when it is no older than `grace`, within which nothing counts as missed. The work is bounded whatever the
+    when it is no older than `grace`, within which nothing counts as missed. `delay` is the binding's jitter:
+    an occurrence is due, and grows old, from its nominal instant plus that. The work is bounded whatever the
     schedule and the downtime.
     """
-    if next_due_at > now:
-        return Due(None, 0, next_due_at)
-    following = period.next_after(schedule, now)
-    since = next_due_at if period.start is None else max(next_due_at, period.start)
-    until = now if period.end is None else min(now, period.end)
-    newest = schedule.latest(since, until) if since <= until else None
-    if newest is None:  # the schedule was changed since next_due_at was stored
-        return Due(None, 0, following)
+    effective = now - delay  # instead of moving every occurrence forward
+    if next_occurrence > effective:
+        return Due(None, 0, next_occurrence, next_occurrence + delay)
+    following = period.next_after(schedule, effective)
+    next_due_at = None if following is None else following + delay
+    since = next_occurrence if period.start is None else max(next_occurrence, period.start)
+    until = effective if period.end is None else min(effective, period.end)
+    newest = schedule.latest(since, until)
+    if newest is None:  # the schedule or its period was changed since next_occurrence was stored
+        return Due(None, 0, following, next_due_at)
     missed = _count(schedule, since, newest)
     allowed = grace if catchup == "none" else max(grace, window)
-    if now - newest <= allowed:
-        return Due(newest, missed, following)
-    return Due(None, min(missed + 1, SKIPPED_COUNTED), following)
+    if effective - newest <= allowed:
+        return Due(newest, missed, following, next_due_at)
+    return Due(None, min(missed + 1, SKIPPED_COUNTED), following, next_due_at)
 
 
 def _count(schedule: Schedule, since: datetime, before: datetime) -> int:
@@ -205,7 +211,7 @@ def blackout_until(windows: Sequence[Blackout], timezone: str, now: datetime) ->
 
     Windows that touch or overlap are one blackout.
     """
-    zone = ZoneInfo(timezone)
+    zone = zone_of(timezone)
     today = now.astimezone(zone).date()
     days = [today + timedelta(days=n) for n in range(-1, 3)]
     until: datetime | None = None
