@@ -32,6 +32,7 @@ class AmplitudeError(Exception):
 
 
 def error(status: int, message: str, **metadata: Any) -> AmplitudeError:
+    """The documented envelope."""
     kinds = {403: "forbidden", 404: "not_found", 429: "too_many_requests"}
     body = {"http_code": status, "type": kinds.get(status, "invalid_request"), "message": message}
     return AmplitudeError(reply({"error": body | {"metadata": metadata or {"details": message}}}, status))

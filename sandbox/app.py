@@ -31,6 +31,15 @@ _KEEP_ALIVE = 120
 class _Server(uvicorn.Server):
     """uvicorn without its own signal handling: both servers stop on one signal."""
 
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Uvicorn's start, and then a sign that it listens."""
+        await super().startup(sockets)
+        self.listening.set()
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
@@ -96,8 +105,8 @@ async def _run(
         asyncio.create_task(server.serve(sockets=[listening]))
         for server, listening in zip(servers, (main_socket, files), strict=True)
     ]
-    while not all(server.started for server in servers) and not any(task.done() for task in serving):
-        await asyncio.sleep(0.005)
+    for server in servers:
+        await server.listening.wait()
     ready(orjson.dumps(_description(world, host, main_socket)).decode())
     await asyncio.gather(*serving)
     ticking.cancel()

@@ -19,9 +19,11 @@ class Clock:
         self.offset = 0.0
 
     def now(self) -> float:
+        """Seconds since the epoch."""
         return self._wall() + self.offset
 
     def advance(self, seconds: float) -> float:
+        """Let time pass."""
         if seconds < 0:
             raise ValueError("the clock only goes forward")
         self.offset += seconds
@@ -29,6 +31,7 @@ class Clock:
 
 
 def utc(moment: float) -> datetime:
+    """The moment as a date in UTC."""
     return datetime.fromtimestamp(moment, tz=UTC)
 
 

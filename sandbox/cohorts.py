@@ -45,6 +45,7 @@ class Cohort:
         return len(self.plain) + len(self.special)
 
     def replace(self, members: Iterable[Any]) -> None:
+        """These members and nobody else."""
         self.plain, self.special = {}, []
         for member in members:
             self.add(member)
@@ -65,6 +66,7 @@ class Cohort:
             raise ValueError(f"a member is a user id or an object, not {member!r}")
 
     def remove(self, user: str) -> None:
+        """Nobody with this user id any more."""
         self.plain.pop(user, None)
         if self.special:
             self.special = [p for p in self.special if p.user_id != user]

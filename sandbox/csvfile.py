@@ -1,6 +1,6 @@
-"""The cohort file: CSV exactly as recorded, built in pieces so that two million rows stay cheap.
+r"""The cohort file: CSV exactly as recorded, built in pieces so that two million rows stay cheap.
 
-[REC] `"amplitude_id","user_id"\\n"356896327775",""\\n`: every cell quoted, LF, a trailing LF, a missing user
+[REC] `"amplitude_id","user_id"\n"356896327775",""\n`: every cell quoted, LF, a trailing LF, a missing user
 id is an empty cell, quotes are doubled. [1P-CODE] each string may begin with a TAB. [3P] with properties the
 header is bare and amplitude_id appears a second time. [1P-CODE] group cohorts have `group_value`.
 """
@@ -32,12 +32,14 @@ class Snapshot:
         return len(self.plain) + len(self.special)
 
     def rows(self, order: str) -> Sequence[str | Person]:
+        """Everyone, in the order of the file."""
         everyone: list[str | Person] = [*self.plain, *self.special]
         if order == "shuffled":
             random.Random(len(everyone)).shuffle(everyone)
         return everyone
 
     def known_properties(self) -> list[str]:
+        """Every property somebody here has."""
         names: dict[str, None] = dict.fromkeys(COMPUTED_PROPERTIES) if self.plain else {}
         for person in self.special:
             names.update(dict.fromkeys(properties_of(person)))
@@ -55,6 +57,7 @@ class Form:
 
 
 def pieces(snapshot: Snapshot, form: Form) -> Iterator[bytes]:
+    """The file, header first, in pieces of some thousand lines."""
     tab = "\t" if form.tab else ""
     rows = snapshot.rows(form.order)
     if snapshot.group:

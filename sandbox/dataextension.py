@@ -55,16 +55,20 @@ class DataExtension:
 
     @property
     def key_fields(self) -> list[Field]:
+        """The primary key's columns."""
         return [f for f in self.fields if f.primary_key]
 
     @property
     def value_fields(self) -> list[Field]:
+        """The other columns, in the order of a row."""
         return [f for f in self.fields if not f.primary_key]
 
     def field_named(self, name: str) -> Field | None:
+        """A column by name, case aside: what schema operations do [MCDEV]."""
         return next((f for f in self.fields if f.name.lower() == name.lower()), None)
 
     def comparison_key(self, parts: Sequence[Any], switches: Switches) -> str:
+        """What two equal keys have in common."""
         text = _SEPARATOR.join(map(str, parts)) if len(parts) > 1 else str(parts[0])
         if switches.key_matching == "exact":
             return text
@@ -89,6 +93,7 @@ class DataExtension:
                 self.originals[key] = original
 
     def key_values(self, key: str) -> list[str]:
+        """The key as it was spelled when the row was inserted."""
         return self.originals.get(key, key).split(_SEPARATOR)
 
     def document(self, key: str) -> dict[str, Any]:
@@ -115,6 +120,7 @@ class DataExtension:
         self.shared_rows = {row: row for row in changed.values()} if len(changed) < _SHARED_ROWS else {}
 
     def clear(self) -> None:
+        """No rows any more; the columns stay."""
         self.rows, self.order, self.originals, self.shared_rows = {}, [], {}, {}
 
     def index_of(self, name: str) -> int | None:
@@ -125,6 +131,7 @@ class DataExtension:
         return None
 
     def describe(self) -> Mapping[str, Any]:
+        """For the door."""
         return {
             "id": self.id,
             "key": self.key,

@@ -70,6 +70,7 @@ class Rule:
     fired: int = 0
 
     def matches(self, vendor: str, method: str, path: str) -> bool:
+        """Whether this rule is about such a request at all."""
         return (
             self.vendor in {None, vendor}
             and self.method in {None, method}
@@ -91,6 +92,7 @@ class Rule:
         return True
 
     def describe(self) -> dict[str, Any]:
+        """For the door."""
         return {
             "name": self.name,
             "vendor": self.vendor,
@@ -110,6 +112,7 @@ class Faults:
     rules: list[Rule] = field(default_factory=list)
 
     def strike(self, vendor: str, method: str, path: str) -> Rule | None:
+        """Count this request against every rule; the one that decides, if any."""
         struck: Rule | None = None
         for rule in self.rules:
             if rule.matches(vendor, method, path) and struck is None and rule.strikes(self.rng):
@@ -117,6 +120,7 @@ class Faults:
         return struck
 
     def replace(self, described: Iterable[Mapping[str, Any]]) -> None:
+        """These rules and no others; all or nothing."""
         self.rules = [parse(d) for d in described]
 
 

@@ -26,7 +26,8 @@ class BadValueError(Exception):
 
     def __init__(self, name: str, message: str, code: int) -> None:
         super().__init__(message)
-        self.detail = {"errorMessage": message, "name": name.lower(), "errorCode": code}
+        self.message = message
+        self.detail: dict[str, Any] = {"errorMessage": message, "name": name.lower(), "errorCode": code}
 
 
 @dataclass

@@ -44,6 +44,7 @@ class Front:
         self.tasks: set[Any] = set()
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Log, spoil and pass on one request (ASGI)."""
         if scope["type"] != "http":
             return
         raw_path = scope.get("raw_path") or scope["path"].encode()
@@ -71,16 +72,15 @@ class Front:
         rule = world.faults.strike(vendor, method, path)
         seen = _Seen()
         arrived = world.clock.now()
-        if vendor == "amplitude":
-            world.project.open_requests += 1
+        project = world.project
+        project.open_requests += vendor == "amplitude"
         try:
             await self._act(rule, scope, body, receive, seen.wrap(send))
         except DroppedError as dropped:
             seen.dropped = True
             _drop(send, gently=dropped.gently)
         finally:
-            if vendor == "amplitude":
-                world.project.open_requests -= 1
+            project.open_requests -= vendor == "amplitude"
             line: dict[str, Any] = {
                 "time": iso(arrived),
                 "method": method,

@@ -46,6 +46,7 @@ class Job:
     applied: bool = False
 
     def fault(self, kind: str) -> Mapping[str, Any] | None:
+        """What a rule did to this job, if it is of this kind."""
         return next((f for f in self.faults if f["kind"] == kind), None)
 
     def stage(self, now: float) -> str:
@@ -59,6 +60,7 @@ class Job:
         return "Error" if self.error else "Complete"
 
     def describe(self, now: float) -> dict[str, Any]:
+        """For the door."""
         return {
             "request_id": self.request_id,
             "data_extension": self.extension.name,
@@ -91,6 +93,7 @@ class Jobs:
         insert_only: bool,
         faults: list[Mapping[str, Any]],
     ) -> Job:
+        """Queue a job; nothing is applied yet."""
         s = self.switches
         visible = now + s.async_absent_seconds
         start = visible + s.async_queue_seconds

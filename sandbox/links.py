@@ -82,5 +82,6 @@ async def fetch(world: World, request: Request) -> Response:
 
 
 def _xml(status: int, code: str, message: str, more: str = "") -> Response:
-    text = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code><Message>{message}</Message>{more}</Error>'
+    error = f"<Error><Code>{code}</Code><Message>{message}</Message>{more}</Error>"
+    text = f'<?xml version="1.0" encoding="UTF-8"?>\n{error}'
     return Response(text, status, media_type="application/xml")

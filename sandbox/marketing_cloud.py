@@ -56,12 +56,8 @@ def guarded(world: World, request: Request, scope: str) -> Token:
     token = tenant.tokens.get(text.strip()) if kind.lower() == "bearer" else None
     if token is None or token.expires <= now:
         raise not_authorized()
-    if s.mc_requests_per_minute:
-        while tenant.recent and tenant.recent[0] <= now - 60:
-            tenant.recent.popleft()
-        if len(tenant.recent) >= s.mc_requests_per_minute:
-            raise RestError(rate_limited(s.mc_retry_after))
-        tenant.recent.append(now)
+    if tenant.over_rate(now):
+        raise RestError(rate_limited(s.mc_retry_after))
     if scope not in token.scopes:
         raise rest_error(403, "Insufficient privileges to complete this action.", 20002)
     return token
@@ -74,6 +70,7 @@ def rate_limited(seconds: int) -> Response:
 
 
 def json_body(request_body: bytes, request: Request) -> object:
+    """The body as JSON, or the answer that refuses it."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise rest_error(415, "Unsupported Media Type", 0)
@@ -136,7 +133,7 @@ async def token(world: World, request: Request) -> Response:
     if foreign and world.switches.unknown_scope == "refused":
         return _oauth(400, "invalid_scope", f"Scope {foreign[0]} is not available to this package.")
     scopes = tuple(s for s in scopes if s in package.scopes)
-    issued = world.tenant.issue(package, frozenset(scopes), mid, world.clock.now())
+    issued = world.tenant.issue(frozenset(scopes), mid, world.clock.now())
     base = base_url(request)
     return reply(
         {

@@ -39,6 +39,7 @@ def amplitude_id(user_id: str) -> int:
 
 
 def properties_of(person: Person | str) -> Mapping[str, Any]:
+    """Somebody's properties: their own, or computed ones."""
     if isinstance(person, Person):
         if person.properties is not None:
             return person.properties
@@ -77,5 +78,6 @@ def anonymous(count: int, seed: int) -> list[Person]:
 
 
 def pick(names: Iterable[str], count: int, seed: int) -> list[str]:
+    """Some of them, by lot."""
     pool = list(names)
     return random.Random(f"pick {seed}").sample(pool, min(count, len(pool)))

@@ -187,6 +187,7 @@ PRESETS: Mapping[str, Preset] = {
 
 
 def named(name: str) -> Preset:
+    """The preset of this name."""
     try:
         return PRESETS[name]
     except KeyError:

@@ -53,6 +53,7 @@ class Download:
     plain_bytes: int = 0
 
     def complete(self, now: float) -> bool:
+        """Whether the file can be fetched."""
         return self.built and now >= self.ready
 
     def build(self) -> None:
@@ -79,6 +80,7 @@ class Project:
     refusals: dict[str, int] = field(default_factory=dict)
 
     def new_id(self, length: int) -> str:
+        """An id as Amplitude makes them: lower-case letters and digits."""
         return "".join(self.rng.choices(_ALPHABET, k=length))
 
     def usage(self, now: float) -> int:
@@ -89,6 +91,7 @@ class Project:
         return self.used
 
     def resets_at(self, now: float) -> str:
+        """The first of next month, UTC."""
         today = utc(now)
         year, month = divmod(today.year * 12 + today.month, 12)
         return datetime(year, month + 1, 1, tzinfo=UTC).isoformat().replace("+00:00", "Z")
@@ -110,6 +113,7 @@ class Project:
         return sum(1 for d in self.downloads.values() if d.requested > now - _MINUTE and not d.complete(now))
 
     def quota_spent(self, now: float) -> bool:
+        """Whether the month has no download left."""
         limit = self.switches.amplitude_monthly_quota
         return bool(limit) and self.usage(now) >= limit
 

@@ -142,7 +142,11 @@ async def rowset(world: World, request: Request) -> Response:
     keys = _filtered(world, d, request)
     tenant.readers[reader] = d
     some = keys[(page - 1) * size : page * size]
-    extra = "".join(f"&{p}" for p in _raw_query(request) if not p.lower().startswith("$page="))
+    extra = "".join(
+        f"&{p.replace('%24', '$')}"
+        for p in _raw_query(request)
+        if not unquote(p).lower().startswith("$page=")
+    )
     link = f"/v1/customobjectdata/token/{reader}/rowset?$page="
     links = {"self": f"{link}{page}{extra}"}
     if page * size < len(keys):

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 
 def reply(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A JSON answer."""
     return Response(orjson.dumps(body), status, dict(headers or {}), media_type="application/json")
 
 
@@ -27,3 +28,16 @@ def base_url(request: Request) -> str:
         address = request.scope["server"]
         host = f"{address[0]}:{address[1]}"
     return f"http://{host}"
+
+
+class DoorError(Exception):
+    """A mistake of somebody who uses the door."""
+
+
+async def json_of(request: Request) -> Any:
+    """The door's JSON body; nothing is an empty object."""
+    raw = await request.body()
+    try:
+        return orjson.loads(raw) if raw else {}
+    except orjson.JSONDecodeError as wrong:
+        raise DoorError(f"not JSON: {wrong}") from wrong

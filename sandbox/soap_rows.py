@@ -12,7 +12,7 @@ from xml.sax.saxutils import escape
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sandbox import soap
+from sandbox.soap_xml import envelope
 from sandbox.tenant import Token
 from sandbox.world import World
 
@@ -35,7 +35,7 @@ def save(world: World, request: Request, token: Token, root: ET.Element, kind: s
         f'<{action}Response xmlns="http://exacttarget.com/wsdl/partnerAPI">{"".join(results)}'
         f"<RequestID>{world.tenant.guid()}</RequestID><OverallStatus>{overall}</OverallStatus></{action}Response>"
     )
-    return soap.envelope(world, request, f"{action}Response", body)
+    return envelope(world, request, f"{action}Response", body)
 
 
 def _save_one(

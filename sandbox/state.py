@@ -11,6 +11,7 @@ _JOBS_SHOWN = 200
 
 
 def state_of(world: World) -> dict[str, Any]:
+    """The whole state as one document."""
     now, project, tenant = world.clock.now(), world.project, world.tenant
     jobs = list(tenant.jobs.known.values())
     return {

@@ -57,6 +57,7 @@ class Switches:
     amplitude_inline_bytes: int = _switch(
         100_000, "CSV bytes up to which /file answers inline, not by 302 [UNK threshold]"
     )
+    amplitude_membership_seconds: float = _switch(0.0, "how long a membership change keeps its cohort busy")
     amplitude_usage_shape: str = _switch(
         "rest_download", "body of /usage; two third parties disagree [3P]", "rest_download", "flat"
     )
@@ -170,14 +171,15 @@ class Switches:
 
     def update_from_text(self, pairs: Mapping[str, str]) -> None:
         """The same from a command line, where everything is text."""
-        defaults = {f.name: f.default for f in fields(self)}
         values: dict[str, Any] = {}
         for name, text in pairs.items():
-            kind = type(defaults.get(name, ""))
-            if kind is bool:
+            now = getattr(self, name, "")
+            if isinstance(now, bool):
                 values[name] = text.lower() in {"1", "true", "yes", "on"}
-            elif kind in {int, float}:
-                values[name] = kind(text)
+            elif isinstance(now, int):
+                values[name] = int(text)
+            elif isinstance(now, float):
+                values[name] = float(text)
             else:
                 values[name] = text
         self.update(values)

@@ -70,9 +70,10 @@ class Tenant:
     recent: deque[float] = field(default_factory=deque)
 
     def guid(self) -> str:
+        """The next id; the seed decides."""
         return str(uuid.UUID(int=self.rng.getrandbits(128), version=4))
 
-    def issue(self, package: Package, scopes: frozenset[str], account_id: int, now: float) -> Token:
+    def issue(self, scopes: frozenset[str], account_id: int, now: float) -> Token:
         """A JWT-like text of some 400 characters, as recorded; it means nothing."""
         head = base64.urlsafe_b64encode(
             orjson.dumps({"alg": "HS256", "kid": "1", "ver": "1", "typ": "JWT"})
@@ -87,25 +88,41 @@ class Tenant:
         return token
 
     def expire_tokens(self, now: float) -> None:
+        """Every token ends now."""
         for token in self.tokens.values():
             token.expires = min(token.expires, now)
+
+    def over_rate(self, now: float) -> bool:
+        """Count this call; whether it is one too many in the last minute."""
+        limit = self.switches.mc_requests_per_minute
+        if not limit:
+            return False
+        while self.recent and self.recent[0] <= now - 60:
+            self.recent.popleft()
+        if len(self.recent) >= limit:
+            return True
+        self.recent.append(now)
+        return False
 
     def visible(self, account_id: int) -> list[DataExtension]:
         """A business unit sees its own data extensions and the shared ones."""
         return [d for d in self.extensions if d.account_id == account_id or d.shared]
 
     def by_key(self, key: str, account_id: int) -> DataExtension | None:
+        """By external key, as far as this business unit can see."""
         return next((d for d in self.visible(account_id) if d.key.lower() == key.lower()), None)
 
     def by_id(self, guid: str, account_id: int) -> DataExtension | None:
+        """By object id, as far as this business unit can see."""
         return next((d for d in self.visible(account_id) if d.id == guid.lower()), None)
 
     def by_name(self, name: str) -> DataExtension | None:
+        """By name, wherever it is: for the door."""
         return next((d for d in self.extensions if d.name.lower() == name.lower()), None)
 
 
 def default_extension(tenant: Tenant, now: float) -> DataExtension:
-    """ "Amplitude Engage": made in the browser, so that its key is a GUID and not its name [LIVE MCE]."""
+    """Amplitude Engage, as made in the browser, so that its key is a GUID and not its name [LIVE MCE]."""
     fields = [
         Field("Contact Key", "Text", 254, required=True, primary_key=True),
         Field("Purchasers", "Boolean"),

@@ -24,6 +24,7 @@ class Traffic:
     seq: int = 0
 
     def add(self, line: dict[str, Any], body: bytes) -> None:
+        """One more request."""
         self.seq += 1
         self.lines.append({"seq": self.seq, **line})
         if body and len(body) <= _BODY_BYTES and not line["path"].startswith("/v2/token"):
@@ -34,6 +35,7 @@ class Traffic:
     def select(
         self, *, path: str = "", vendor: str = "", method: str = "", since: int = 0, bodies: bool = False
     ) -> list[dict[str, Any]]:
+        """The lines that match, oldest first."""
         chosen = [
             line
             for line in self.lines
@@ -47,6 +49,7 @@ class Traffic:
         return chosen
 
     def clear(self) -> None:
+        """Forget everything and count anew."""
         self.lines.clear()
         self.bodies.clear()
         self.seq = 0

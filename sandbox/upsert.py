@@ -63,6 +63,7 @@ class Upsert:
         )
 
     def run(self, items: Iterable[Any]) -> dict[int, Any]:
+        """Apply every row; the errors, by position."""
         errors: dict[int, Any] = {}
         for at, item in enumerate(items):
             error = self.one(item)
@@ -71,6 +72,7 @@ class Upsert:
         return errors
 
     def one(self, item: Any) -> dict[str, Any] | None:
+        """Apply one row; its error, if it has one."""
         if not isinstance(item, dict):
             return row_error("The row is not an object.")
         names = tuple(item)

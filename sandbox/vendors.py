@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from sandbox import amplitude, links, marketing_cloud, reading, rows, soap
+from sandbox import amplitude, dataevents, links, marketing_cloud, reading, rows, soap, uploads
 from sandbox.amplitude import AmplitudeError
 from sandbox.marketing_cloud import RestError
 from sandbox.replies import reply
@@ -40,6 +40,8 @@ def build(world: World) -> Starlette:
         ("/api/5/cohorts/request/{cohort_id}", amplitude.request_cohort, "GET"),
         ("/api/5/cohorts/request-status/{request_id}", amplitude.request_status, "GET"),
         ("/api/5/cohorts/request/{request_id}/file", amplitude.request_file, "GET"),
+        ("/api/3/cohorts/upload", uploads.upload, "POST"),
+        ("/api/3/cohorts/membership", uploads.membership, "POST"),
         ("/v2/token", marketing_cloud.token, "POST"),
         ("/Service.asmx", soap.service, "POST"),
         ("/data/v1/customobjects", reading.search, "GET"),
@@ -48,6 +50,8 @@ def build(world: World) -> Starlette:
         ("/data/v1/customobjectdata/key/{key}/rowset", reading.rowset, "GET"),
         ("/data/v1/customobjectdata/token/{token}/rowset", reading.rowset, "GET"),
         ("/data/v1/async/dataextensions/{address}/rows", rows.submit, "PUT POST"),
+        ("/hub/v1/dataevents/{address}/rowset", dataevents.rowset, "POST"),
+        ("/hub/v1/dataevents/{address}/rows/{keys}", dataevents.row, "PUT"),
         ("/data/v1/async/{request_id}/status", rows.status, "GET"),
         ("/data/v1/async/{request_id}/results", rows.results, "GET"),
     )

@@ -63,4 +63,5 @@ class World:
         self.traffic.clear()
 
     def settle(self) -> None:
+        """Carry out what has become due."""
         self.tenant.jobs.settle(self.clock.now())
