@@ -173,6 +173,38 @@ def acknowledge(
         _record_rejections(session, run, batch, rows, now)
 
 
+def split(session: Session, run: SyncRun, batch_id: int, parts: Iterable[tuple[int, bytes]]) -> None:
+    """Plan the parts (rows, keys) instead of a batch that was too large to be taken."""
+    batch = session.get_one(PushBatch, batch_id)
+    plan(
+        session,
+        run,
+        [(Direction(batch.direction), n, keys) for n, keys in parts],
+        data_extension_id=batch.data_extension_id,
+        first_seq=next_seq(session, run.id),
+    )
+    batch.state = BatchState.DROPPED
+
+
+def keep_lost(session: Session, batch_id: int, n: int, keys: bytes, *, quiet_until: datetime) -> None:
+    """Rows of a batch of which the vendor said nothing: they may be applied or not."""
+    batch = session.get_one(PushBatch, batch_id)
+    lost = PushBatch(
+        run_id=batch.run_id,
+        binding_id=batch.binding_id,
+        data_extension_id=batch.data_extension_id,
+        seq=next_seq(session, batch.run_id),
+        direction=batch.direction,
+        n=n,
+        keys=keys,
+        attempts=batch.attempts,
+        sent_at=batch.sent_at,
+    )
+    session.add(lost)
+    session.flush()
+    lose(session, lost.id, quiet_until=quiet_until)
+
+
 def _record_rejections(
     session: Session, run: SyncRun, batch: PushBatch, rows: list[RejectedRow], now: datetime
 ) -> None:

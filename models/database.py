@@ -23,6 +23,9 @@ from models.secrets import Keyring, make_private_dir
 # A writer of SQLite waits for the one before it; the longest transaction is a compaction of 20M members (16 s).
 SQLITE_BUSY_SECONDS = 60
 
+FROZEN_MS = 30_000
+LOCK_MS = 10_000
+
 
 class Database:
     """An engine and the ring of keys for the secrets in it. One a process: it must not cross a fork."""
@@ -61,6 +64,22 @@ def lock(session: Session, name: str) -> None:
     """Let one transaction at a time past this point, per name. On SQLite `write()` holds the one lock already."""
     if session.get_bind().dialect.name == "postgresql":
         session.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": name})
+
+
+def bound_locks(session: Session) -> None:
+    """Let nobody wait long for the row locks of this transaction, nor it for theirs.
+
+    A process that is frozen in the middle of one (SIGSTOP, a paused virtual machine) would keep its rows from all
+    the others: PostgreSQL ends such a transaction. SQLite has no such bound.
+    """
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(
+            text(
+                "SELECT set_config('idle_in_transaction_session_timeout', :frozen, true),"
+                " set_config('lock_timeout', :lock, true)"
+            ),
+            {"frozen": str(FROZEN_MS), "lock": str(LOCK_MS)},
+        )
 
 
 @contextmanager

@@ -193,6 +193,21 @@ def finish(session: Session, run: SyncRun, state: RunState, *, now: datetime) ->
         binding.failures_in_row = 0
 
 
+def last_with_digest(session: Session, run: SyncRun, digest: str) -> SyncRun | None:
+    """The binding's newest finished run over the same file."""
+    return session.scalar(
+        select(SyncRun)
+        .where(
+            SyncRun.binding_id == run.binding_id,
+            SyncRun.id < run.id,
+            SyncRun.digest == digest,
+            SyncRun.finished_at.is_not(None),
+        )
+        .order_by(SyncRun.id.desc())
+        .limit(1)
+    )
+
+
 def note_error(run: SyncRun, error: SyncError | None) -> None:
     """Write the error where people look, or wipe it."""
     run.error_code = error.code if error else None

@@ -67,10 +67,10 @@ class Amplitude:
         self._http = Http("AMPLITUDE_UNAVAILABLE")
         self._limits = Limits(ctx.redis, f"amplitude:{source.id}", code="AMPLITUDE_RATE_LIMITED")
 
-    @property
-    def request_count(self) -> int:
-        """Requests made so far."""
-        return self._http.count
+    def take_count(self) -> int:
+        """Requests made since the last call."""
+        count, self._http.count = self._http.count, 0
+        return count
 
     def close(self) -> None:
         """Close the connections."""

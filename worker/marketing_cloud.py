@@ -121,10 +121,10 @@ class MarketingCloud:
         self._limits = Limits(ctx.redis, account, code="MC_RATE_LIMITED")
         self._tokens = Tokens(ctx, destination, self._http, self._limits)
 
-    @property
-    def request_count(self) -> int:
-        """Requests made so far."""
-        return self._http.count
+    def take_count(self) -> int:
+        """Requests made since the last call."""
+        count, self._http.count = self._http.count, 0
+        return count
 
     def close(self) -> None:
         """Close the connections."""
@@ -288,9 +288,7 @@ class MarketingCloud:
             if response.status_code == requests.codes.unauthorized and not last:
                 refused = token.value
                 continue
-            raise self._refusal(
-                response, f"{method} {path.split('?', maxsplit=1)[0].rsplit('/', maxsplit=1)[-1]}", scope
-            )
+            raise self._refusal(response, f"{method} {path.partition('?')[0].rpartition('/')[2]}", scope)
         raise AssertionError  # the loop returns or raises
 
     def _refusal(self, response: requests.Response, call: str, scope: str) -> SyncError:

@@ -1,0 +1,80 @@
+"""Rows that need a worker become messages: what to publish, and the mark that one scheduler publishes it.
+
+`SyncRun.published_at` is all there is to it: nothing is deleted or moved when a message is sent, so a lost
+message, a broker that is down and a scheduler that dies between mark and message all end the same way, with the
+row published again. Twice is harmless: a claim is a compare-and-set (`models/runs.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import ColumnElement, and_, or_, select, union_all, update
+from sqlalchemy.orm import Session
+
+from models.database import bound_locks
+from models.tables import SyncRun
+from models.types import RunState, Stage
+
+
+def unclaimed(session: Session, now: datetime, stale: timedelta, limit: int) -> list[int]:
+    """Runs that need a message, by `scheduled_for`: to start, to wake, or to rescue from an ended lease."""
+    parts = [
+        select(SyncRun.id, SyncRun.scheduled_for).where(SyncRun.finished_at.is_(None), condition)
+        for condition in _needs(now, stale)
+    ]
+    together = union_all(*parts).subquery()
+    return list(session.scalars(select(together.c.id).order_by(together.c.scheduled_for).limit(limit)))
+
+
+def mark_published(
+    session: Session, ids: Sequence[int], now: datetime, stale: timedelta
+) -> list[tuple[int, Stage]]:
+    """Those of `ids` that still need a message and are this scheduler's to publish after the commit."""
+    bound_locks(session)
+    mine = (
+        select(SyncRun.id)
+        .where(SyncRun.id.in_(ids), SyncRun.finished_at.is_(None), or_(*_needs(now, stale)))
+        .with_for_update(of=SyncRun, skip_locked=True)
+    )
+    marked = session.execute(
+        update(SyncRun)
+        .where(SyncRun.id.in_(mine))
+        .values(published_at=now)
+        .returning(SyncRun.id, SyncRun.stage)
+        .execution_options(synchronize_session=False)
+    ).all()
+    order = {run: place for place, run in enumerate(ids)}
+    return sorted(((run, Stage(stage)) for run, stage in marked), key=lambda one: order[one[0]])
+
+
+def unmark_published(session: Session, ids: Sequence[int], marked: datetime) -> None:
+    """The broker refused: they are as unpublished as before, unless somebody has published them since."""
+    session.execute(
+        update(SyncRun)
+        .where(SyncRun.id.in_(ids), SyncRun.published_at == marked)
+        .values(published_at=None)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _needs(now: datetime, stale: timedelta) -> list[ColumnElement[bool]]:
+    """Why a run needs a message, a reason each: see `SyncRun.published_at`.
+
+    Once published for what it waits for, it is published again only when its message is `stale`.
+    """
+    long_ago = or_(SyncRun.published_at.is_(None), SyncRun.published_at <= now - stale)
+    return [
+        and_(SyncRun.state == RunState.QUEUED, long_ago),
+        and_(
+            SyncRun.state == RunState.WAITING,
+            SyncRun.wake_at <= now,
+            or_(long_ago, SyncRun.published_at < SyncRun.wake_at),
+        ),
+        and_(
+            SyncRun.state == RunState.RUNNING,
+            SyncRun.lease_until <= now,
+            or_(long_ago, SyncRun.published_at < SyncRun.lease_until),
+        ),
+    ]

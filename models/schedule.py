@@ -1,0 +1,235 @@
+"""Due bindings become runs, and runs that were deferred begin: the transactions of a tick.
+
+An occurrence becomes a run in the transaction that moves its binding on, so that killing a scheduler anywhere
+repeats nothing and loses nothing. Publishing comes after that commit: `models/outbox.py`.
+
+Locks are short and never waited for: on PostgreSQL rows that another scheduler holds are passed over, on SQLite
+there is one writer. What to do about a binding is decided in `scheduler/tick.py`; here it is only written.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    and_,
+    exists,
+    literal_column,
+    select,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session, aliased
+
+from models import audit
+from models.database import bound_locks
+from models.errors import TerminalError
+from models.tables import AmplitudeProject, CohortBinding, SyncRun
+from models.types import UNFINISHED, RunState, Stage, Tier, Trigger
+
+ACTOR = "scheduler"
+
+# Literals, not parameters: SQLite uses a partial index only if its condition stands in the query word by word.
+_UNFINISHED: list[ColumnElement[str]] = [literal_column(f"'{state}'") for state in UNFINISHED]
+_DEFERRED: ColumnElement[str] = literal_column(f"'{RunState.DEFERRED}'")
+
+
+@dataclass(frozen=True, slots=True)
+class DueBinding:
+    """What a decision about a due binding needs."""
+
+    id: int
+    name: str
+    cron: str | None
+    timezone: str
+    overlap: str
+    catchup: str
+    catchup_window_seconds: int
+    jitter_seconds: int
+    next_due_at: datetime
+    next_occurrence: datetime | None
+    source: str
+    tier: str
+    unfinished: bool  # a run of it has begun and not ended
+    deferred: bool  # another waits behind that one
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What becomes of a due binding: a run for `occurrence`, and the next time to look at it.
+
+    `states` are tried in order: a constraint refuses the first one if another door was a moment faster. With
+    `pause_reason` the binding is paused instead, and nothing else changes.
+    """
+
+    binding: DueBinding
+    occurrence: datetime | None = None
+    states: tuple[RunState, ...] = ()
+    next_occurrence: datetime | None = None
+    next_due_at: datetime | None = None
+    missed: int = 0
+    pause_reason: str | None = None
+
+
+def anything_due(session: Session, now: datetime) -> tuple[bool, bool]:
+    """Whether a binding is due, and whether a deferred run may start: asked before any lock is taken."""
+    due = exists(select(CohortBinding.id).where(_due(now)))
+    row = session.execute(select(due, exists(_startable()))).one()
+    return bool(row[0]), bool(row[1])
+
+
+def lock_due(session: Session, now: datetime, limit: int) -> list[DueBinding]:
+    """Due bindings, the longest due first, held until the end of the transaction."""
+    bound_locks(session)
+    columns = (
+        CohortBinding.id,
+        CohortBinding.name,
+        CohortBinding.cron,
+        CohortBinding.timezone,
+        CohortBinding.overlap,
+        CohortBinding.catchup,
+        CohortBinding.catchup_window_seconds,
+        CohortBinding.jitter_seconds,
+        CohortBinding.next_due_at,
+        CohortBinding.next_occurrence,
+        AmplitudeProject.name.label("source"),
+        AmplitudeProject.tier,
+    )
+    rows = session.execute(
+        select(*columns)
+        .join(AmplitudeProject, CohortBinding.project_id == AmplitudeProject.id)
+        .where(_due(now))
+        .order_by(CohortBinding.next_due_at, CohortBinding.id)
+        .limit(limit)
+        # FOR NO KEY UPDATE: a run that a person starts at this moment is not kept waiting by its foreign key.
+        .with_for_update(of=CohortBinding, skip_locked=True, key_share=True)
+    ).mappings()
+    due = rows.all()
+    ids = [row["id"] for row in due]
+    unfinished = _with_run(session, ids, SyncRun.state.in_(_UNFINISHED))
+    deferred = _with_run(session, ids, SyncRun.state == _DEFERRED)
+    return [
+        DueBinding(**row, unfinished=row["id"] in unfinished, deferred=row["id"] in deferred) for row in due
+    ]
+
+
+def settle(session: Session, decisions: Sequence[Decision], now: datetime) -> Counter[RunState]:
+    """Write the decisions; how many runs were made in which state. An occurrence that has a run gets no other."""
+    made: Counter[RunState] = Counter()
+    pending = [decision for decision in decisions if decision.occurrence is not None]
+    for attempt in range(len(RunState)):
+        refused: list[Decision] = []
+        for state in (RunState.QUEUED, RunState.DEFERRED, RunState.SKIPPED):
+            wanted = [one for one in pending if one.states[attempt : attempt + 1] == (state,)]
+            inserted = _insert(session, wanted, state, now) if wanted else set()
+            made[state] += len(inserted)
+            refused += [one for one in wanted if one.binding.id not in inserted]
+        pending = refused
+        if not pending:
+            break
+    _move_on(session, [decision for decision in decisions if decision.pause_reason is None])
+    for decision in decisions:
+        if decision.pause_reason is not None:
+            _pause(session, decision.binding, decision.pause_reason, now)
+    return +made
+
+
+def start_deferred(session: Session, limit: int) -> int:
+    """Queue the deferred runs whose binding has no unfinished run any more; how many.
+
+    A run that a person starts at the same moment may win: then this raises IntegrityError, and the next tick
+    sees that run.
+    """
+    bound_locks(session)
+    startable = _startable().limit(limit).with_for_update(of=SyncRun, skip_locked=True)
+    started = session.scalars(
+        update(SyncRun)
+        .where(SyncRun.id.in_(startable))
+        .values(state=RunState.QUEUED, published_at=None)
+        .returning(SyncRun.id)
+        .execution_options(synchronize_session=False)
+    ).all()
+    return len(started)
+
+
+def _due(now: datetime) -> ColumnElement[bool]:
+    return and_(CohortBinding.next_due_at <= now, ~CohortBinding.paused)
+
+
+def _startable() -> Select[int]:
+    """Deferred runs with nothing before them, of bindings that may run on schedule at this moment."""
+    before = aliased(SyncRun)
+    return (
+        select(SyncRun.id)
+        .join(CohortBinding, SyncRun.binding_id == CohortBinding.id)
+        .join(AmplitudeProject, CohortBinding.project_id == AmplitudeProject.id)
+        .where(
+            SyncRun.finished_at.is_(None),
+            SyncRun.state == RunState.DEFERRED,
+            ~CohortBinding.paused,
+            AmplitudeProject.tier == Tier.AUDIENCES,
+            ~exists().where(before.binding_id == SyncRun.binding_id, before.state.in_(_UNFINISHED)),
+        )
+        .order_by(SyncRun.scheduled_for)
+    )
+
+
+def _with_run(session: Session, bindings: Sequence[int], condition: ColumnElement[bool]) -> set[int]:
+    if not bindings:
+        return set()
+    return set(session.scalars(select(SyncRun.binding_id).where(SyncRun.binding_id.in_(bindings), condition)))
+
+
+def _insert(session: Session, decisions: Sequence[Decision], state: RunState, now: datetime) -> set[int]:
+    """The bindings whose run was inserted."""
+    skipped = TerminalError("OVERLAP_SKIPPED") if state is RunState.SKIPPED else None
+    rows: list[dict[str, Any]] = [
+        {
+            "binding_id": decision.binding.id,
+            "trigger": Trigger.SCHEDULE,
+            "scheduled_for": decision.occurrence,
+            "state": state,
+            "stage": Stage.SNAPSHOT,
+            "created_at": now,
+            "finished_at": now if skipped else None,
+            "error_code": skipped.code if skipped else None,
+            "error_message": skipped.message if skipped else None,
+            "error_remedy": skipped.remedy if skipped else None,
+        }
+        for decision in decisions
+    ]
+    table = SyncRun.__table__
+    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
+    statement = insert(table).on_conflict_do_nothing().returning(table.c.binding_id)  # type: ignore[arg-type]
+    return set(session.connection().execute(statement, rows).scalars())
+
+
+def _move_on(session: Session, decisions: Iterable[Decision]) -> None:
+    rows = [
+        {
+            "id": decision.binding.id,
+            "next_occurrence": decision.next_occurrence,
+            "next_due_at": decision.next_due_at,
+        }
+        for decision in decisions
+    ]
+    if rows:
+        session.execute(update(CohortBinding), rows)
+
+
+def _pause(session: Session, binding: DueBinding, reason: str, now: datetime) -> None:
+    session.execute(
+        update(CohortBinding)
+        .where(CohortBinding.id == binding.id)
+        .values(paused=True, pause_reason=reason)
+        .execution_options(synchronize_session=False)
+    )
+    audit.record(
+        session, now=now, actor=ACTOR, action="pause", kind="binding", name=binding.name, reason=reason
+    )

@@ -1,0 +1,183 @@
+"""One claim of one run: take it, renew its lease, do a stage, and turn any failure into the run's next state.
+
+The claim is a compare-and-set, so a message that comes twice does nothing; every commit is fenced, so a
+worker that was frozen past its lease changes nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any, Self
+
+import structlog
+from billiard.exceptions import SoftTimeLimitExceeded
+from sqlalchemy.exc import SQLAlchemyError
+
+from config.queue import QueueUnavailableError, publish
+from models import runs
+from models.errors import (
+    ConfigurationError,
+    HeldForApproval,
+    LeaseLost,
+    RateLimited,
+    SyncError,
+    TerminalError,
+    TransientError,
+)
+from models.runs import Claim, fenced
+from models.tables import SyncRun
+from models.types import RunState, Stage
+from worker.context import Context
+
+log = structlog.get_logger()
+
+
+@dataclass
+class Hold:
+    """A claimed run in a worker's hands."""
+
+    ctx: Context
+    claim: Claim
+    counted: dict[str, int] = field(default_factory=lambda: {"amplitude": 0, "marketing_cloud": 0})
+
+    @property
+    def now(self) -> datetime:
+        """The clock."""
+        return self.ctx.clock()
+
+    def later(self, seconds: float) -> datetime:
+        """The instant that many seconds from now."""
+        return self.now + timedelta(seconds=seconds)
+
+    def transaction(self) -> Any:
+        """A fenced transaction: (session, run). Books the requests counted since the last one."""
+        counts, self.counted = self.counted, {"amplitude": 0, "marketing_cloud": 0}
+        return fenced(
+            self.ctx.db,
+            self.claim,
+            now=self.now,
+            lease=self.ctx.settings.lease_seconds,
+            amplitude=counts["amplitude"],
+            marketing_cloud=counts["marketing_cloud"],
+        )
+
+    def load(self) -> SyncRun:
+        """The run as it stands, with its binding, source and destination."""
+        with self.ctx.db.read() as session:
+            run = session.get_one(SyncRun, self.claim.run_id)
+            session.expunge_all()
+            return run
+
+
+StageFunction = Callable[[Hold], Stage | None]
+
+
+def work(ctx: Context, run_id: int, stage: Stage, function: StageFunction) -> None:
+    """Do `stage` of the run if it is to be had; else nothing."""
+    claim = runs.claim(ctx.db, run_id, stage, now=ctx.clock(), lease=ctx.settings.lease_seconds)
+    if claim is None:
+        log.debug("not_claimed", run=run_id, stage=stage)
+        return
+    hold = Hold(ctx, claim)
+    structlog.contextvars.bind_contextvars(run=run_id, stage=stage, fence=claim.fence)
+    try:
+        with Heartbeat(ctx, claim):
+            following = _attempt(hold, function)
+        if following is not None:
+            publish(ctx.app, run_id, following)
+    except LeaseLost:
+        log.warning("lease_lost")
+    except QueueUnavailableError:
+        log.warning("publish_failed", next=following)  # the scheduler publishes it
+
+
+def _attempt(hold: Hold, function: StageFunction) -> Stage | None:
+    try:
+        run = hold.load()
+        if run.cancel_requested and run.stage != Stage.PUSH:
+            settle(hold, ConfigurationError("CANCELLED", binding=run.binding.name))
+            return None
+        return function(hold)
+    except LeaseLost:
+        raise
+    except SyncError as error:
+        settle(hold, error)
+    except SoftTimeLimitExceeded:
+        settle(hold, TransientError("INTERNAL", kind="time limit"))
+    except SQLAlchemyError as error:
+        log.exception("database_failed", kind=type(error).__name__)
+        settle(hold, TransientError("INTERNAL", kind=type(error).__name__))
+    except Exception as error:  # a bug of ours must end as a run's error, never as a silent task
+        log.exception("stage_crashed", kind=type(error).__name__)
+        settle(hold, TransientError("INTERNAL", kind=type(error).__name__))
+    return None
+
+
+def settle(hold: Hold, error: SyncError) -> None:
+    """What the error means for the run: wait, hold, or end."""
+    ctx = hold.ctx
+    with hold.transaction() as (session, run):
+        runs.note_error(run, error)
+        match error:
+            case RateLimited():
+                runs.wait(run, hold.later(error.retry_after + ctx.rng.uniform(0, 0.25)))
+            case HeldForApproval():
+                runs.hold(run, error)
+            case TerminalError():
+                state = RunState.CANCELLED if error.code == "CANCELLED" else RunState.FAILED
+                runs.finish(session, run, state, now=hold.now)
+            case _:
+                run.attempt += 1
+                if run.attempt >= ctx.settings.max_attempts:
+                    runs.finish(session, run, RunState.FAILED, now=hold.now)
+                else:
+                    runs.wait(run, hold.later(backoff(ctx, run.attempt)))
+        state, wake_at, attempt = run.state, run.wake_at, run.attempt
+    log.warning(
+        "stage_stopped",
+        code=error.code,
+        detail=error.detail,
+        state=state,
+        attempt=attempt,
+        wake_at=wake_at.isoformat() if wake_at else None,
+    )
+
+
+def backoff(ctx: Context, attempt: int) -> float:
+    """Seconds before the next attempt: doubling from the base, at most the maximum, half of it random."""
+    settings = ctx.settings
+    ceiling = min(settings.retry_max_seconds, settings.retry_base_seconds * 2.0 ** min(attempt - 1, 30))
+    return ceiling / 2 + ctx.rng.uniform(0, ceiling / 2)
+
+
+class Heartbeat:
+    """Renews the lease from a thread: a download or a diff takes longer than one."""
+
+    def __init__(self, ctx: Context, claim: Claim) -> None:
+        self._ctx, self._claim = ctx, claim
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _beat(self) -> None:
+        settings = self._ctx.settings
+        while not self._stop.wait(settings.lease_seconds / 3):
+            try:
+                runs.renew(self._ctx.db, self._claim, now=self._ctx.clock(), lease=settings.lease_seconds)
+            except LeaseLost:
+                return  # ended, or another's: the next fenced commit tells which
+            except (SyncError, SQLAlchemyError) as error:
+                log.warning("lease_not_renewed", kind=type(error).__name__)

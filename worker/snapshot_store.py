@@ -1,0 +1,75 @@
+"""Where a snapshot's file lies while runs need it: one copy a machine, fetched anew wherever it is missing.
+
+The file holds personal data: mode 0600, removed with its run or after a day.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import closing
+from pathlib import Path
+
+from models import snapshots
+from models.errors import ContractError, TerminalError
+from models.secrets import make_private_dir
+from models.tables import Snapshot
+from worker.amplitude import Amplitude
+from worker.run import Hold
+
+KEEP_SECONDS = 86_400
+
+
+def fetch(hold: Hold, snapshot: Snapshot) -> Path:
+    """The path of the snapshot's file on this machine: downloaded, or taken from the database if uploaded."""
+    directory = hold.ctx.settings.data_dir / "snapshots"
+    make_private_dir(directory)
+    path = directory / f"{snapshot.id}.csv"
+    if path.exists():
+        return path
+    limit = hold.ctx.settings.snapshot_max_bytes
+    previous = os.umask(0o077)
+    try:
+        if snapshot.kind == snapshots.UPLOAD:
+            _unload(hold, snapshot, path, limit)
+        else:
+            _download(hold, snapshot, path, limit)
+    finally:
+        os.umask(previous)
+    return path
+
+
+def forget(hold: Hold, snapshot: Snapshot) -> None:
+    """Remove an upload's file, and downloads that nobody has needed for a day."""
+    directory = hold.ctx.settings.data_dir / "snapshots"
+    if snapshot.kind == snapshots.UPLOAD:
+        (directory / f"{snapshot.id}.csv").unlink(missing_ok=True)
+    old = time.time() - KEEP_SECONDS
+    for path in directory.glob("*.csv*"):
+        if path.stat().st_mtime < old:
+            path.unlink(missing_ok=True)
+
+
+def _download(hold: Hold, snapshot: Snapshot, path: Path, limit: int) -> None:
+    if snapshot.request_id is None:
+        raise TerminalError("SNAPSHOT_REQUEST_LOST")
+    run = hold.load()
+    with closing(Amplitude(hold.ctx, run.binding.project)) as amplitude:
+        try:
+            amplitude.download(snapshot.request_id, path, max_bytes=limit)
+        finally:
+            hold.counted["amplitude"] += amplitude.take_count()
+
+
+def _unload(hold: Hold, snapshot: Snapshot, path: Path, limit: int) -> None:
+    draft, size = path.with_name(f"{path.name}.{os.getpid()}.part"), 0
+    try:
+        with hold.ctx.db.read() as session, draft.open("wb") as file:
+            for piece in snapshots.iter_upload(session, snapshot.id):
+                size += len(piece)
+                if size > limit:
+                    raise ContractError("SNAPSHOT_TOO_LARGE", limit=f"{limit:,} bytes")
+                file.write(piece)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)

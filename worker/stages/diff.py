@@ -1,0 +1,163 @@
+"""Stage 2: the file against what Marketing Cloud has acknowledged; guards; the batches, all in one transaction.
+
+Nothing is planned unless the whole file is good, every precondition holds, no guard objects, and nothing that
+an earlier run left at the vendor could still contradict it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from models import batches, destinations, runs, state
+from models.database import Database
+from models.errors import HeldForApproval, TerminalError
+from models.tables import CohortBinding, SyncRun
+from models.types import Direction, Stage
+from worker import follow, snapshot_store
+from worker.check import flag_value, require_destination
+from worker.codec import row_overhead
+from worker.diff import Diff, StateReader, compare
+from worker.marketing_cloud import BATCH_BYTES, BATCH_ROWS, CONTACT_KEY, DataExtension, Field, MarketingCloud
+from worker.run import Hold
+from worker.snapshot_file import digest_of
+
+# Without a limit of its own, a binding is held when a run would remove half of at least so many members.
+DEFAULT_MAX_REMOVAL_PERCENT = 50
+DEFAULT_GUARD_FROM = 1_000
+
+
+def diff(hold: Hold) -> Stage | None:
+    """Plan the run's batches, or find that there is nothing to do."""
+    run = hold.load()
+    if not follow.earlier_runs(hold, run):
+        return None
+    if run.snapshot is None:
+        raise TerminalError("SNAPSHOT_REQUEST_LOST")
+    path = snapshot_store.fetch(hold, run.snapshot)
+    column = run.binding.destination.contact_key_property
+    if _unchanged(hold, run, path, column):
+        return Stage.FINISH
+    settings = hold.ctx.settings
+    make = hold.ctx.settings.data_dir / "work"
+    make.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.TemporaryDirectory(prefix=f"run-{run.id}-", dir=make) as workdir:
+        found = compare(
+            path,
+            column,
+            reader(hold.ctx.db, run.binding),
+            workdir=Path(workdir),
+            seed=hold.ctx.rng.getrandbits(63),
+            max_bytes=settings.snapshot_max_bytes,
+        )
+        _store_counts(hold, found)
+        if not found.counts.entered and not found.counts.exited:
+            return _advance(hold, Stage.FINISH)
+        with closing(MarketingCloud(hold.ctx, run.binding.destination)) as cloud:
+            try:
+                extension, field = require_destination(cloud, run.binding, longest_key=found.longest_key)
+            finally:
+                hold.counted["marketing_cloud"] += cloud.take_count()
+        _guard(run, found)
+        return _plan(hold, found, extension, field)
+
+
+def reader(db: Database, binding: CohortBinding) -> StateReader:
+    """The binding's state, read from the database as often as it is asked for."""
+
+    def chunks() -> Iterator[bytes]:
+        with db.read() as session:
+            yield from state.iter_chunks(session, binding.id)
+
+    def deltas() -> Iterator[tuple[Direction, bytes]]:
+        with db.read() as session:
+            yield from state.iter_deltas(session, binding.id)
+
+    def uncertain() -> Iterator[bytes]:
+        with db.read() as session:
+            yield from batches.iter_lost(session, binding.id)
+
+    return StateReader(chunks=chunks, deltas=deltas, uncertain=uncertain, members=binding.member_count)
+
+
+def _unchanged(hold: Hold, run: SyncRun, path: Path, column: str) -> bool:
+    """Whether the very same file was acknowledged to the last row: then there is nothing to compare."""
+    digest = digest_of(path, column, max_bytes=hold.ctx.settings.snapshot_max_bytes)
+    if digest != run.binding.confirmed_digest:
+        return False
+    with hold.transaction() as (session, mine):
+        if any(True for _ in batches.iter_lost(session, mine.binding_id)):
+            return False
+        last = runs.last_with_digest(session, mine, digest)
+        if last is None:
+            return False
+        for name in ("snapshot_rows", "members", "blank", "duplicate"):
+            setattr(mine, name, getattr(last, name))
+        mine.digest = digest
+        runs.advance(mine, Stage.FINISH, now=hold.now)
+    return True
+
+
+def _store_counts(hold: Hold, found: Diff) -> None:
+    with hold.transaction() as (_, run):
+        for name in ("snapshot_rows", "members", "blank", "duplicate", "entered", "exited"):
+            setattr(run, name, getattr(found.counts, name))
+        run.digest = found.digest
+        if run.snapshot is not None:
+            run.snapshot.rows, run.snapshot.digest = found.counts.snapshot_rows, found.digest
+
+
+def _guard(run: SyncRun, found: Diff) -> None:
+    """Hold a run that would remove more than a person would expect."""
+    members, exited = found.counts.state_members, found.counts.exited
+    if run.approved or not exited or not members:
+        return
+    limit = run.binding.max_removal_percent
+    if limit is None:
+        if exited < DEFAULT_GUARD_FROM:
+            return
+        limit = DEFAULT_MAX_REMOVAL_PERCENT
+    if not found.counts.members and limit < 100:  # noqa: PLR2004 - a hundred per cent
+        raise HeldForApproval("EMPTY_GUARD", members=f"{members:,}", run=run.id)
+    if exited * 100 > limit * members:
+        raise HeldForApproval(
+            "REMOVAL_GUARD",
+            exited=f"{exited:,}",
+            members=f"{members:,}",
+            limit=limit,
+            run=run.id,
+            percent=round(exited * 100 / members, 1),
+            binding=run.binding.name,
+        )
+
+
+def _plan(hold: Hold, found: Diff, extension: DataExtension, field: Field) -> Stage:
+    overhead = max(
+        row_overhead(CONTACT_KEY, field.name, flag_value(field, entering=e)) for e in (True, False)
+    )
+    planned = found.batches(row_overhead=overhead, max_rows=BATCH_ROWS, max_bytes=BATCH_BYTES)
+    with hold.transaction() as (session, run):
+        destinations.store_data_extension(
+            session,
+            run.binding.destination_id,
+            {"id": extension.id, "key": extension.key, "fields": {f.name: f.type for f in extension.fields}},
+            now=hold.now,
+        )
+        batches.plan(
+            session,
+            run,
+            ((Direction(b.direction), b.n, b.keys) for b in planned),
+            data_extension_id=extension.id,
+        )
+        runs.note_error(run, None)
+        runs.advance(run, Stage.PUSH, now=hold.now)
+    return Stage.PUSH
+
+
+def _advance(hold: Hold, stage: Stage) -> Stage:
+    with hold.transaction() as (_, run):
+        runs.note_error(run, None)
+        runs.advance(run, stage, now=hold.now)
+    return stage

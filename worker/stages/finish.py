@@ -1,0 +1,77 @@
+"""Stage 4: compaction when it is due, the run's verdict, one canonical log line.
+
+A run is `succeeded` only if every planned row was acknowledged; with rejected rows it is `partial`, and the
+snapshot is not taken for confirmed, so the next run compares again and retries them.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import structlog
+from sqlalchemy.orm import Session
+
+from models import batches, runs, snapshots, state
+from models.tables import SyncRun
+from models.types import RunState, Stage
+from worker import snapshot_store
+from worker.compaction import compact, compaction_due
+from worker.run import Hold
+
+log = structlog.get_logger()
+
+
+def finish(hold: Hold) -> Stage | None:
+    """End the run."""
+    with hold.transaction() as (session, run):
+        folded = _compact(hold, session, run)
+        verdict = RunState.PARTIAL if run.rejected else RunState.SUCCEEDED
+        batches.supersede_lost(session, run)
+        batches.forget_rejections(session, run)
+        run.binding.confirmed_digest = run.digest if verdict is RunState.SUCCEEDED else None
+        runs.note_error(run, None)
+        runs.finish(session, run, verdict, now=hold.now)
+        if run.snapshot is not None and run.snapshot.kind == snapshots.UPLOAD:
+            snapshots.forget_upload(session, run.snapshot.id)
+    if run.snapshot is not None:
+        snapshot_store.forget(hold, run.snapshot)
+    log.info("run_finished", **canonical(run), folded=folded)
+    return None
+
+
+def _compact(hold: Hold, session: Session, run: SyncRun) -> bool:
+    base, changes, logged = state.sizes(session, run.binding_id)
+    if not compaction_due(base, changes, logged):
+        return False
+    directory = hold.ctx.settings.data_dir / "work"
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.TemporaryDirectory(prefix=f"fold-{run.id}-", dir=directory) as workdir:
+        parts = compact(
+            state.iter_chunks(session, run.binding_id),
+            state.iter_deltas(session, run.binding_id),
+            workdir=Path(workdir),
+        )
+        state.replace_base(session, run.binding_id, parts)
+    return True
+
+
+def canonical(run: SyncRun) -> dict[str, object]:
+    """What there is to say of a run, in one line: names and numbers, never a key."""
+    started = run.started_at or run.created_at
+    return {
+        "run": run.id,
+        "binding": run.binding.name,
+        "trigger": run.trigger,
+        "state": run.state,
+        "members": run.members,
+        "entered": run.entered,
+        "exited": run.exited,
+        "acknowledged": run.acknowledged,
+        "rejected": run.rejected,
+        "blank": run.blank,
+        "duplicate": run.duplicate,
+        "amplitude_requests": run.amplitude_requests,
+        "marketing_cloud_requests": run.marketing_cloud_requests,
+        "seconds": round((run.finished_at - started).total_seconds(), 3) if run.finished_at else None,
+    }

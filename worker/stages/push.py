@@ -1,0 +1,229 @@
+"""Stage 3: send the planned batches and follow each to its end, at most two jobs in flight per data extension.
+
+A batch is journalled as being sent before its PUT, and its request id is stored before the first poll; so a
+kill at any instruction leaves a state from which another worker goes on. No slot sleeps on the vendor: a claim
+looks again for a second in all while jobs move and nobody else wants the slot, then it leaves with `wake_at`.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import structlog
+from redis.exceptions import RedisError
+
+from config.queue import KEY_PREFIX, QUEUE
+from models import batches, runs
+from models.errors import ConfigurationError, RateLimited, SyncError, TerminalError, TransientError
+from models.tables import PushBatch, SyncRun
+from models.types import BatchState, Direction, Stage
+from worker import follow
+from worker.check import flag_value, require_destination
+from worker.codec import decode_keys, encode_keys, row_bodies
+from worker.http import AnswerLostError
+from worker.marketing_cloud import (
+    CONTACT_KEY,
+    JOBS_IN_FLIGHT,
+    DataExtension,
+    Field,
+    MarketingCloud,
+    PayloadTooLargeError,
+)
+from worker.run import Hold
+
+log = structlog.get_logger()
+
+# One claim goes on this long while batches flow; then others get the slot.
+CLAIM_SECONDS = 20.0
+# In all, so long may a claim look again without anything having moved.
+PATIENCE_SECONDS = 1.0
+# The first look at a job: jobs of one row took 0.5-2 s, of thousands 2-20 s, in the worst case minutes.
+FIRST_POLL_SECONDS = 0.25
+POLL_MAX_SECONDS = 15.0
+NO_SLOT_SECONDS = 1.0
+
+
+@dataclass
+class Pace:
+    """How long this vendor's jobs take at present, learned from the ones that ended."""
+
+    seconds: float = FIRST_POLL_SECONDS
+
+    def first(self) -> float:
+        """When to look first at a new job."""
+        return self.seconds
+
+    def again(self, polls: int) -> float:
+        """When to look again after so many looks."""
+        return min(POLL_MAX_SECONDS, max(self.seconds / 2, FIRST_POLL_SECONDS) * 2.0 ** min(polls, 10))
+
+    def ended(self, took: float) -> None:
+        """A job ended that long after it was submitted."""
+        self.seconds = min(POLL_MAX_SECONDS, max(0.05, 0.5 * self.seconds + 0.5 * took * 0.9))
+
+
+@dataclass
+class Push:
+    """One claim's work on the batches of a run."""
+
+    hold: Hold
+    cloud: MarketingCloud
+    run: SyncRun
+    target: tuple[DataExtension, Field] | None = None
+    pace: Pace = field(default_factory=Pace)
+    submitted_at: dict[int, datetime] = field(default_factory=dict)
+
+    def go(self) -> Stage | None:
+        """Until all is done, or nothing moves, or the claim has lasted long enough."""
+        follow.revive(self.hold)
+        end, idle = time.monotonic() + CLAIM_SECONDS, 0.0
+        while True:
+            moved = self._fill_slots()
+            flying, planned = self._look()
+            moved |= self._poll_due(flying)
+            if not flying and not planned:
+                return self._done()
+            if moved:
+                idle = 0.0
+                if time.monotonic() > end:
+                    return self._leave(None)
+                continue
+            pause = self._until_next(flying)
+            idle += pause
+            if idle > PATIENCE_SECONDS or time.monotonic() > end or _others_wait(self.hold):
+                return self._leave(pause)
+            time.sleep(pause)
+
+    def _fill_slots(self) -> bool:
+        moved = False
+        while True:
+            if self.target is None:
+                # Every claim looks at the data extension anew: it may have been changed or removed meanwhile.
+                self.target = require_destination(self.cloud, self.run.binding, longest_key=0)
+            with self.hold.transaction() as (session, run):
+                if run.cancel_requested:
+                    return moved
+                batch = batches.take_slot(
+                    session,
+                    run,
+                    limit=JOBS_IN_FLIGHT,
+                    now=self.hold.now,
+                    deadline=self.hold.ctx.settings.job_deadline_seconds,
+                )
+            if batch is None:
+                return moved
+            self._send(batch)
+            moved = True
+
+    def _send(self, batch: PushBatch) -> None:
+        if self.target is None:
+            raise AssertionError
+        extension, attribute = self.target
+        value = flag_value(attribute, entering=batch.direction == Direction.ENTER)
+        try:
+            request_id = self.cloud.submit(
+                extension.id, row_bodies(decode_keys(batch.keys), CONTACT_KEY, attribute.name, value)
+            )
+        except PayloadTooLargeError as error:
+            self._split(batch, error)
+            return
+        except SyncError as error:
+            follow.unsent(self.hold, batch.id, error, uncertain=_maybe_queued(error))
+            raise
+        self._book()
+        self.submitted_at[batch.id] = self.hold.now
+        with self.hold.transaction() as (session, _):
+            batches.submitted(session, batch.id, request_id, poll_at=self.hold.later(self.pace.first()))
+
+    def _split(self, batch: PushBatch, error: PayloadTooLargeError) -> None:
+        """413: two halves instead of one batch."""
+        keys = list(decode_keys(batch.keys))
+        if len(keys) == 1:
+            raise TerminalError(error.code, error.detail, **error.context)
+        self._book()
+        half = len(keys) // 2
+        with self.hold.transaction() as (session, run):
+            batches.split(
+                session,
+                run,
+                batch.id,
+                [(len(part), encode_keys(part)) for part in (keys[:half], keys[half:])],
+            )
+
+    def _look(self) -> tuple[list[PushBatch], int]:
+        with self.hold.ctx.db.read() as session:
+            flying = [b for b in batches.in_flight(session, self.run.id) if b.state == BatchState.SUBMITTED]
+            cancelled = session.get_one(SyncRun, self.run.id).cancel_requested
+            planned = (
+                0 if cancelled else batches.count_by_state(session, self.run.id).get(BatchState.PLANNED, 0)
+            )
+            return flying, planned
+
+    def _poll_due(self, flying: list[PushBatch]) -> bool:
+        moved = False
+        for batch in flying:
+            if batch.due_at is not None and batch.due_at > self.hold.now:
+                continue
+            if follow.poll(self.hold, self.cloud, batch, pause=self.pace.again(batch.polls)):
+                moved = True
+                started = self.submitted_at.pop(batch.id, None)
+                if started is not None:
+                    self.pace.ended((self.hold.now - started).total_seconds())
+        return moved
+
+    def _until_next(self, flying: list[PushBatch]) -> float:
+        """Seconds to the next look at a job, or for a slot to become free."""
+        waits = [(b.due_at - self.hold.now).total_seconds() for b in flying if b.due_at is not None]
+        return max(0.01, min(waits, default=NO_SLOT_SECONDS))
+
+    def _leave(self, pause: float | None) -> Stage | None:
+        """Free the slot: at once for the next claim, or until something can have moved."""
+        self._book()
+        with self.hold.transaction() as (_, run):
+            if pause is None:
+                runs.release(run, now=self.hold.now)
+                return Stage.PUSH
+            runs.wait(run, self.hold.later(pause))
+        return None
+
+    def _done(self) -> Stage:
+        self._book()
+        with self.hold.transaction() as (session, run):
+            if run.cancel_requested and batches.count_by_state(session, run.id).get(BatchState.PLANNED):
+                raise ConfigurationError("CANCELLED", binding=run.binding.name)
+            runs.note_error(run, None)
+            runs.advance(run, Stage.FINISH, now=self.hold.now)
+        return Stage.FINISH
+
+    def _book(self) -> None:
+        self.hold.counted["marketing_cloud"] += self.cloud.take_count()
+
+
+def push(hold: Hold) -> Stage | None:
+    """Bring every planned batch to its end."""
+    run = hold.load()
+    with closing(MarketingCloud(hold.ctx, run.binding.destination)) as cloud:
+        try:
+            return Push(hold, cloud, run).go()
+        finally:
+            hold.counted["marketing_cloud"] += cloud.take_count()
+
+
+def _maybe_queued(error: SyncError) -> bool:
+    """Whether a failed PUT may have been queued: no answer, or a server's error, tells nothing."""
+    if isinstance(error, AnswerLostError):
+        return True
+    return (
+        isinstance(error, TransientError) and not isinstance(error, RateLimited) and "status" in error.context
+    )
+
+
+def _others_wait(hold: Hold) -> bool:
+    """Whether other work is queued for this slot."""
+    try:
+        return bool(hold.ctx.redis.llen(KEY_PREFIX + QUEUE))
+    except RedisError:
+        return True

@@ -1,0 +1,111 @@
+"""Stage 1: a membership snapshot, shared, newly requested, or uploaded; then poll until it is ready.
+
+The request that costs a download is journalled before it is made and never repeated: if its answer is lost
+the run ends, and says so.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+from models import runs, snapshots
+from models.errors import SyncError, TerminalError
+from models.tables import Snapshot
+from models.types import SnapshotState, Stage
+from worker.amplitude import Amplitude
+from worker.http import AnswerLostError
+from worker.limits import AMPLITUDE_PARALLEL_JOBS
+from worker.run import Hold
+
+# Jobs take 0.3 s in the best case, "commonly 30-60+ s regardless of size" (a peer's note on the live API).
+POLL_SECONDS = (0.5, 1.0, 2.0, 3.0, 5.0)
+LATER_POLL_SECONDS = 10.0
+BUSY_SECONDS = 1.0
+
+
+def snapshot(hold: Hold) -> Stage | None:
+    """Bring the run a completed snapshot."""
+    run = hold.load()
+    if run.snapshot is not None and run.snapshot.state == SnapshotState.COMPLETED:
+        return _on(hold)
+    with closing(Amplitude(hold.ctx, run.binding.project)) as amplitude:
+        try:
+            found = run.snapshot or _begin(hold, run.binding.cohort_id, amplitude)
+            if found is None:
+                return None
+            if found.state == SnapshotState.REQUESTING:  # its worker died between journal and answer
+                raise TerminalError("SNAPSHOT_REQUEST_LOST")
+            if found.state == SnapshotState.REQUESTED:
+                return _poll(hold, amplitude, found)
+            return _on(hold)
+        finally:
+            hold.counted["amplitude"] += amplitude.take_count()
+
+
+def _begin(hold: Hold, cohort_id: str, amplitude: Amplitude) -> Snapshot | None:
+    """A shared snapshot or a new request; none where the run has to wait."""
+    amplitude.require(cohort_id)
+    with hold.transaction() as (session, run):
+        found = snapshots.join_or_begin(
+            session,
+            run,
+            now=hold.now,
+            fresh_seconds=hold.ctx.settings.snapshot_fresh_seconds,
+            parallel=AMPLITUDE_PARALLEL_JOBS,
+        )
+        if found is None:
+            runs.wait(run, hold.later(BUSY_SECONDS))
+            return None
+    if found.state != SnapshotState.REQUESTING:
+        return found
+    try:
+        request_id = amplitude.request(found.cohort_id, found.property)
+    except AnswerLostError as error:
+        raise TerminalError("SNAPSHOT_REQUEST_LOST", error.detail) from error
+    except SyncError:
+        with hold.transaction() as (session, run):  # refused or never sent: it has cost nothing
+            session.get_one(Snapshot, found.id).state = SnapshotState.FAILED
+            run.snapshot_id = None
+        raise
+    with hold.transaction() as (session, _):
+        stored: Snapshot = session.get_one(Snapshot, found.id)
+        stored.request_id, stored.state = request_id, SnapshotState.REQUESTED
+    return stored
+
+
+def _poll(hold: Hold, amplitude: Amplitude, found: Snapshot) -> Stage | None:
+    if found.request_id is None:
+        raise TerminalError("SNAPSHOT_REQUEST_LOST")
+    age = (hold.now - found.requested_at).total_seconds()
+    if not amplitude.completed(found.request_id):
+        deadline = hold.ctx.settings.snapshot_deadline_seconds
+        if age > deadline:
+            with hold.transaction() as (session, run):
+                session.get_one(Snapshot, found.id).state = SnapshotState.FAILED
+            raise TerminalError("SNAPSHOT_DEADLINE", minutes=round(deadline / 60))
+        with hold.transaction() as (session, run):
+            runs.wait(run, hold.later(_pause(age)))
+        return None
+    with hold.transaction() as (session, run):
+        stored = session.get_one(Snapshot, found.id)
+        stored.state, stored.completed_at = SnapshotState.COMPLETED, hold.now
+        runs.note_error(run, None)
+        runs.advance(run, Stage.DIFF, now=hold.now)
+    return Stage.DIFF
+
+
+def _on(hold: Hold) -> Stage:
+    with hold.transaction() as (_, run):
+        runs.note_error(run, None)
+        runs.advance(run, Stage.DIFF, now=hold.now)
+    return Stage.DIFF
+
+
+def _pause(age: float) -> float:
+    """Seconds to the next poll of a job that old: short at first, then ten."""
+    passed = 0.0
+    for seconds in POLL_SECONDS:
+        if age <= passed + seconds:
+            return seconds
+        passed += seconds
+    return LATER_POLL_SECONDS
