@@ -1,0 +1,159 @@
+"""The scheduler's process: tick, publish, sleep, until it is told to leave.
+
+It holds nothing that must survive it. A database or a broker that is away is waited for; a signal lets the
+tick in hand finish. Any number of these processes may run at once.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from types import FrameType
+
+import structlog
+
+from config.logging import configure
+from config.settings import Settings
+from models import schema
+from models.database import Database
+from models.errors import ConfigurationError, SyncError, TransientError
+from scheduler.publish import Published, Publisher
+from scheduler.tick import Ticked, tick
+
+LONGEST_PAUSE_SECONDS = 30
+
+log = structlog.get_logger(__name__)
+
+
+class Stop:
+    """Whether this process was told to leave.
+
+    A pipe, not an Event: setting one from a signal handler can deadlock with the wait that it interrupts.
+    """
+
+    def __init__(self) -> None:
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._write, False)
+        self.asked = False
+
+    def install(self) -> None:
+        """Leave on SIGTERM and SIGINT."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+
+    def wait(self, seconds: float) -> None:
+        """Sleep, unless or until told to leave."""
+        if not self.asked:
+            select.select([self._read], [], [], max(0.0, seconds))
+
+    def ask(self) -> None:
+        """Tell it to leave."""
+        self.asked = True
+        with suppress(BlockingIOError):  # full: it was told often enough
+            os.write(self._write, b"x")
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self.ask()
+
+
+class Loop:
+    """Ticks of one process. `clock` says what time it is; a test may bring its own."""
+
+    def __init__(
+        self,
+        db: Database,
+        publisher: Publisher,
+        tick_seconds: float,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._db = db
+        self._publisher = publisher
+        self._tick_seconds = tick_seconds
+        self._clock = clock
+        self._failures = 0
+
+    def run(self, stop: Stop) -> None:
+        """Tick until told to leave. A full tick is followed by the next at once, a failed one by a pause."""
+        while not stop.asked:
+            started = time.monotonic()
+            try:
+                more = self.once()
+            except Exception as error:  # noqa: BLE001 - a scheduler that leaves serves nobody; what failed is tried again
+                stop.wait(self._failed(error))
+                continue
+            self._failures = 0
+            if not more:
+                stop.wait(self._tick_seconds - (time.monotonic() - started))
+
+    def once(self) -> bool:
+        """One tick; whether there is more to do at once."""
+        started = time.monotonic()
+        now = self._clock()
+        ticked, failure = Ticked(), None
+        try:
+            ticked = tick(self._db, now)
+        except TransientError:
+            raise
+        except Exception as error:  # noqa: BLE001 - what is queued already must be woken all the same
+            failure = error
+        published = self._publisher.publish(self._db, now)
+        self._publisher.beat(now)
+        if failure is not None:
+            raise failure
+        _log(ticked, published, time.monotonic() - started)
+        return ticked.more or published.more
+
+    def _failed(self, error: Exception) -> float:
+        """Log it; the seconds to wait, doubling."""
+        self._failures += 1
+        pause: float = min(LONGEST_PAUSE_SECONDS, self._tick_seconds * 2 ** min(self._failures, 10))
+        if isinstance(error, SyncError):
+            log.error("tick failed", code=error.code, message=error.message, pause_seconds=pause)
+        else:
+            log.error("tick failed", code="INTERNAL", pause_seconds=pause, exc_info=error)
+        return pause
+
+
+def main(settings: Settings) -> int:
+    """Run a scheduler until SIGTERM or SIGINT; 1 if it can't start, else 0."""
+    configure(settings, "scheduler")
+    stop = Stop()
+    stop.install()
+    try:
+        db = Database(settings)
+        with suppress(TransientError):  # a database that is away now is waited for in the loop
+            schema.require_current(db)
+    except ConfigurationError as error:
+        log.error("not started", code=error.code, message=error.message, remedy=error.remedy)  # noqa: TRY400
+        return 1
+    publisher = Publisher(settings)
+    log.info("scheduler started", tick_seconds=settings.tick_seconds, database=db.dialect)
+    Loop(db, publisher, settings.tick_seconds).run(stop)
+    publisher.close()
+    db.dispose()
+    log.info("scheduler stopped")
+    return 0
+
+
+def _log(ticked: Ticked, published: Published, seconds: float) -> None:
+    """The canonical line, for a tick that did something."""
+    if not (ticked.anything or published.messages):
+        return
+    log.info(
+        "tick",
+        bindings=ticked.bindings,
+        queued=ticked.queued,
+        deferred=ticked.deferred,
+        skipped=ticked.skipped,
+        missed=ticked.missed,
+        paused=ticked.paused,
+        started=ticked.started,
+        published=published.messages,
+        more=ticked.more or published.more,
+        ms=round(seconds * 1000, 1),
+    )

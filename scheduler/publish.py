@@ -1,0 +1,148 @@
+"""What the database says needs a worker becomes messages; and the sign of life of a scheduler.
+
+A broker that is down is an ordinary state: rows stay unpublished, and it is asked again a little later. Nothing
+here decides what is due (`scheduler/tick.py`), and no message carries more than a run's id.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import cast
+
+import structlog
+from redis import Redis
+from redis.exceptions import RedisError
+
+from config.queue import KEY_PREFIX, QUEUE, QueueUnavailableError, make_app, publish
+from config.settings import Settings
+from models import outbox
+from models.database import Database
+from models.errors import SyncError
+from models.types import Stage
+
+# A published run that nobody has claimed is published again. With an empty queue nobody holds its message any
+# more (it was flushed, or died with a worker); with a backlog it most likely waits its turn.
+STALE_EMPTY = timedelta(seconds=10)
+STALE_BACKLOG = timedelta(seconds=120)
+
+AT_ONCE = 1000  # messages a tick: some 0.7 s
+MARKED_AT_ONCE = 200  # so many rows wait for STALE_EMPTY if this process dies between mark and message
+BROKER_SECONDS = 2
+LONGEST_SILENCE_SECONDS = 15
+
+HEARTBEAT_KEYS = f"{KEY_PREFIX}scheduler:"
+HEARTBEAT_EVERY_SECONDS = 5
+HEARTBEAT_TTL_SECONDS = 30
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """How many messages were sent. `more`: there was no room for all, so go on at once."""
+
+    messages: int = 0
+    more: bool = False
+
+
+class Publisher:
+    """The door to the broker of one scheduler process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._app = make_app(settings)
+        self._redis = Redis.from_url(
+            settings.redis,
+            retry=None,
+            socket_timeout=BROKER_SECONDS,
+            socket_connect_timeout=BROKER_SECONDS,
+        )
+        self._failures = 0
+        self._ask_again = 0.0
+        self._beat_again = 0.0
+        self._heartbeat = f"{HEARTBEAT_KEYS}{socket.gethostname()}:{os.getpid()}"
+
+    def publish(self, db: Database, now: datetime, *, limit: int = AT_ONCE) -> Published:
+        """Publish what needs it at `now`, the oldest first; nothing while the broker is silent."""
+        backlog = self._backlog()
+        if backlog is None:
+            return Published()
+        stale = STALE_BACKLOG if backlog else STALE_EMPTY
+        with db.read() as session:
+            wanted = outbox.unclaimed(session, now, stale, limit)
+        sent = 0
+        for start in range(0, len(wanted), MARKED_AT_ONCE):
+            with db.write() as session:
+                mine = outbox.mark_published(session, wanted[start : start + MARKED_AT_ONCE], now, stale)
+            reached = self._send(mine)
+            sent += reached
+            if reached < len(mine):
+                self._give_back(db, [run for run, _ in mine[reached:]], now)
+                return Published(sent)
+        return Published(sent, more=len(wanted) == limit)
+
+    def beat(self, now: datetime) -> None:
+        """Show in the broker that this scheduler ticks, every few seconds; a dead one's key expires."""
+        if time.monotonic() < max(self._beat_again, self._ask_again):
+            return
+        self._beat_again = time.monotonic() + HEARTBEAT_EVERY_SECONDS
+        try:
+            self._redis.set(self._heartbeat, now.isoformat(), ex=HEARTBEAT_TTL_SECONDS)
+        except (RedisError, OSError) as error:
+            self._unreachable(error)
+
+    def close(self) -> None:
+        """Take the sign of life away and close what is open."""
+        with suppress(RedisError, OSError):
+            self._redis.delete(self._heartbeat)
+        self._redis.close()
+        self._app.close()
+
+    def _backlog(self) -> int | None:
+        """The messages on the queue; None if the broker is silent, or was a moment ago."""
+        if time.monotonic() < self._ask_again:
+            return None
+        try:
+            length = cast("int", self._redis.llen(KEY_PREFIX + QUEUE))
+        except (RedisError, OSError) as error:
+            self._unreachable(error)
+            return None
+        if self._failures:
+            log.info("broker reachable again")
+            self._failures = 0
+        return length
+
+    def _send(self, runs: Sequence[tuple[int, Stage]]) -> int:
+        """How many of them the broker took, from the first."""
+        for place, (run_id, stage) in enumerate(runs):
+            try:
+                publish(self._app, run_id, stage)
+            except QueueUnavailableError as error:
+                self._unreachable(error)
+                return place
+        return len(runs)
+
+    def _give_back(self, db: Database, runs: list[int], marked: datetime) -> None:
+        try:
+            with db.write() as session:
+                outbox.unmark_published(session, runs, marked)
+        except (
+            SyncError
+        ) as error:  # they keep their mark: as if this process had died, STALE_EMPTY is the delay
+            log.warning("unpublished rows keep their mark", runs=len(runs), code=error.code)
+
+    def _unreachable(self, error: Exception) -> None:
+        self._failures += 1
+        silence = min(LONGEST_SILENCE_SECONDS, 2 ** min(self._failures - 1, 4))
+        self._ask_again = time.monotonic() + silence
+        log.warning(
+            "broker unreachable",
+            code="BROKER_UNREACHABLE",
+            kind=type(error).__name__,
+            ask_again_seconds=silence,
+        )

@@ -1,0 +1,156 @@
+"""One tick: due bindings become runs. No leader: any number of schedulers may tick at once.
+
+`decide` is pure, so that two schedulers which look at one row want the same; the transaction in
+`models/schedule.py` lets one of them write it. Nothing here publishes: what a tick commits is found by
+`scheduler/publish.py`, of this process or of any other.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import cast
+
+import structlog
+from sqlalchemy.exc import IntegrityError
+
+from models import schedule
+from models.database import Database
+from models.errors import ConfigurationError, SyncError
+from models.schedule import Decision, DueBinding
+from models.types import RunState, Tier
+from scheduler.cron import Schedule
+from scheduler.policy import Catchup, Overlap, due_occurrences, jitter, overlap
+
+SLICE = 250  # bindings a transaction: some 0.1 s, in which SQLite's other writers wait
+DEFERRED_AT_ONCE = 1000
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Ticked:
+    """What a tick did. `more`: the slice was full, so tick again at once."""
+
+    bindings: int = 0
+    queued: int = 0
+    deferred: int = 0
+    skipped: int = 0
+    missed: int = 0
+    paused: int = 0
+    started: int = 0  # deferred runs that became queued
+    more: bool = False
+
+    @property
+    def anything(self) -> bool:
+        """Whether something was changed."""
+        return bool(self.bindings or self.started)
+
+
+def tick(db: Database, now: datetime, *, limit: int = SLICE) -> Ticked:
+    """One slice of the bindings due at `now`, and the deferred runs that may start.
+
+    Without anything to do it only reads: a writer of SQLite is never kept waiting by an idle tick.
+    """
+    with db.read() as session:
+        due, startable = schedule.anything_due(session, now)
+    started = _start_deferred(db) if startable else 0
+    if not due:
+        return Ticked(started=started)
+    with db.write() as session:
+        bindings = schedule.lock_due(session, now, limit)
+        decisions = [decide(binding, now) for binding in bindings]
+        made = schedule.settle(session, decisions, now)
+    _log_decisions(decisions)
+    return _summary(decisions, made, started, more=len(bindings) == limit)
+
+
+def key_of(binding_id: int) -> str:
+    """What `H` and jitter spread by: the id, because everything else of a binding may be renamed."""
+    return str(binding_id)
+
+
+def first_times(
+    binding_id: int, cron: str, timezone: str, jitter_seconds: int, now: datetime
+) -> tuple[datetime, datetime]:
+    """A schedule's first nominal occurrence after `now` and the time it is due: what to store in a binding."""
+    key = key_of(binding_id)
+    occurrence = Schedule.parse(cron, timezone, key).next_after(now)
+    return occurrence, occurrence + jitter(key, jitter_seconds)
+
+
+def decide(binding: DueBinding, now: datetime) -> Decision:
+    """What becomes of a due binding. One that can't be decided about is paused: it stops nobody else."""
+    try:
+        return _decide(binding, now)
+    except SyncError as error:
+        return Decision(binding, pause_reason=f"{error.message} {error.remedy}")
+    except Exception as error:  # noqa: BLE001 - whatever one row holds, the others' occurrences must go on
+        wrong = ConfigurationError(
+            "CRON_INVALID", cron=binding.cron, hint=f"It can't be computed ({type(error).__name__}: {error})."
+        )
+        return Decision(binding, pause_reason=f"{wrong.message} {wrong.remedy}")
+
+
+def _decide(binding: DueBinding, now: datetime) -> Decision:
+    if binding.tier != Tier.AUDIENCES:
+        raise ConfigurationError("PLAN_ON_DEMAND_ONLY", source=binding.source, tier=binding.tier)
+    if not binding.cron:
+        return Decision(binding)
+    key = key_of(binding.id)
+    plan = Schedule.parse(binding.cron, binding.timezone, key)
+    due = due_occurrences(
+        plan,
+        binding.next_occurrence or plan.next_after(binding.next_due_at),
+        now,
+        cast("Catchup", binding.catchup),
+        timedelta(seconds=binding.catchup_window_seconds),
+        delay=jitter(key, binding.jitter_seconds),
+    )
+    return Decision(
+        binding,
+        occurrence=due.occurrence,
+        states=_states(binding) if due.occurrence else (),
+        next_occurrence=due.next_occurrence,
+        next_due_at=due.next_due_at,
+        missed=due.skipped,
+    )
+
+
+def _states(binding: DueBinding) -> tuple[RunState, ...]:
+    """The state the run begins in, and those to fall back on if somebody starts another at this moment."""
+    policy = cast("Overlap", binding.overlap)
+    behind = (RunState.DEFERRED, RunState.SKIPPED) if policy == "queue" else (RunState.SKIPPED,)
+    wanted = overlap(policy, binding.unfinished, binding.deferred)
+    return {"run": (RunState.QUEUED, *behind), "queue": behind, "skip": (RunState.SKIPPED,)}[wanted]
+
+
+def _start_deferred(db: Database) -> int:
+    try:
+        with db.write() as session:
+            return schedule.start_deferred(session, DEFERRED_AT_ONCE)
+    except IntegrityError:  # a person started another run of the binding: it goes first
+        return 0
+
+
+def _log_decisions(decisions: list[Decision]) -> None:
+    for decision in decisions:
+        binding = decision.binding
+        if decision.pause_reason is not None:
+            log.warning("binding paused", binding=binding.name, reason=decision.pause_reason)
+        elif decision.missed:
+            log.info("occurrences missed", binding=binding.name, missed=decision.missed)
+
+
+def _summary(decisions: list[Decision], made: Counter[RunState], started: int, *, more: bool) -> Ticked:
+    return Ticked(
+        bindings=len(decisions),
+        queued=made[RunState.QUEUED],
+        deferred=made[RunState.DEFERRED],
+        skipped=made[RunState.SKIPPED],
+        missed=sum(decision.missed for decision in decisions),
+        paused=sum(decision.pause_reason is not None for decision in decisions),
+        started=started,
+        more=more,
+    )
