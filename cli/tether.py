@@ -95,9 +95,7 @@ def main(argv: list[str]) -> int:
         die_with_forks(int(parent))
         from cli.main import main as cohort_sync
 
-        sys.argv = ["cohort-sync", *rest]
-        code = cohort_sync()
-        return code if isinstance(code, int) else 0
+        return cohort_sync(rest)
     if sys.platform == "linux" and mode == "exec":
         die_with(int(parent))
         os.execv(rest[0], rest)  # noqa: S606 - an argument vector, never a shell

@@ -1,0 +1,235 @@
+"""The whole product on one machine: `cohort-sync up`, and the same for tests and the demo.
+
+    with Stack(settings) as stack:
+        stack.wait_until_ready()
+
+The embedded Valkey (unless a Redis is configured), a scheduler, workers and Flower: the very commands that run
+in production, each in a process of its own with these settings in its environment. One that ends is started
+again; all of them end with the stack, also when the stack is killed outright.
+
+Nothing here knows what a sync is.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from pydantic import SecretStr
+from sqlalchemy.engine import make_url
+
+from cli import flower, output
+from cli.lock import DirectoryLock
+from cli.supervise import Program, Supervisor
+from cli.valkey import EmbeddedValkey
+from config.logging import configure
+from config.queue import make_app
+from config.settings import Settings
+from models import schema
+from models.database import Database
+from models.errors import ConfigurationError
+
+# A worker ends when its tasks have; what is cut off is resumed by whoever claims the run next.
+WORKER_GRACE_SECONDS = 25.0
+READY_SECONDS = 60.0
+
+_log = logging.getLogger("cohort-sync.stack")
+
+
+class Stack:
+    """Everything that runs, between enter and exit. With `log` the processes write there, not on this output."""
+
+    def __init__(self, settings: Settings, *, workers: int = 1, log: Path | None = None) -> None:
+        self.settings = settings
+        self.flower_url = ""
+        self.password = flower.Credentials("", "")
+        self.valkey: EmbeddedValkey | None = None
+        self._workers = [f"worker-{number}" for number in range(1, workers + 1)]
+        self._log = log
+        self._supervisor = Supervisor()
+        self._open = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            if self.settings.embedded_broker:
+                self.valkey = stack.enter_context(EmbeddedValkey(self.settings))
+            else:
+                stack.enter_context(DirectoryLock(self.settings.data_dir))
+            _upgrade(self.settings)
+            self.password = flower.credentials(self.settings)
+            listening = stack.enter_context(_flower_socket(self.settings))
+            self.flower_url = flower.url_of(listening)
+            stack.enter_context(self._supervisor)
+            for program in self._programs(listening):
+                self._supervisor.start(program)
+            self._open = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Workers finish what they are at, within their grace; the queue's server goes last."""
+        self._open.close()
+
+    @property
+    def names(self) -> list[str]:
+        """The processes this stack keeps running, the queue's server aside."""
+        return ["scheduler", *self._workers, "flower"]
+
+    def pid(self, name: str) -> int | None:
+        """A process by its name, None while it is down."""
+        if name == "valkey":
+            return self.valkey.pid if self.valkey else None
+        return self._supervisor.pid(name)
+
+    def ends(self, name: str) -> int:
+        """How often a process ended by itself."""
+        return self._supervisor.ends(name)
+
+    def wait_until_ready(self, seconds: float = READY_SECONDS) -> bool:
+        """Whether within that time every worker answered and Flower did."""
+        deadline = time.monotonic() + seconds
+        app = make_app(self.settings)
+        with app.connection_for_write() as connection:
+            while time.monotonic() < deadline:
+                with suppress(OSError):
+                    answers = app.control.ping(timeout=0.3, limit=len(self._workers), connection=connection)
+                    if len(answers or []) >= len(self._workers) and _answers(
+                        f"{self.flower_url}/healthcheck"
+                    ):
+                        return True
+                time.sleep(0.1)
+        return False
+
+    def _programs(self, listening: socket.socket) -> Iterator[Program]:
+        environment = {**os.environ, **environment_of(self.settings)}
+        yield Program("scheduler", ["run", "scheduler"], environment, log=self._log)
+        for name in self._workers:
+            yield Program(
+                name, ["run", "worker", "--name", name], environment, WORKER_GRACE_SECONDS, log=self._log
+            )
+        yield Program(
+            "flower",
+            ["run", "flower"],
+            {**environment, flower.FD_VARIABLE: str(listening.fileno())},
+            log=self._log,
+            pass_fds=(listening.fileno(),),
+        )
+
+
+def up(settings: Settings, *, workers: int = 1, ready: Callable[[Stack], None] | None = None) -> int:
+    """Run the stack until Ctrl-C or SIGTERM; `ready` is called when everything answers."""
+    configure(settings, "stack")
+    with _signals_as_interrupt():
+        try:
+            with Stack(settings, workers=workers) as stack:
+                for line in introduction(stack):
+                    output.say(line)
+                sys.stdout.flush()
+                if stack.wait_until_ready():
+                    output.say("ready; Ctrl-C stops it")
+                else:
+                    output.note("not everything answers yet: the log above says why; it goes on trying")
+                sys.stdout.flush()
+                if ready:
+                    ready(stack)
+                threading.Event().wait()
+        except KeyboardInterrupt:
+            output.note("stopped")
+    return 0
+
+
+def introduction(stack: Stack) -> Iterator[str]:
+    """Where to look; a password only if nobody has seen it yet."""
+    settings, known = stack.settings, stack.password
+    kept = settings.data_dir / flower.PASSWORD_FILE
+    yield "cohort-sync is starting"
+    yield f"  Flower    {stack.flower_url}"
+    if known.made:
+        yield f"            user {known.user}, password {known.password}"
+        yield f"            shown this once; kept in {kept}"
+    elif settings.flower_password:
+        yield f"            user {known.user}, password as configured"
+    else:
+        yield f"            user {known.user}, password in {kept}"
+    yield f"  database  {make_url(settings.database).render_as_string(hide_password=True)}"
+    yield f"  queue     {'embedded Valkey' if stack.valkey else _without_password(settings.redis_url)}"
+    yield f"  data      {settings.data_dir}"
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    """The environment that gives another process these settings, whatever its own `.env` says."""
+    return {f"COHORT_SYNC_{name.upper()}": _text(value) for name, value in settings}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, list):
+        return ",".join(map(_text, value))
+    return "" if value is None else str(value)
+
+
+def _upgrade(settings: Settings) -> None:
+    db = Database(settings)
+    try:
+        schema.upgrade(db)
+    finally:
+        db.dispose()
+
+
+def _flower_socket(settings: Settings) -> socket.socket:
+    """Flower's port; a free one if it is taken, so that a stack always comes up and says where."""
+    try:
+        return flower.listen(settings)
+    except ConfigurationError as taken:
+        free = settings.model_copy(update={"flower_port": 0})
+        listening = flower.listen(free)
+        _log.warning(
+            "port %d is taken (%s): Flower is at %s instead",
+            settings.flower_port,
+            taken.detail.strip("()"),
+            flower.url_of(listening),
+        )
+        return listening
+
+
+def _answers(url: str) -> bool:
+    # Not through a proxy of the environment: it is this machine.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(url, timeout=2) as answer:
+            return bool(answer.status == 200)  # noqa: PLR2004 - HTTP's OK
+    except OSError:
+        return False
+
+
+def _without_password(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"
+
+
+@contextmanager
+def _signals_as_interrupt() -> Iterator[None]:
+    """SIGTERM and SIGHUP like Ctrl-C, also in a shell's background job, where Ctrl-C is ignored from the start."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {n: signal.signal(n, interrupt) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
