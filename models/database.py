@@ -42,10 +42,9 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A session for looking only: what it flushes is rolled back."""
+        """A session for looking only: what it flushes is rolled back. What was loaded may be read afterwards."""
         with named_errors(), Session(self.engine, expire_on_commit=False, autoflush=False) as session:
-            yield session
-            session.rollback()
+            yield session  # closing rolls back; `rollback()` would also forget what the rows held
 
     @contextmanager
     def write(self) -> Iterator[Session]:

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import cast
 
 import structlog
 from redis import Redis
@@ -108,7 +107,7 @@ class Publisher:
         if time.monotonic() < self._ask_again:
             return None
         try:
-            length = cast("int", self._redis.llen(KEY_PREFIX + QUEUE))
+            length = self._redis.llen(KEY_PREFIX + QUEUE)
         except (RedisError, OSError) as error:
             self._unreachable(error)
             return None

@@ -1,0 +1,267 @@
+"""What a tick writes, on both databases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import event, select, text, update
+
+from models import runs
+from models.bindings import Timing, pause_binding
+from models.database import Database
+from models.tables import AmplitudeProject, AuditEvent, CohortBinding, SyncRun
+from models.types import RunState, Stage, Tier, Trigger
+from scheduler.tick import Ticked, first_times, tick
+from tests.factories import make_binding, make_destination, make_source
+
+MIDNIGHT = datetime(2026, 3, 2, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+MINUTE = timedelta(minutes=1)
+
+
+@pytest.fixture
+def hourly(db: Database) -> Callable[..., CohortBinding]:
+    """Make a binding that is due every hour, first at one o'clock on 2 March."""
+    make_source(db)
+    make_destination(db)
+
+    def make(**timing: Any) -> CohortBinding:
+        values: dict[str, Any] = {
+            "cron": "0 * * * *",
+            "next_occurrence": MIDNIGHT + HOUR,
+            "next_due_at": MIDNIGHT + HOUR,
+            **timing,
+        }
+        return make_binding(db, timing=Timing(**values))
+
+    return make
+
+
+def all_runs(db: Database) -> list[SyncRun]:
+    with db.read() as session:
+        return list(session.scalars(select(SyncRun).order_by(SyncRun.id)))
+
+
+def one_run(db: Database) -> SyncRun:
+    (run,) = all_runs(db)
+    return run
+
+
+def reload(db: Database, binding: CohortBinding) -> CohortBinding:
+    with db.read() as session:
+        return session.get_one(CohortBinding, binding.id)
+
+
+def end(db: Database, run: SyncRun, now: datetime) -> None:
+    with db.write() as session:
+        runs.finish(session, session.get_one(SyncRun, run.id), RunState.SUCCEEDED, now=now)
+
+
+def test_due_binding_becomes_one_queued_run_and_moves_on(db, hourly):
+    binding = hourly()
+    now = MIDNIGHT + HOUR + timedelta(seconds=3)
+
+    assert tick(db, now) == Ticked(bindings=1, queued=1)
+
+    run = one_run(db)
+    assert (run.binding_id, run.trigger, run.scheduled_for) == (
+        binding.id,
+        Trigger.SCHEDULE,
+        MIDNIGHT + HOUR,
+    )
+    assert (run.state, run.stage, run.published_at, run.fence) == (RunState.QUEUED, Stage.SNAPSHOT, None, 0)
+    moved = reload(db, binding)
+    assert moved.next_occurrence == moved.next_due_at == MIDNIGHT + 2 * HOUR
+    assert tick(db, now) == Ticked()
+
+
+def test_nothing_is_due_before_its_time(db, hourly):
+    hourly()
+    assert tick(db, MIDNIGHT + HOUR - timedelta(microseconds=1)) == Ticked()
+    assert all_runs(db) == []
+
+
+def test_idle_tick_takes_no_lock(db, hourly):
+    hourly()
+    seen: list[str] = []
+    event.listen(db.engine, "before_cursor_execute", lambda *a: seen.append(a[2]))
+    event.listen(db.engine, "begin", lambda c: seen.append(str(c.get_execution_options())))
+    tick(db, MIDNIGHT)
+    assert not [one for one in seen if "UPDATE" in one or "cohort_sync_write" in one]
+
+
+def test_run_keeps_the_nominal_time_and_jitter_moves_only_its_start(db, hourly):
+    binding = hourly(jitter_seconds=1800)
+    occurrence, due = first_times(binding.id, "0 * * * *", "UTC", 1800, MIDNIGHT)
+    assert occurrence == MIDNIGHT + HOUR
+    assert timedelta() < due - occurrence <= timedelta(seconds=1800)
+    with db.write() as session:
+        session.get_one(CohortBinding, binding.id).next_due_at = due
+
+    assert tick(db, due - timedelta(seconds=1)) == Ticked()
+    assert tick(db, due).queued == 1
+    assert one_run(db).scheduled_for == occurrence
+    moved = reload(db, binding)
+    assert (moved.next_occurrence, moved.next_due_at) == (occurrence + HOUR, due + HOUR)
+
+
+def test_binding_without_first_occurrence_gets_it_from_the_scheduler(db, hourly):
+    binding = hourly(next_occurrence=None, next_due_at=MIDNIGHT + MINUTE)
+    assert tick(db, MIDNIGHT + MINUTE).queued == 0
+    assert reload(db, binding).next_occurrence == MIDNIGHT + HOUR
+
+
+def test_overlap_skip_writes_a_skipped_run(db, hourly):
+    hourly()
+    tick(db, MIDNIGHT + HOUR)
+    assert tick(db, MIDNIGHT + 2 * HOUR) == Ticked(bindings=1, skipped=1)
+
+    first, second = all_runs(db)
+    assert first.state == RunState.QUEUED
+    assert (second.state, second.scheduled_for) == (RunState.SKIPPED, MIDNIGHT + 2 * HOUR)
+    assert second.error_code == "OVERLAP_SKIPPED"
+    assert second.error_message
+    assert second.error_remedy
+    assert second.finished_at == MIDNIGHT + 2 * HOUR
+
+
+def test_overlap_queue_defers_one_run_which_starts_when_the_first_has_ended(db, hourly):
+    hourly(overlap="queue")
+    for hour in (1, 2, 3):
+        tick(db, MIDNIGHT + hour * HOUR)
+    first, second, third = all_runs(db)
+    assert [first.state, second.state, third.state] == [RunState.QUEUED, RunState.DEFERRED, RunState.SKIPPED]
+
+    assert tick(db, MIDNIGHT + 3 * HOUR + MINUTE) == Ticked()
+    end(db, first, MIDNIGHT + 3 * HOUR + MINUTE)
+    assert tick(db, MIDNIGHT + 3 * HOUR + 2 * MINUTE) == Ticked(started=1)
+    assert [run.state for run in all_runs(db)] == [RunState.SUCCEEDED, RunState.QUEUED, RunState.SKIPPED]
+
+
+def test_deferred_run_of_a_paused_binding_stays(db, hourly):
+    binding = hourly(overlap="queue")
+    tick(db, MIDNIGHT + HOUR)
+    tick(db, MIDNIGHT + 2 * HOUR)
+    end(db, all_runs(db)[0], MIDNIGHT + 2 * HOUR)
+    with db.write() as session:
+        pause_binding(session, binding.name, reason="holidays", now=MIDNIGHT, actor="test")
+    assert tick(db, MIDNIGHT + 4 * HOUR) == Ticked()
+
+
+def test_manual_run_counts_as_unfinished(db, hourly):
+    binding = hourly()
+    with db.write() as session:
+        runs.dispatch(
+            session,
+            session.get_one(CohortBinding, binding.id),
+            trigger=Trigger.MANUAL,
+            scheduled_for=MIDNIGHT,
+            now=MIDNIGHT,
+            actor="test",
+        )
+    assert tick(db, MIDNIGHT + HOUR).skipped == 1
+
+
+def test_paused_binding_is_never_read(db, hourly):
+    binding = hourly()
+    with db.write() as session:
+        pause_binding(session, binding.name, reason="holidays", now=MIDNIGHT, actor="test")
+    assert tick(db, MIDNIGHT + 5 * HOUR) == Ticked()
+    assert all_runs(db) == []
+
+
+@pytest.mark.parametrize(
+    ("catchup", "window", "hours", "expected"),
+    [
+        ("latest", 86_400, 5.5, MIDNIGHT + 5 * HOUR),
+        ("none", 86_400, 5.5, None),
+        ("none", 86_400, 5.01, MIDNIGHT + 5 * HOUR),
+        ("latest", 600, 5.5, None),
+    ],
+)
+def test_catch_up_after_an_outage(db, hourly, catchup, window, hours, expected):
+    binding = hourly(catchup=catchup, catchup_window_seconds=window)
+    ticked = tick(db, MIDNIGHT + hours * HOUR)
+    assert [run.scheduled_for for run in all_runs(db)] == ([expected] if expected else [])
+    assert ticked.missed == (4 if expected else 5)
+    assert reload(db, binding).next_due_at == MIDNIGHT + 6 * HOUR
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "reason"),
+    [
+        ("cron", "0 0 31 2 *", "0 0 31 2 *"),
+        ("cron", "whatever", "whatever"),
+        ("timezone", "Mars/Olympus", "Mars/Olympus"),
+        ("jitter_seconds", 2**31 - 1, "can't be computed"),
+    ],
+)
+def test_binding_that_became_invalid_is_paused_and_stops_nobody(db, hourly, column, value, reason):
+    bad, good = hourly(), hourly()
+    with db.write() as session:
+        session.execute(update(CohortBinding).where(CohortBinding.id == bad.id).values({column: value}))
+        if column == "jitter_seconds":
+            session.execute(
+                update(CohortBinding)
+                .where(CohortBinding.id == bad.id)
+                .values(next_occurrence=datetime(9999, 12, 31, 23, tzinfo=UTC))
+            )
+
+    assert tick(db, MIDNIGHT + HOUR) == Ticked(bindings=2, queued=1, paused=1)
+    assert one_run(db).binding_id == good.id
+    paused = reload(db, bad)
+    assert paused.paused
+    assert reason in (paused.pause_reason or "")
+    with db.read() as session:
+        events = session.scalars(select(AuditEvent).where(AuditEvent.action == "pause")).all()
+    assert [(one.actor, one.name) for one in events] == [("scheduler", bad.name)]
+    assert tick(db, MIDNIGHT + HOUR) == Ticked()
+
+
+def test_source_of_another_tier_never_runs_on_schedule(db, hourly):
+    binding = hourly()
+    with db.write() as session:
+        session.execute(update(AmplitudeProject).values(tier=Tier.GROWTH))
+    assert tick(db, MIDNIGHT + HOUR) == Ticked(bindings=1, paused=1)
+    assert all_runs(db) == []
+    assert "growth" in (reload(db, binding).pause_reason or "")
+
+
+def test_occurrence_that_has_a_run_gets_no_other(db, hourly):
+    binding = hourly()
+    tick(db, MIDNIGHT + HOUR)
+    end(db, one_run(db), MIDNIGHT + HOUR)
+    with db.write() as session:  # as after a resume with an older clock
+        moved = session.get_one(CohortBinding, binding.id)
+        moved.next_occurrence = moved.next_due_at = MIDNIGHT + HOUR
+    assert tick(db, MIDNIGHT + HOUR) == Ticked(bindings=1)
+    assert one_run(db).state == RunState.SUCCEEDED
+    assert reload(db, binding).next_due_at == MIDNIGHT + 2 * HOUR
+
+
+def test_slices_come_in_the_order_of_their_time(db, hourly):
+    late = [hourly(next_due_at=MIDNIGHT + HOUR - n * MINUTE) for n in range(5)]
+    assert tick(db, MIDNIGHT + HOUR, limit=2) == Ticked(bindings=2, queued=2, more=True)
+    assert {run.binding_id for run in all_runs(db)} == {late[3].id, late[4].id}
+
+
+def test_due_query_uses_its_index(db, hourly):
+    hourly()
+    with db.write() as session:
+        if db.dialect == "postgresql":
+            session.execute(text("SET enable_seqscan = off"))
+    plans: list[str] = []
+
+    def explain(connection: Any, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if statement.startswith("SELECT"):
+            prefix = "EXPLAIN QUERY PLAN " if db.dialect == "sqlite" else "EXPLAIN "
+            rows = connection.connection.cursor().execute(prefix + statement, parameters).fetchall()
+            plans.append("\n".join(str(row[-1]) for row in rows))
+
+    event.listen(db.engine, "before_cursor_execute", explain)
+    tick(db, MIDNIGHT)
+    event.remove(db.engine, "before_cursor_execute", explain)
+    assert "ix_cohort_binding_due" in plans[0]
