@@ -129,9 +129,9 @@ def require_destination(
     return extension, field
 
 
-def flag_value(field: Field, *, entering: bool) -> bool | str | int:
+def flag_value(field_type: str, *, entering: bool) -> bool | str | int:
     """What is written: true or false in the form of the field's type."""
-    return FLAG_TYPES[field.type][0 if entering else 1]
+    return FLAG_TYPES[field_type][0 if entering else 1]
 
 
 def extension_steps(

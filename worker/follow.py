@@ -6,7 +6,6 @@ submitted batch is followed to its end before anything that contradicts it is se
 
 from __future__ import annotations
 
-from contextlib import closing
 from datetime import datetime
 
 import structlog
@@ -37,23 +36,23 @@ def poll(hold: Hold, cloud: MarketingCloud, batch: PushBatch, *, pause: float) -
         return False
     job = cloud.job(batch.request_id)
     if job is JobState.DONE:
-        _commit(hold, cloud, batch, None)
+        _commit(hold, batch, None)
         return True
     if job is JobState.DONE_WITH_ERRORS:
         results = cloud.results(batch.request_id)
         if len(results) < batch.n and batch.polls < RESULT_LOOKS:
-            _look_again(hold, cloud, batch, pause)
+            _look_again(hold, batch, pause)
             return False
-        _commit(hold, cloud, batch, results)
+        _commit(hold, batch, results)
         return True
     if job is JobState.FAILED:
-        _failed(hold, cloud, batch)
+        _failed(hold, batch)
         return True
     deadline = hold.ctx.settings.job_deadline_seconds
     if (hold.now - batch.sent_at).total_seconds() > deadline:
-        _overdue(hold, cloud, batch)
+        _overdue(hold, batch)
         return True
-    _look_again(hold, cloud, batch, pause)
+    _look_again(hold, batch, pause)
     return False
 
 
@@ -62,11 +61,8 @@ def earlier_runs(hold: Hold, run: SyncRun) -> bool:
     with hold.ctx.db.read() as session:
         left = batches.left_submitted(session, run)
     if left:
-        with closing(MarketingCloud(hold.ctx, run.binding.destination)) as cloud:
-            try:
-                ended = [poll(hold, cloud, batch, pause=2.0) for batch in left]
-            finally:
-                hold.counted["marketing_cloud"] += cloud.take_count()
+        with hold.marketing_cloud(run.binding.destination) as cloud:
+            ended = [poll(hold, cloud, batch, pause=2.0) for batch in left]
         if not all(ended):
             with hold.transaction() as (_, mine):
                 runs.wait(mine, hold.later(2.0))
@@ -79,9 +75,8 @@ def earlier_runs(hold: Hold, run: SyncRun) -> bool:
     return True
 
 
-def _commit(hold: Hold, cloud: MarketingCloud, batch: PushBatch, results: list[RowResult] | None) -> None:
+def _commit(hold: Hold, batch: PushBatch, results: list[RowResult] | None) -> None:
     """Acknowledge what was taken, plan deadlocked and unreported rows anew, record the refused."""
-    _book(hold, cloud)
     with hold.transaction() as (session, run):
         if results is None:
             batches.acknowledge(session, run, batch.id, now=hold.now)
@@ -112,15 +107,13 @@ def _commit(hold: Hold, cloud: MarketingCloud, batch: PushBatch, results: list[R
     log.info("batch_had_errors", batch=batch.seq, taken=len(taken), again=len(again), rejected=len(refused))
 
 
-def _look_again(hold: Hold, cloud: MarketingCloud, batch: PushBatch, pause: float) -> None:
-    _book(hold, cloud)
+def _look_again(hold: Hold, batch: PushBatch, pause: float) -> None:
     with hold.transaction() as (session, _):
         batches.polled(session, batch.id, poll_at=hold.later(pause))
 
 
-def _failed(hold: Hold, cloud: MarketingCloud, batch: PushBatch) -> None:
+def _failed(hold: Hold, batch: PushBatch) -> None:
     """The job as a whole ended in an error: nothing was taken."""
-    _book(hold, cloud)
     with hold.transaction() as (session, run):
         if batch.run_id != run.id:
             batches.lose(session, batch.id, quiet_until=hold.now)
@@ -131,9 +124,8 @@ def _failed(hold: Hold, cloud: MarketingCloud, batch: PushBatch) -> None:
         runs.note_error(run, TransientError("MC_JOB_FAILED"))
 
 
-def _overdue(hold: Hold, cloud: MarketingCloud, batch: PushBatch) -> None:
+def _overdue(hold: Hold, batch: PushBatch) -> None:
     """Nobody will wait longer for it; it may still be executed."""
-    _book(hold, cloud)
     minutes = round(hold.ctx.settings.job_deadline_seconds / 60)
     quiet = _quiet(hold)
     with hold.transaction() as (session, run):
@@ -163,10 +155,6 @@ def unsent(hold: Hold, batch_id: int, error: SyncError, *, uncertain: bool) -> N
 
 def _quiet(hold: Hold) -> datetime:
     return hold.later(hold.ctx.settings.uncertain_seconds)
-
-
-def _book(hold: Hold, cloud: MarketingCloud) -> None:
-    hold.counted["marketing_cloud"] += cloud.take_count()
 
 
 def _without(message: str, key: str) -> str:

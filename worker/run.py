@@ -7,15 +7,17 @@ worker that was frozen past its lease changes nothing.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import structlog
 from billiard.exceptions import SoftTimeLimitExceeded
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from config.queue import QueueUnavailableError, publish
 from models import runs
@@ -29,9 +31,11 @@ from models.errors import (
     TransientError,
 )
 from models.runs import Claim, fenced
-from models.tables import SyncRun
+from models.tables import AmplitudeProject, Destination, SyncRun
 from models.types import RunState, Stage
+from worker.amplitude import Amplitude
 from worker.context import Context
+from worker.marketing_cloud import MarketingCloud
 
 log = structlog.get_logger()
 
@@ -42,7 +46,22 @@ class Hold:
 
     ctx: Context
     claim: Claim
-    counted: dict[str, int] = field(default_factory=lambda: {"amplitude": 0, "marketing_cloud": 0})
+    _amplitude: list[Amplitude] = field(default_factory=list)
+    _marketing_cloud: list[MarketingCloud] = field(default_factory=list)
+
+    @contextmanager
+    def amplitude(self, source: AmplitudeProject) -> Iterator[Amplitude]:
+        """A client whose requests are booked on the run with its next transaction."""
+        with closing(Amplitude(self.ctx, source)) as client:
+            self._amplitude.append(client)
+            yield client
+
+    @contextmanager
+    def marketing_cloud(self, destination: Destination) -> Iterator[MarketingCloud]:
+        """A client whose requests are booked on the run with its next transaction."""
+        with closing(MarketingCloud(self.ctx, destination)) as client:
+            self._marketing_cloud.append(client)
+            yield client
 
     @property
     def now(self) -> datetime:
@@ -53,16 +72,15 @@ class Hold:
         """The instant that many seconds from now."""
         return self.now + timedelta(seconds=seconds)
 
-    def transaction(self) -> Any:
-        """A fenced transaction: (session, run). Books the requests counted since the last one."""
-        counts, self.counted = self.counted, {"amplitude": 0, "marketing_cloud": 0}
+    def transaction(self) -> AbstractContextManager[tuple[Session, SyncRun]]:
+        """A fenced transaction: (session, run). Books the requests made since the last one."""
         return fenced(
             self.ctx.db,
             self.claim,
             now=self.now,
             lease=self.ctx.settings.lease_seconds,
-            amplitude=counts["amplitude"],
-            marketing_cloud=counts["marketing_cloud"],
+            amplitude=sum(client.take_count() for client in self._amplitude),
+            marketing_cloud=sum(client.take_count() for client in self._marketing_cloud),
         )
 
     def load(self) -> SyncRun:
@@ -136,12 +154,12 @@ def settle(hold: Hold, error: SyncError) -> None:
                     runs.finish(session, run, RunState.FAILED, now=hold.now)
                 else:
                     runs.wait(run, hold.later(backoff(ctx, run.attempt)))
-        state, wake_at, attempt = run.state, run.wake_at, run.attempt
+        outcome, wake_at, attempt = run.state, run.wake_at, run.attempt
     log.warning(
         "stage_stopped",
         code=error.code,
         detail=error.detail,
-        state=state,
+        state=outcome,
         attempt=attempt,
         wake_at=wake_at.isoformat() if wake_at else None,
     )

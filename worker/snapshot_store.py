@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import closing
 from pathlib import Path
 
 from models import snapshots
 from models.errors import ContractError, TerminalError
 from models.secrets import make_private_dir
 from models.tables import Snapshot
-from worker.amplitude import Amplitude
 from worker.run import Hold
 
 KEEP_SECONDS = 86_400
@@ -54,11 +52,8 @@ def _download(hold: Hold, snapshot: Snapshot, path: Path, limit: int) -> None:
     if snapshot.request_id is None:
         raise TerminalError("SNAPSHOT_REQUEST_LOST")
     run = hold.load()
-    with closing(Amplitude(hold.ctx, run.binding.project)) as amplitude:
-        try:
-            amplitude.download(snapshot.request_id, path, max_bytes=limit)
-        finally:
-            hold.counted["amplitude"] += amplitude.take_count()
+    with hold.amplitude(run.binding.project) as amplitude:
+        amplitude.download(snapshot.request_id, path, max_bytes=limit)
 
 
 def _unload(hold: Hold, snapshot: Snapshot, path: Path, limit: int) -> None:

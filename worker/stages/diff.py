@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 from models import batches, destinations, runs, state
@@ -20,7 +19,7 @@ from worker import follow, snapshot_store
 from worker.check import flag_value, require_destination
 from worker.codec import row_overhead
 from worker.diff import Diff, StateReader, compare
-from worker.marketing_cloud import BATCH_BYTES, BATCH_ROWS, CONTACT_KEY, DataExtension, Field, MarketingCloud
+from worker.marketing_cloud import BATCH_BYTES, BATCH_ROWS, CONTACT_KEY, DataExtension, Field
 from worker.run import Hold
 from worker.snapshot_file import digest_of
 
@@ -55,11 +54,8 @@ def diff(hold: Hold) -> Stage | None:
         _store_counts(hold, found)
         if not found.counts.entered and not found.counts.exited:
             return _advance(hold, Stage.FINISH)
-        with closing(MarketingCloud(hold.ctx, run.binding.destination)) as cloud:
-            try:
-                extension, field = require_destination(cloud, run.binding, longest_key=found.longest_key)
-            finally:
-                hold.counted["marketing_cloud"] += cloud.take_count()
+        with hold.marketing_cloud(run.binding.destination) as cloud:
+            extension, field = require_destination(cloud, run.binding, longest_key=found.longest_key)
         _guard(run, found)
         return _plan(hold, found, extension, field)
 
@@ -135,7 +131,7 @@ def _guard(run: SyncRun, found: Diff) -> None:
 
 def _plan(hold: Hold, found: Diff, extension: DataExtension, field: Field) -> Stage:
     overhead = max(
-        row_overhead(CONTACT_KEY, field.name, flag_value(field, entering=e)) for e in (True, False)
+        row_overhead(CONTACT_KEY, field.name, flag_value(field.type, entering=e)) for e in (True, False)
     )
     planned = found.batches(row_overhead=overhead, max_rows=BATCH_ROWS, max_bytes=BATCH_BYTES)
     with hold.transaction() as (session, run):

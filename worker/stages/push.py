@@ -8,7 +8,6 @@ looks again for a second in all while jobs move and nobody else wants the slot, 
 from __future__ import annotations
 
 import time
-from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -24,14 +23,7 @@ from worker import follow
 from worker.check import flag_value, require_destination
 from worker.codec import decode_keys, encode_keys, row_bodies
 from worker.http import AnswerLostError
-from worker.marketing_cloud import (
-    CONTACT_KEY,
-    JOBS_IN_FLIGHT,
-    DataExtension,
-    Field,
-    MarketingCloud,
-    PayloadTooLargeError,
-)
+from worker.marketing_cloud import CONTACT_KEY, JOBS_IN_FLIGHT, MarketingCloud, PayloadTooLargeError
 from worker.run import Hold
 
 log = structlog.get_logger()
@@ -65,6 +57,15 @@ class Pace:
         self.seconds = min(POLL_MAX_SECONDS, max(0.05, 0.5 * self.seconds + 0.5 * took * 0.9))
 
 
+@dataclass(frozen=True)
+class Target:
+    """Where the rows go: the data extension's id, the attribute's field and its type."""
+
+    data_extension_id: str
+    field: str
+    type: str
+
+
 @dataclass
 class Push:
     """One claim's work on the batches of a run."""
@@ -72,7 +73,7 @@ class Push:
     hold: Hold
     cloud: MarketingCloud
     run: SyncRun
-    target: tuple[DataExtension, Field] | None = None
+    target: Target
     pace: Pace = field(default_factory=Pace)
     submitted_at: dict[int, datetime] = field(default_factory=dict)
 
@@ -100,9 +101,6 @@ class Push:
     def _fill_slots(self) -> bool:
         moved = False
         while True:
-            if self.target is None:
-                # Every claim looks at the data extension anew: it may have been changed or removed meanwhile.
-                self.target = require_destination(self.cloud, self.run.binding, longest_key=0)
             with self.hold.transaction() as (session, run):
                 if run.cancel_requested:
                     return moved
@@ -119,21 +117,17 @@ class Push:
             moved = True
 
     def _send(self, batch: PushBatch) -> None:
-        if self.target is None:
-            raise AssertionError
-        extension, attribute = self.target
-        value = flag_value(attribute, entering=batch.direction == Direction.ENTER)
+        target = self.target
+        value = flag_value(target.type, entering=batch.direction == Direction.ENTER)
+        body = row_bodies(decode_keys(batch.keys), CONTACT_KEY, target.field, value)
         try:
-            request_id = self.cloud.submit(
-                extension.id, row_bodies(decode_keys(batch.keys), CONTACT_KEY, attribute.name, value)
-            )
+            request_id = self.cloud.submit(target.data_extension_id, body)
         except PayloadTooLargeError as error:
             self._split(batch, error)
             return
         except SyncError as error:
             follow.unsent(self.hold, batch.id, error, uncertain=_maybe_queued(error))
             raise
-        self._book()
         self.submitted_at[batch.id] = self.hold.now
         with self.hold.transaction() as (session, _):
             batches.submitted(session, batch.id, request_id, poll_at=self.hold.later(self.pace.first()))
@@ -143,7 +137,6 @@ class Push:
         keys = list(decode_keys(batch.keys))
         if len(keys) == 1:
             raise TerminalError(error.code, error.detail, **error.context)
-        self._book()
         half = len(keys) // 2
         with self.hold.transaction() as (session, run):
             batches.split(
@@ -181,7 +174,6 @@ class Push:
 
     def _leave(self, pause: float | None) -> Stage | None:
         """Free the slot: at once for the next claim, or until something can have moved."""
-        self._book()
         with self.hold.transaction() as (_, run):
             if pause is None:
                 runs.release(run, now=self.hold.now)
@@ -190,7 +182,6 @@ class Push:
         return None
 
     def _done(self) -> Stage:
-        self._book()
         with self.hold.transaction() as (session, run):
             if run.cancel_requested and batches.count_by_state(session, run.id).get(BatchState.PLANNED):
                 raise ConfigurationError("CANCELLED", binding=run.binding.name)
@@ -198,18 +189,23 @@ class Push:
             runs.advance(run, Stage.FINISH, now=self.hold.now)
         return Stage.FINISH
 
-    def _book(self) -> None:
-        self.hold.counted["marketing_cloud"] += self.cloud.take_count()
-
 
 def push(hold: Hold) -> Stage | None:
     """Bring every planned batch to its end."""
     run = hold.load()
-    with closing(MarketingCloud(hold.ctx, run.binding.destination)) as cloud:
-        try:
-            return Push(hold, cloud, run).go()
-        finally:
-            hold.counted["marketing_cloud"] += cloud.take_count()
+    with hold.marketing_cloud(run.binding.destination) as cloud:
+        return Push(hold, cloud, run, _target(cloud, run)).go()
+
+
+def _target(cloud: MarketingCloud, run: SyncRun) -> Target:
+    """Where the rows go, as the diff found it; found anew if the destination was changed since."""
+    stored = run.binding.destination.data_extension
+    if stored is not None:
+        for name, kind in stored["fields"].items():
+            if name.casefold() == run.binding.attribute_key:
+                return Target(stored["id"], name, kind)
+    extension, attribute = require_destination(cloud, run.binding, longest_key=0)
+    return Target(extension.id, attribute.name, attribute.type)
 
 
 def _maybe_queued(error: SyncError) -> bool:

@@ -6,8 +6,6 @@ the run ends, and says so.
 
 from __future__ import annotations
 
-from contextlib import closing
-
 from models import runs, snapshots
 from models.errors import SyncError, TerminalError
 from models.tables import Snapshot
@@ -28,18 +26,15 @@ def snapshot(hold: Hold) -> Stage | None:
     run = hold.load()
     if run.snapshot is not None and run.snapshot.state == SnapshotState.COMPLETED:
         return _on(hold)
-    with closing(Amplitude(hold.ctx, run.binding.project)) as amplitude:
-        try:
-            found = run.snapshot or _begin(hold, run.binding.cohort_id, amplitude)
-            if found is None:
-                return None
-            if found.state == SnapshotState.REQUESTING:  # its worker died between journal and answer
-                raise TerminalError("SNAPSHOT_REQUEST_LOST")
-            if found.state == SnapshotState.REQUESTED:
-                return _poll(hold, amplitude, found)
-            return _on(hold)
-        finally:
-            hold.counted["amplitude"] += amplitude.take_count()
+    with hold.amplitude(run.binding.project) as amplitude:
+        found = run.snapshot or _begin(hold, run.binding.cohort_id, amplitude)
+        if found is None:
+            return None
+        if found.state == SnapshotState.REQUESTING:  # its worker died between journal and answer
+            raise TerminalError("SNAPSHOT_REQUEST_LOST")
+        if found.state == SnapshotState.REQUESTED:
+            return _poll(hold, amplitude, found)
+        return _on(hold)
 
 
 def _begin(hold: Hold, cohort_id: str, amplitude: Amplitude) -> Snapshot | None:
