@@ -100,6 +100,10 @@ class TestDue:
         assert found == Due(NOON, SKIPPED_COUNTED, NOON + MINUTE, NOON + MINUTE)
         assert asked < SKIPPED_COUNTED + 100
 
+    def test_the_count_of_the_missed_ends_somewhere(self) -> None:
+        found = due_occurrences(HOURLY, NOON - 365 * DAY, NOON + 30 * MINUTE, "none", DAY)
+        assert found == Due(None, SKIPPED_COUNTED, NOON + HOUR, NOON + HOUR)
+
     def test_a_changed_schedule_has_nothing_missed(self) -> None:
         daily = Schedule.parse("0 6 * * *", "UTC", "binding:1")
         found = due_occurrences(daily, NOON - HOUR, NOON, "latest", DAY)
