@@ -402,6 +402,7 @@ def test_what_is_read(cron: str, after: str, expected: str) -> None:
         ("0 0 30 2 *", "does not exist"),
         ("0 0 31 4,6,9,11 *", "does not exist"),
         ("0 0 30 2 mon", "does not exist"),
+        ("0 0 */15 * 1#2", "does not exist"),  # days 1, 16 and 31, and a Monday from the 8th to the 14th
         ("0 0 * 2 1#5", "stay silent for more than 8 years"),
         ("0 0 *\u00a0* *", "outside ASCII"),
         ("0 \u0661 * * *", "outside ASCII"),
