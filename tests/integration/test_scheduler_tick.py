@@ -60,7 +60,9 @@ def end(db: Database, run: SyncRun, now: datetime) -> None:
         runs.finish(session, session.get_one(SyncRun, run.id), RunState.SUCCEEDED, now=now)
 
 
-def test_due_binding_becomes_one_queued_run_and_moves_on(db, hourly):
+def test_due_binding_becomes_one_queued_run_and_moves_on(
+    db: Database, hourly: Callable[..., CohortBinding]
+) -> None:
     binding = hourly()
     now = MIDNIGHT + HOUR + timedelta(seconds=3)
 
@@ -78,13 +80,13 @@ def test_due_binding_becomes_one_queued_run_and_moves_on(db, hourly):
     assert tick(db, now) == Ticked()
 
 
-def test_nothing_is_due_before_its_time(db, hourly):
+def test_nothing_is_due_before_its_time(db: Database, hourly: Callable[..., CohortBinding]) -> None:
     hourly()
     assert tick(db, MIDNIGHT + HOUR - timedelta(microseconds=1)) == Ticked()
     assert all_runs(db) == []
 
 
-def test_idle_tick_takes_no_lock(db, hourly):
+def test_idle_tick_takes_no_lock(db: Database, hourly: Callable[..., CohortBinding]) -> None:
     hourly()
     seen: list[str] = []
     event.listen(db.engine, "before_cursor_execute", lambda *a: seen.append(a[2]))
@@ -93,7 +95,9 @@ def test_idle_tick_takes_no_lock(db, hourly):
     assert not [one for one in seen if "UPDATE" in one or "cohort_sync_write" in one]
 
 
-def test_run_keeps_the_nominal_time_and_jitter_moves_only_its_start(db, hourly):
+def test_run_keeps_the_nominal_time_and_jitter_moves_only_its_start(
+    db: Database, hourly: Callable[..., CohortBinding]
+) -> None:
     binding = hourly(jitter_seconds=1800)
     occurrence, due = first_times(binding.id, "0 * * * *", "UTC", 1800, MIDNIGHT)
     assert occurrence == MIDNIGHT + HOUR
@@ -108,13 +112,15 @@ def test_run_keeps_the_nominal_time_and_jitter_moves_only_its_start(db, hourly):
     assert (moved.next_occurrence, moved.next_due_at) == (occurrence + HOUR, due + HOUR)
 
 
-def test_binding_without_first_occurrence_gets_it_from_the_scheduler(db, hourly):
+def test_binding_without_first_occurrence_gets_it_from_the_scheduler(
+    db: Database, hourly: Callable[..., CohortBinding]
+) -> None:
     binding = hourly(next_occurrence=None, next_due_at=MIDNIGHT + MINUTE)
     assert tick(db, MIDNIGHT + MINUTE).queued == 0
     assert reload(db, binding).next_occurrence == MIDNIGHT + HOUR
 
 
-def test_overlap_skip_writes_a_skipped_run(db, hourly):
+def test_overlap_skip_writes_a_skipped_run(db: Database, hourly: Callable[..., CohortBinding]) -> None:
     hourly()
     tick(db, MIDNIGHT + HOUR)
     assert tick(db, MIDNIGHT + 2 * HOUR) == Ticked(bindings=1, skipped=1)
@@ -128,7 +134,9 @@ def test_overlap_skip_writes_a_skipped_run(db, hourly):
     assert second.finished_at == MIDNIGHT + 2 * HOUR
 
 
-def test_overlap_queue_defers_one_run_which_starts_when_the_first_has_ended(db, hourly):
+def test_overlap_queue_defers_one_run_which_starts_when_the_first_has_ended(
+    db: Database, hourly: Callable[..., CohortBinding]
+) -> None:
     hourly(overlap="queue")
     for hour in (1, 2, 3):
         tick(db, MIDNIGHT + hour * HOUR)
@@ -141,7 +149,7 @@ def test_overlap_queue_defers_one_run_which_starts_when_the_first_has_ended(db, 
     assert [run.state for run in all_runs(db)] == [RunState.SUCCEEDED, RunState.QUEUED, RunState.SKIPPED]
 
 
-def test_deferred_run_of_a_paused_binding_stays(db, hourly):
+def test_deferred_run_of_a_paused_binding_stays(db: Database, hourly: Callable[..., CohortBinding]) -> None:
     binding = hourly(overlap="queue")
     tick(db, MIDNIGHT + HOUR)
     tick(db, MIDNIGHT + 2 * HOUR)
@@ -151,7 +159,7 @@ def test_deferred_run_of_a_paused_binding_stays(db, hourly):
     assert tick(db, MIDNIGHT + 4 * HOUR) == Ticked()
 
 
-def test_manual_run_counts_as_unfinished(db, hourly):
+def test_manual_run_counts_as_unfinished(db: Database, hourly: Callable[..., CohortBinding]) -> None:
     binding = hourly()
     with db.write() as session:
         runs.dispatch(
@@ -165,7 +173,7 @@ def test_manual_run_counts_as_unfinished(db, hourly):
     assert tick(db, MIDNIGHT + HOUR).skipped == 1
 
 
-def test_paused_binding_is_never_read(db, hourly):
+def test_paused_binding_is_never_read(db: Database, hourly: Callable[..., CohortBinding]) -> None:
     binding = hourly()
     with db.write() as session:
         pause_binding(session, binding.name, reason="holidays", now=MIDNIGHT, actor="test")
@@ -182,7 +190,14 @@ def test_paused_binding_is_never_read(db, hourly):
         ("latest", 600, 5.5, None),
     ],
 )
-def test_catch_up_after_an_outage(db, hourly, catchup, window, hours, expected):
+def test_catch_up_after_an_outage(
+    db: Database,
+    hourly: Callable[..., CohortBinding],
+    catchup: str,
+    window: int,
+    hours: float,
+    expected: datetime | None,
+) -> None:
     binding = hourly(catchup=catchup, catchup_window_seconds=window)
     ticked = tick(db, MIDNIGHT + hours * HOUR)
     assert [run.scheduled_for for run in all_runs(db)] == ([expected] if expected else [])
@@ -199,7 +214,9 @@ def test_catch_up_after_an_outage(db, hourly, catchup, window, hours, expected):
         ("jitter_seconds", 2**31 - 1, "can't be computed"),
     ],
 )
-def test_binding_that_became_invalid_is_paused_and_stops_nobody(db, hourly, column, value, reason):
+def test_binding_that_became_invalid_is_paused_and_stops_nobody(
+    db: Database, hourly: Callable[..., CohortBinding], column: str, value: object, reason: str
+) -> None:
     bad, good = hourly(), hourly()
     with db.write() as session:
         session.execute(update(CohortBinding).where(CohortBinding.id == bad.id).values({column: value}))
@@ -221,7 +238,9 @@ def test_binding_that_became_invalid_is_paused_and_stops_nobody(db, hourly, colu
     assert tick(db, MIDNIGHT + HOUR) == Ticked()
 
 
-def test_source_of_another_tier_never_runs_on_schedule(db, hourly):
+def test_source_of_another_tier_never_runs_on_schedule(
+    db: Database, hourly: Callable[..., CohortBinding]
+) -> None:
     binding = hourly()
     with db.write() as session:
         session.execute(update(AmplitudeProject).values(tier=Tier.GROWTH))
@@ -230,7 +249,7 @@ def test_source_of_another_tier_never_runs_on_schedule(db, hourly):
     assert "growth" in (reload(db, binding).pause_reason or "")
 
 
-def test_occurrence_that_has_a_run_gets_no_other(db, hourly):
+def test_occurrence_that_has_a_run_gets_no_other(db: Database, hourly: Callable[..., CohortBinding]) -> None:
     binding = hourly()
     tick(db, MIDNIGHT + HOUR)
     end(db, one_run(db), MIDNIGHT + HOUR)
@@ -242,20 +261,20 @@ def test_occurrence_that_has_a_run_gets_no_other(db, hourly):
     assert reload(db, binding).next_due_at == MIDNIGHT + 2 * HOUR
 
 
-def test_slices_come_in_the_order_of_their_time(db, hourly):
+def test_slices_come_in_the_order_of_their_time(db: Database, hourly: Callable[..., CohortBinding]) -> None:
     late = [hourly(next_due_at=MIDNIGHT + HOUR - n * MINUTE) for n in range(5)]
     assert tick(db, MIDNIGHT + HOUR, limit=2) == Ticked(bindings=2, queued=2, more=True)
     assert {run.binding_id for run in all_runs(db)} == {late[3].id, late[4].id}
 
 
-def test_due_query_uses_its_index(db, hourly):
+def test_due_query_uses_its_index(db: Database, hourly: Callable[..., CohortBinding]) -> None:
     hourly()
     with db.write() as session:
         if db.dialect == "postgresql":
             session.execute(text("SET enable_seqscan = off"))
     plans: list[str] = []
 
-    def explain(connection: Any, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+    def explain(connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
         if statement.startswith("SELECT"):
             prefix = "EXPLAIN QUERY PLAN " if db.dialect == "sqlite" else "EXPLAIN "
             rows = connection.connection.cursor().execute(prefix + statement, parameters).fetchall()
