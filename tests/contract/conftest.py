@@ -1,0 +1,29 @@
+"""The vendors of the contract tests: one sandbox for a module, as new for every test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.contract.sandboxed import Sandbox, running
+
+
+@pytest.fixture(scope="module")
+def sandbox_process() -> Iterator[Sandbox]:
+    with running(
+        "--seed=1",
+        "--members=600",
+        "--switch=amplitude_job_seconds=0.02",
+        "--switch=async_absent_seconds=0",
+        "--switch=async_queue_seconds=0.01",
+        "--switch=async_execute_seconds=0.01",
+    ) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def sandbox(sandbox_process: Sandbox) -> Sandbox:
+    """A sandbox as it is at its start."""
+    sandbox_process.reset()
+    return sandbox_process
