@@ -97,7 +97,7 @@ def _rebuild(kind: type[SyncError], code: str, detail: str, context: dict[str, A
 
 CATALOGUE: dict[str, tuple[str, str]] = {
     # what was typed
-    "NOT_FOUND": ("There is no {kind} named {name!r}.", "List them with `cohort-sync {kind} list`."),
+    "NOT_FOUND": ("There is no {kind} named {name!r}.", "List them with `cohort-sync {listing}`."),
     "NAME_TAKEN": ("A {kind} named {name!r} exists already.", "Choose another name, or use `update`."),
     "NAME_INVALID": (
         "{name!r} can't be a name.",

@@ -41,7 +41,7 @@ def find(session: Session, kind: type[Named], name: str) -> Named:
     if row is None and name.isascii() and name.isdigit():
         row = session.get(kind, int(name))
     if row is None:
-        raise ConfigurationError("NOT_FOUND", kind=KINDS[kind], name=name)
+        raise ConfigurationError("NOT_FOUND", kind=KINDS[kind], name=name, listing=f"{KINDS[kind]} list")
     return row
 
 

@@ -222,7 +222,7 @@ def get_run(session: Session, run_id: int | str) -> SyncRun:
     """The run of that id."""
     run = session.get(SyncRun, int(run_id)) if str(run_id).isascii() and str(run_id).isdigit() else None
     if run is None:
-        raise ConfigurationError("NOT_FOUND", kind="run", name=str(run_id))
+        raise ConfigurationError("NOT_FOUND", kind="run", name=str(run_id), listing="runs")
     return run
 
 

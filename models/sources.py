@@ -12,7 +12,7 @@ from models import audit
 from models.errors import ConfigurationError
 from models.naming import checked_name, find, name_key
 from models.secrets import Keyring
-from models.tables import AmplitudeProject, CohortBinding
+from models.tables import AmplitudeProject, AuditEvent, CohortBinding
 from models.types import Region, Tier
 
 # "500 Get one cohort requests / month" on Growth and Enterprise (Amplitude, Behavioral Cohorts API).
@@ -106,6 +106,17 @@ def remove_source(session: Session, name: str, *, now: datetime, actor: str) -> 
     refuse_if_used(session, "source", source.name, CohortBinding.project_id == source.id)
     audit.record(session, now=now, actor=actor, action="remove", kind="source", name=source.name)
     session.delete(source)
+
+
+def secrets_since(session: Session, source: AmplitudeProject) -> datetime:
+    """When its keys were last set, as far as the audit log tells."""
+    changes = session.execute(
+        select(AuditEvent.at, AuditEvent.details)
+        .where(AuditEvent.kind == "source", AuditEvent.action == "update", AuditEvent.name == source.name)
+        .order_by(AuditEvent.id.desc())
+    )
+    keys = {"api_key", "secret_key"}
+    return next((at for at, details in changes if keys & details.keys()), source.created_at)
 
 
 def refuse_if_used(session: Session, kind: str, name: str, condition: object) -> None:

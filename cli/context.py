@@ -1,0 +1,129 @@
+"""What a command stands on: the settings, the database at this version's schema, the queue, who and when."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+from pydantic_settings import SettingsError
+
+from config.settings import Settings, get_settings
+from models import schema
+from models.database import Database
+from models.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+PREFIX = "COHORT_SYNC_"
+ACTOR_MAX = 100
+# Their values, or parts of them, are secrets.
+UNSHOWN = ("secret_key", "flower_password", "redis_url", "database_url")
+
+
+def settings() -> Settings:
+    """The process's settings; SETTINGS_INVALID names every mistake at once."""
+    try:
+        return get_settings()
+    except ValidationError as error:
+        mistakes = "; ".join(_mistake(one["loc"], one["msg"], one["input"]) for one in error.errors())
+        raise ConfigurationError("SETTINGS_INVALID", mistakes=mistakes) from None
+    except (SettingsError, OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            "SETTINGS_INVALID", mistakes=f"the .env file can't be read ({type(error).__name__})"
+        ) from None
+
+
+@contextmanager
+def database(*, upgrade: bool = False) -> Iterator[Database]:
+    """The database, at this version's schema.
+
+    The embedded SQLite is upgraded without being asked: nobody but this command may have made it. PostgreSQL
+    may serve other hosts, so there a person says when (`db upgrade`).
+    """
+    db = _connect(settings())
+    try:
+        if upgrade:
+            schema.upgrade(db)
+        else:
+            try:
+                schema.require_current(db)
+            except ConfigurationError as error:
+                if error.code != "DATABASE_SCHEMA" or db.dialect != "sqlite":
+                    raise
+                schema.upgrade(db)
+        yield db
+    finally:
+        db.dispose()
+
+
+def redis_client(url: str, *, seconds: float) -> Redis:
+    """A client of the queue's server that gives up after `seconds`; nothing is connected yet."""
+    from redis import Redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    try:
+        return Redis.from_url(
+            url,
+            socket_timeout=seconds,
+            socket_connect_timeout=seconds,
+            retry=Retry(NoBackoff(), 0),
+        )
+    except ValueError:
+        raise ConfigurationError(
+            "SETTINGS_INVALID",
+            mistakes=f"{PREFIX}REDIS_URL: use redis://:PASSWORD@HOST:PORT/0, rediss:// or unix:///PATH",
+        ) from None
+
+
+def queue_answers() -> bool:
+    """Whether the queue's server can be reached."""
+    from redis.exceptions import RedisError
+
+    with redis_client(settings().redis, seconds=2.0) as client:
+        try:
+            return bool(client.ping())
+        except RedisError:
+            return False
+
+
+def now() -> datetime:
+    """The wall clock, aware."""
+    return datetime.now(UTC)
+
+
+@lru_cache(maxsize=1)
+def actor() -> str:
+    """Who is changing something, for the audit log: the account of the operating system."""
+    try:
+        return getpass.getuser()[:ACTOR_MAX]
+    except (OSError, KeyError, ImportError):  # a container's user id without an entry
+        return "unknown"
+
+
+def interactive() -> bool:
+    """Whether a person can be asked."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def _connect(found: Settings) -> Database:
+    try:
+        return Database(found)
+    except OSError as error:
+        raise ConfigurationError(
+            "SETTINGS_INVALID",
+            mistakes=f"{PREFIX}DATA_DIR: {str(found.data_dir)!r} can't be used ({error.strerror})",
+        ) from None
+
+
+def _mistake(place: tuple[int | str, ...], problem: str, given: object) -> str:
+    field = str(place[0]) if place else ""
+    shown = "" if field in UNSHOWN else f" {given!r}:"
+    return f"{PREFIX}{field.upper()}:{shown} {problem.removeprefix('Value error, ').lower()}"

@@ -1,0 +1,176 @@
+"""`cohort-sync`: the table of commands, and what becomes of a failure.
+
+A command's module is imported when the command is used, so that `--help` costs nothing; what a command does
+is said once here in a line, and with an example in its module.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import Annotated, Any, NamedTuple
+
+import typer
+from typer.core import TyperGroup
+
+from cli import output
+from cli.codes import Code
+from models.errors import CATALOGUE, ConfigurationError, SyncError
+
+
+class Entry(NamedTuple):
+    """Where a command stands, and what it does in a line."""
+
+    module: str
+    panel: str
+    help: str
+
+
+_BEGIN, _SETUP, _WORK, _SERVE = "Begin here", "Set up", "Run and look", "Processes"
+
+COMMANDS = {
+    "up": Entry("cli.processes", _BEGIN, "The whole stack on this machine."),
+    "demo": Entry("cli.processes", _BEGIN, "See it work: the stack against sandbox vendors."),
+    "status": Entry("cli.status", _BEGIN, "What there is, how it went, what needs you."),
+    "source": Entry("cli.sources", _SETUP, "Amplitude projects: where cohorts come from."),
+    "destination": Entry("cli.destinations", _SETUP, "Marketing Cloud business units: where flags go."),
+    "binding": Entry("cli.bindings", _SETUP, "Cohort bindings: one cohort kept in one attribute."),
+    "check": Entry("cli.checks", _SETUP, "Every precondition by name, with its remedy; touches nothing."),
+    "run": Entry("cli.runs", _WORK, "Sync a binding now."),
+    "runs": Entry("cli.runs", _WORK, "The newest runs."),
+    "show": Entry("cli.runs", _WORK, "One run: counts, requests, error, rejections."),
+    "cancel": Entry("cli.runs", _WORK, "Stop a run."),
+    "approve": Entry("cli.runs", _WORK, "Let a held run go on."),
+    "reject": Entry("cli.runs", _WORK, "End a held run; nothing is pushed."),
+    "worker": Entry("cli.processes", _SERVE, "A worker: takes runs from the queue."),
+    "scheduler": Entry("cli.processes", _SERVE, "A scheduler: makes runs when they are due."),
+    "flower": Entry("cli.processes", _SERVE, "Flower: watch the queue in a browser."),
+    "sandbox": Entry("cli.processes", _SERVE, "Both vendors on localhost, for trying things out."),
+    "db": Entry("cli.db", _SERVE, "The database's schema."),
+}
+
+
+class Commands(TyperGroup):
+    """The commands by name; the real one is loaded when it is to be called."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:
+        """The command named first, and the arguments that are left for it."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, load(name) if name in COMMANDS else command, rest
+
+
+def load(name: str) -> Any:
+    """The command of that name: one of its module's, or the module's group."""
+    module = typer.main.get_command(import_module(COMMANDS[name].module).app)
+    commands = module.commands if isinstance(module, TyperGroup) else {}
+    command = commands.get(name, module)
+    for one in [command, *getattr(command, "commands", {}).values()]:
+        one.help = reflowed(one.help)
+    return command
+
+
+def reflowed(text: str | None) -> str:
+    """Paragraphs without the line breaks that a source file needs; typer would keep them."""
+    return "\n\n".join(" ".join(part.split()) for part in (text or "").split("\n\n"))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        output.say(f"cohort-sync {version('cohort-sync')}")
+        raise typer.Exit
+
+
+def _placeholder() -> None:
+    """Stands in a list for a command that is not loaded yet."""
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+_ABOUT = """Keeps Amplitude cohorts flagged in Salesforce Marketing Cloud, exactly, on a schedule.
+
+Names of things are the ones you gave them; ids work too. Settings come from the environment, prefix
+COHORT_SYNC_, or an .env file. Begin with `cohort-sync demo`.
+
+Exit codes: 0 done, 1 failed, 2 bad input (nothing changed), 3 finished with rejected rows, 4 held for approval,
+5 a check failed.
+"""
+
+
+@app.callback(help=reflowed(_ABOUT))
+def root(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """What every command has before its name."""
+
+
+for _name, _entry in COMMANDS.items():
+    app.command(_name, help=_entry.help, rich_help_panel=_entry.panel)(_placeholder)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; its exit code. Never a traceback."""
+    arguments = sys.argv[1:] if argv is None else argv
+    as_json = output.JSON_FLAG in arguments
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = _call(arguments, as_json=as_json)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return Code.INTERRUPTED
+    except BrokenPipeError:  # the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Code.FAILED
+    return code
+
+
+def _call(arguments: list[str], *, as_json: bool) -> int:
+    try:
+        code = typer.main.get_command(app).main(arguments, prog_name="cohort-sync", standalone_mode=False)
+    except typer.Abort:  # a prompt was left
+        return Code.INTERRUPTED
+    except typer.TyperException as wrong:
+        _show_usage(wrong, as_json=as_json)
+        return wrong.exit_code
+    except SyncError as failed:
+        output.error(failed.code, failed.message, failed.remedy, as_json=as_json)
+        return Code.USAGE if isinstance(failed, ConfigurationError) else Code.FAILED
+    except BrokenPipeError:
+        raise
+    except Exception as failed:  # noqa: BLE001 - the last door: whatever it is, it has a name and no traceback
+        _show_internal(failed, as_json=as_json)
+        return Code.FAILED
+    return code if isinstance(code, int) else 0
+
+
+def _show_usage(wrong: typer.TyperException, *, as_json: bool) -> None:
+    context = getattr(wrong, "ctx", None)
+    path = context.command_path if context is not None else "cohort-sync"
+    if as_json:
+        output.error("USAGE", wrong.format_message(), f"Look at `{path} --help`.", as_json=True)
+    else:
+        from typer.rich_utils import rich_format_error
+
+        rich_format_error(wrong)  # type: ignore[arg-type]
+
+
+def _show_internal(failed: Exception, *, as_json: bool) -> None:
+    what, remedy = CATALOGUE["INTERNAL"]
+    if os.environ.get("COHORT_SYNC_LOG_LEVEL", "").upper() == "DEBUG":
+        import traceback
+
+        traceback.print_exception(failed)
+    else:
+        remedy += " COHORT_SYNC_LOG_LEVEL=DEBUG shows where it happened."
+    output.error("INTERNAL", what.format(kind=type(failed).__name__), remedy, as_json=as_json)

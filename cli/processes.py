@@ -1,0 +1,119 @@
+"""`up`, `demo`, `worker`, `scheduler`, `flower`, `sandbox`: what keeps running until it is stopped.
+
+Each is a process of its own in production; what it does stands in `cli/stack.py`, `cli/demo.py`,
+`cli/flower.py`, `worker/` and `scheduler/`. The sandbox is started from here and known nowhere else.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cli import context
+
+app = typer.Typer()
+
+DEMO_MEMBERS = 2_000
+
+
+@app.command()
+def up(
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Worker processes.")] = 1,
+) -> None:
+    """The whole stack on this machine: queue, scheduler, workers and Flower.
+
+    Prints where to look; Ctrl-C stops it cleanly and leaves nothing behind.
+
+    Example: cohort-sync up
+    """
+    from cli import stack
+
+    raise typer.Exit(stack.up(context.settings(), workers=workers))
+
+
+@app.command()
+def demo(
+    members: Annotated[int, typer.Option(min=1, help="Members of the largest sample cohort.")] = DEMO_MEMBERS,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the stack up to look at.")] = False,
+) -> None:
+    """See it work: the stack against sandbox vendors, two syncs, and a comparison.
+
+    Exits 0 only if the data extension equals the cohorts at the end.
+
+    Example: cohort-sync demo --keep
+    """
+    from cli import demo as demonstration
+
+    raise typer.Exit(demonstration.run(context.settings(), members=members, keep=keep))
+
+
+@app.command()
+def worker(
+    name: Annotated[str, typer.Option(help="Its name among the workers of this host.")] = "worker",
+    concurrency: Annotated[
+        int | None,
+        typer.Option(min=1, max=64, help="Tasks at once; COHORT_SYNC_WORKER_CONCURRENCY if not given."),
+    ] = None,
+) -> None:
+    """A worker: takes runs from the queue. Any number of them, on any number of hosts.
+
+    Example: cohort-sync worker --name worker-2
+    """
+    settings = context.settings()
+    with context.database():
+        pass  # a wrong database is said here and not by the first task
+    from config.queue import QUEUE
+    from worker.app import app as celery
+
+    celery.worker_main(
+        [
+            "worker",
+            "--pool=prefork",
+            f"--concurrency={concurrency or settings.worker_concurrency}",
+            f"--queues={QUEUE}",
+            f"--hostname={name}@%h",
+            f"--loglevel={settings.log_level}",
+            # Workers meet in the database: they need no news of each other. Heartbeats stay, for Flower.
+            "--without-gossip",
+            "--without-mingle",
+        ]
+    )
+
+
+@app.command()
+def scheduler() -> None:
+    """A scheduler: makes runs when they are due. Any number of them; there is no leader.
+
+    Example: cohort-sync scheduler
+    """
+    settings = context.settings()
+    with context.database():
+        pass
+    from scheduler.main import main
+
+    raise typer.Exit(main(settings))
+
+
+@app.command()
+def flower() -> None:
+    """Flower: watch the queue and the workers in a browser.
+
+    Example: COHORT_SYNC_FLOWER_PORT=8080 cohort-sync flower
+    """
+    from cli import flower as page
+
+    raise typer.Exit(page.run(context.settings()))
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False
+)
+def sandbox(ctx: typer.Context) -> None:
+    """Both vendors on localhost, for trying things out; `--help` lists its own options.
+
+    Example: cohort-sync sandbox --port 8090 --members 10000
+    """
+    from sandbox.app import main
+
+    raise typer.Exit(main(ctx.args))

@@ -1,0 +1,62 @@
+"""Secrets as they are given: by an environment variable, a file, a hidden prompt, or as they are.
+
+A secret is never printed, and no error names more than where it was to be found.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from models.errors import ConfigurationError
+
+ENV, FILE, PROMPT = "env:", "file:", "-"
+FILE_MAX = 65_536
+HELP = "Also env:NAME or file:PATH; - asks without showing what is typed."
+
+
+def read_secret(label: str, given: str | None) -> SecretStr:
+    """The secret behind what was given on the command line; asked for if nothing was."""
+    if given is None or given == PROMPT:
+        return SecretStr(_prompt(label))
+    if given.startswith(ENV):
+        return SecretStr(_filled(os.environ.get(given.removeprefix(ENV), ""), given))
+    if given.startswith(FILE):
+        return SecretStr(_filled(_read(given), given))
+    return SecretStr(_filled(given, label))
+
+
+def read_optional(label: str, given: str | None) -> SecretStr | None:
+    """The same where nothing given means: leave it as it is."""
+    return None if given is None else read_secret(label, given)
+
+
+def _prompt(label: str) -> str:
+    if not sys.stdin.isatty():
+        raise ConfigurationError(
+            "SECRET_UNREADABLE",
+            f"Nobody can be asked for the {label}: this is no terminal.",
+            reference="a prompt",
+        )
+    import typer
+
+    return str(typer.prompt(label, hide_input=True, err=True))
+
+
+def _read(reference: str) -> str:
+    try:
+        with Path(reference.removeprefix(FILE)).expanduser().open(encoding="utf-8") as file:
+            return file.read(FILE_MAX)
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise ConfigurationError(
+            "SECRET_UNREADABLE", f"({type(error).__name__})", reference=reference
+        ) from None
+
+
+def _filled(secret: str, reference: str) -> str:
+    if not secret.strip():
+        raise ConfigurationError("SECRET_UNREADABLE", "It is empty.", reference=reference)
+    return secret.strip()

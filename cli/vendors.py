@@ -1,0 +1,65 @@
+"""The two vendors as the door asks them: through `worker`, whose limits stand in Redis.
+
+All workers share the vendors' limits through the queue's server. A person may ask before there is one (the
+embedded server runs only while `up` does): then a server of its own serves this one command.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cli import context
+from config.settings import Settings
+from models.database import Database
+from models.errors import TransientError
+from models.tables import AmplitudeProject
+
+if TYPE_CHECKING:
+    from worker.amplitude import Cohort
+    from worker.context import Context
+
+
+@contextmanager
+def opened(db: Database) -> Iterator[Context]:
+    """What the worker's code stands on, for one command."""
+    from config.queue import make_app
+    from worker.context import Context
+
+    settings = context.settings()
+    quiet(settings)
+    with ExitStack() as stack:
+        server = settings if context.queue_answers() else stack.enter_context(_own_server(settings))
+        redis = stack.enter_context(context.redis_client(server.redis, seconds=5.0))
+        yield Context(settings=settings, db=db, redis=redis, app=make_app(settings))
+
+
+def cohorts(outside: Context, source: AmplitudeProject) -> list[Cohort]:
+    """The project's cohorts, by name."""
+    from worker.amplitude import Amplitude
+
+    with closing(Amplitude(outside, source)) as amplitude:
+        return sorted(amplitude.cohorts(), key=lambda cohort: (cohort.name.casefold(), cohort.id))
+
+
+def quiet(settings: Settings) -> None:
+    """The log of a command that a person reads: on stderr, and no more than warnings unless asked for."""
+    from config.logging import configure
+
+    level = "WARNING" if settings.log_level == "INFO" else settings.log_level
+    configure(settings.model_copy(update={"log_level": level}), "cli")
+
+
+@contextmanager
+def _own_server(settings: Settings) -> Iterator[Settings]:
+    if not settings.embedded_broker:
+        raise TransientError("BROKER_UNREACHABLE")
+    from cli.valkey import EmbeddedValkey
+
+    with tempfile.TemporaryDirectory(prefix="cohort-sync-") as folder:
+        own = settings.model_copy(update={"data_dir": Path(folder)})
+        with EmbeddedValkey(own):
+            yield own

@@ -1,0 +1,117 @@
+"""Rows of the database as JSON documents. `run` is the contract of the README; keys are only ever added to others."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import Any
+
+from cli.output import iso
+from models.tables import AmplitudeProject, CohortBinding, Destination, SyncRun
+
+
+def run(row: SyncRun) -> dict[str, Any]:
+    """A run, to the letter of the contract."""
+    return {
+        "id": row.id,
+        "binding": row.binding.name,
+        "trigger": row.trigger,
+        "state": row.state,
+        "stage": row.stage,
+        "scheduled_for": iso(row.scheduled_for),
+        "started_at": iso(row.started_at),
+        "finished_at": iso(row.finished_at),
+        "counts": {
+            "snapshot_rows": row.snapshot_rows,
+            "members": row.members,
+            "blank": row.blank,
+            "duplicate": row.duplicate,
+            "entered": row.entered,
+            "exited": row.exited,
+            "acknowledged": row.acknowledged,
+            "rejected": row.rejected,
+        },
+        "requests": {"amplitude": row.amplitude_requests, "marketing_cloud": row.marketing_cloud_requests},
+        "error": run_error(row),
+    }
+
+
+def run_error(row: SyncRun) -> dict[str, Any] | None:
+    """What went wrong, or is in the way."""
+    if row.error_code is None:
+        return None
+    return {
+        "code": row.error_code,
+        "message": row.error_message or "",
+        "remedy": row.error_remedy or "",
+    }
+
+
+def source(row: AmplitudeProject, secrets_since: datetime) -> dict[str, Any]:
+    """A source without its secrets."""
+    return {
+        "id": row.id,
+        "name": row.name,
+        "region": row.region,
+        "tier": row.tier,
+        "monthly_quota": row.monthly_quota,
+        "api_key": _secret(secrets_since.date()),
+        "secret_key": _secret(secrets_since.date()),
+        "created_at": iso(row.created_at),
+    }
+
+
+def destination(row: Destination) -> dict[str, Any]:
+    """A destination without its secret."""
+    found = row.data_extension
+    return {
+        "id": row.id,
+        "name": row.name,
+        "subdomain": row.subdomain,
+        "client_id": row.client_id,
+        "client_secret": _secret(row.client_secret_made_on),
+        "account_id": row.account_id,
+        "contact_key_property": row.contact_key_property,
+        "data_extension": {"id": found.get("id"), "key": found.get("key")} if found else None,
+        "resolved_at": iso(row.resolved_at),
+        "created_at": iso(row.created_at),
+    }
+
+
+def binding(row: CohortBinding) -> dict[str, Any]:
+    """A binding with its names and its schedule."""
+    return {
+        "id": row.id,
+        "name": row.name,
+        "source": row.project.name,
+        "cohort": row.cohort_id,
+        "destination": row.destination.name,
+        "attribute": row.attribute,
+        "attribute_locked_at": iso(row.attribute_locked_at),
+        "schedule": schedule(row),
+        "max_removal_percent": row.max_removal_percent,
+        "paused": row.paused,
+        "pause_reason": row.pause_reason,
+        "members": row.member_count,
+        "failures_in_row": row.failures_in_row,
+        "created_at": iso(row.created_at),
+    }
+
+
+def schedule(row: CohortBinding) -> dict[str, Any] | None:
+    """When it runs; none: on demand."""
+    if row.cron is None:
+        return None
+    return {
+        "cron": row.cron,
+        "timezone": row.timezone,
+        "overlap": row.overlap,
+        "catchup": row.catchup,
+        "catchup_window_seconds": row.catchup_window_seconds,
+        "jitter_seconds": row.jitter_seconds,
+        "next_occurrence": iso(row.next_occurrence),
+        "next_due_at": iso(row.next_due_at),
+    }
+
+
+def _secret(since: date) -> dict[str, Any]:
+    return {"set": True, "since": since.isoformat()}

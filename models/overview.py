@@ -1,0 +1,53 @@
+"""What a person looks at across bindings and runs. Reads only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from models.tables import Rejection, SyncRun
+from models.types import UNFINISHED, RunState
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Rows that Marketing Cloud refused for one reason. `rows` counts them; no key is named."""
+
+    direction: str
+    code: str
+    message: str
+    rows: int
+
+
+def last_results(session: Session) -> dict[int, SyncRun]:
+    """The newest run that has ended, by binding; one that was skipped is no result."""
+    newest = (
+        select(func.max(SyncRun.id))
+        .where(SyncRun.finished_at.is_not(None), SyncRun.state != RunState.SKIPPED)
+        .group_by(SyncRun.binding_id)
+    )
+    return {run.binding_id: run for run in session.scalars(select(SyncRun).where(SyncRun.id.in_(newest)))}
+
+
+def unfinished(session: Session) -> dict[int, SyncRun]:
+    """The run that is under way or held, by binding: there is one at most."""
+    return {
+        run.binding_id: run for run in session.scalars(select(SyncRun).where(SyncRun.state.in_(UNFINISHED)))
+    }
+
+
+def rejections(session: Session, run_id: int) -> list[Reason]:
+    """Why rows of the run were refused, the most frequent reason first.
+
+    A rejection belongs to the last run that met it: an older run's list is empty once another met the same.
+    """
+    rows = func.count()
+    found = session.execute(
+        select(Rejection.direction, Rejection.code, func.min(Rejection.message), rows)
+        .where(Rejection.run_id == run_id)
+        .group_by(Rejection.direction, Rejection.code)
+        .order_by(rows.desc(), Rejection.code)
+    )
+    return [Reason(*row) for row in found]
