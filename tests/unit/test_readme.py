@@ -21,7 +21,7 @@ def error_table() -> str:
 
 
 def _cell(text: str) -> str:
-    return re.sub(r"<([a-z_]+)>", r"‹\1›", text.replace("|", "\\|"))
+    return re.sub(r"<([a-z_]+)>", r"‹\1›", text.replace("|", "\\|"))  # noqa: RUF001 - typographic on purpose
 
 
 def test_error_table_is_the_catalogue() -> None:
