@@ -14,7 +14,7 @@ from models import batches, destinations, runs, state
 from models.database import Database
 from models.errors import HeldForApproval, TerminalError
 from models.tables import CohortBinding, SyncRun
-from models.types import Direction, Stage
+from models.types import Direction, Stage, Trigger
 from worker import follow, snapshot_store
 from worker.check import flag_value, require_destination
 from worker.codec import row_overhead
@@ -23,7 +23,8 @@ from worker.marketing_cloud import BATCH_BYTES, BATCH_ROWS, CONTACT_KEY, DataExt
 from worker.run import Hold
 from worker.snapshot_file import digest_of
 
-# Without a limit of its own, a binding is held when a run would remove half of at least so many members.
+# Without a limit of its own, a binding's scheduled run is held when it would remove half of its members, and at
+# least so many. A manual run has a person looking at it.
 DEFAULT_MAX_REMOVAL_PERCENT = 50
 DEFAULT_GUARD_FROM = 1_000
 
@@ -112,7 +113,7 @@ def _guard(run: SyncRun, found: Diff) -> None:
         return
     limit = run.binding.max_removal_percent
     if limit is None:
-        if exited < DEFAULT_GUARD_FROM:
+        if run.trigger == Trigger.MANUAL or exited < DEFAULT_GUARD_FROM:
             return
         limit = DEFAULT_MAX_REMOVAL_PERCENT
     if not found.counts.members and limit < 100:  # noqa: PLR2004 - a hundred per cent
