@@ -45,8 +45,8 @@ class Sandbox:
 
     # the door
 
-    def door(self, method: str, path: str, body: Any = None, **query: Any) -> Any:
-        answer = self.http.request(method, f"{self.url}/_sandbox/{path}", json=body, params=query)
+    def door(self, method: str, where: str, body: Any = None, **query: Any) -> Any:
+        answer = self.http.request(method, f"{self.url}/_sandbox/{where}", json=body, params=query)
         assert answer.status_code == 200, answer.text
         return answer.json()
 

@@ -63,7 +63,7 @@ def test_the_list_has_the_recorded_types(sandbox: Sandbox) -> None:
 
 
 def test_sync_info_and_unpublished_cohorts(sandbox: Sandbox) -> None:
-    """includeSyncInfo adds syncMetadata with ISO times; only published cohorts are listed [DOC, REC]."""
+    """IncludeSyncInfo adds syncMetadata with ISO times; only published cohorts are listed [DOC, REC]."""
     sync = {"target": "braze", "frequency": "daily", "last_successful": "2023-03-21T16:09:58.848454-07:00"}
     sandbox.door("PUT", "cohorts/purchrs", {"sync_metadata": [sync]})
     sandbox.door("PUT", "cohorts/trialer", {"published": False})
@@ -128,7 +128,7 @@ def test_gzip_in_all_its_forms(sandbox: Sandbox, form: str) -> None:
 
 
 def test_tabs_before_every_string(sandbox: Sandbox) -> None:
-    """"CSV returned from API has all strings prefixed with a tab character" [1P-CODE]: the switch on."""
+    """Recorded comment: "CSV returned from API has all strings prefixed with a tab character" [1P-CODE]: the switch on."""
     sandbox.switch(csv_tab=True)
     rows = table(sandbox.download("purchrs").text)
     assert rows[0] == ["\tamplitude_id", "\tuser_id"]
@@ -137,7 +137,10 @@ def test_tabs_before_every_string(sandbox: Sandbox) -> None:
 
 def test_properties_come_with_a_second_amplitude_id(sandbox: Sandbox) -> None:
     """props=1: bare names, amplitude_id twice [3P]; propKeys is repeated [DOC]; gp: is the other position."""
-    people = [{"user_id": "u1", "amplitude_id": 5, "properties": {"crm": "C1", "vip": True}}, {"user_id": "u2"}]
+    people = [
+        {"user_id": "u1", "amplitude_id": 5, "properties": {"crm": "C1", "vip": True}},
+        {"user_id": "u2"},
+    ]
     sandbox.door("PUT", "cohorts/withprp", {"members": people})
     text = sandbox.download("withprp", props=1, propKeys=["crm", "gp:vip", "nobody"]).text
     header, first, second = table(text)
@@ -275,12 +278,19 @@ def test_unknown_archived_and_oversized_cohorts(sandbox: Sandbox) -> None:
 
 
 def test_upload_and_membership(sandbox: Sandbox) -> None:
-    """cohortId in camel case on upload, cohort_id on membership; an empty list is refused [DOC, REC, SEG]."""
+    """CohortId in camel case on upload, cohort_id on membership; an empty list is refused [DOC, REC, SEG]."""
 
     def post(path: str, body: dict[str, Any]) -> requests.Response:
         return sandbox.http.post(f"{sandbox.url}/api/3/cohorts/{path}", json=body, auth=KEYS)
 
-    body = {"name": "Mine", "app_id": 1, "id_type": "BY_USER_ID", "ids": ["u1", "u2", ""], "owner": "o", "published": True}
+    body = {
+        "name": "Mine",
+        "app_id": 1,
+        "id_type": "BY_USER_ID",
+        "ids": ["u1", "u2", ""],
+        "owner": "o",
+        "published": True,
+    }
     made = post("upload", body).json()
     cohort_id = made["cohortId"]
     assert made["metadata"] == {"matched": 2, "totals": 3, "invalid_ids_sample": [""]}

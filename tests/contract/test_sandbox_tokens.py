@@ -56,9 +56,7 @@ def test_business_units(sandbox: Sandbox) -> None:
     assert "not accessible" in refused.json()["error_description"]
     assert sandbox.authenticate(account_id="abc").status_code == 400
     child = sandbox.authenticate(account_id=510000002).json()["access_token"]
-    inner = (
-        "<ObjectType>DataExtension</ObjectType><Properties>Name</Properties><Properties>CustomerKey</Properties>"
-    )
+    inner = "<ObjectType>DataExtension</ObjectType><Properties>Name</Properties><Properties>CustomerKey</Properties>"
     assert "Amplitude Engage" not in sandbox.soap(inner, child).text
     sandbox.door("PUT", "data-extensions/Amplitude Engage", {"shared": True})
     assert "Amplitude Engage" in sandbox.soap(inner, child).text
@@ -84,7 +82,10 @@ def test_a_missing_scope_is_403_even_for_a_key_that_does_not_exist(sandbox: Sand
     refused = sandbox.mc("GET", "data/v1/customobjects?$search=Amplitude")
     assert refused.status_code == 403
     quiet = message(sandbox.soap("<ObjectType>DataExtension</ObjectType><Properties>Name</Properties>"))
-    assert [e.tag.rpartition("}")[2] for e in quiet] == ["OverallStatus", "RequestID"]  # 200 and nothing [LIVE]
+    assert [e.tag.rpartition("}")[2] for e in quiet] == [
+        "OverallStatus",
+        "RequestID",
+    ]  # 200 and nothing [LIVE]
     sandbox.switch(soap_missing_scope="fault")
     inner = "<ObjectType>DataExtension</ObjectType><Properties>Name</Properties>"
     assert sandbox.soap(inner).status_code == 500
