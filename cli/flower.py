@@ -13,6 +13,7 @@ address, the port and the password are the settings' alone.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import secrets
 import signal
@@ -90,6 +91,8 @@ def url_of(listening: socket.socket) -> str:
 def run(settings: Settings) -> int:
     """Serve until SIGTERM or Ctrl-C."""
     configure(settings, "flower")
+    # It warns four times whenever no worker is there to be asked, at each start for one.
+    logging.getLogger("flower.inspector").setLevel(logging.ERROR)
     known = credentials(settings)
     inherited = os.environ.pop(FD_VARIABLE, "")
     listening = socket.socket(fileno=int(inherited)) if inherited else listen(settings)

@@ -19,7 +19,7 @@ from models.secrets import make_private_dir
 
 # How long the last process of a stack that was killed may take to end. Whether the holder's process id is alive
 # tells nothing: it may be a zombie, or another process by now.
-PATIENCE_SECONDS = 2.0
+PATIENCE_SECONDS = 1.0
 
 
 class DirectoryLock:
