@@ -126,4 +126,5 @@ def _connect(found: Settings) -> Database:
 def _mistake(place: tuple[int | str, ...], problem: str, given: object) -> str:
     field = str(place[0]) if place else ""
     shown = "" if field in UNSHOWN else f" {given!r}:"
-    return f"{PREFIX}{field.upper()}:{shown} {problem.removeprefix('Value error, ').lower()}"
+    problem = problem.removeprefix("Value error, ")
+    return f"{PREFIX}{field.upper()}:{shown} {problem[:1].lower()}{problem[1:]}"

@@ -68,6 +68,7 @@ def worker(
 
     celery.worker_main(
         [
+            "--quiet",  # no banner on stdout: what it says stands in the log
             "worker",
             "--pool=prefork",
             f"--concurrency={concurrency or settings.worker_concurrency}",

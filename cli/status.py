@@ -68,7 +68,7 @@ def status(
 
 
 def _read() -> Page:
-    now = context.now()
+    now, queue = context.now(), context.queue_answers()
     with context.database() as db, db.read() as session:
         return Page(
             bindings=every(session, CohortBinding),
@@ -79,7 +79,7 @@ def _read() -> Page:
                 (source, *snapshots.quota(session, source, now=now))
                 for source in every(session, AmplitudeProject)
             ],
-            queue=context.queue_answers(),
+            queue=queue,
             now=now,
         )
 

@@ -112,21 +112,23 @@ def _engine(settings: Settings) -> Engine:
             event.listen(engine, "connect", _sqlite_connect)
             event.listen(engine, "begin", _sqlite_begin)
             return engine
-        return create_engine(
-            url,
-            poolclass=QueuePool,
-            pool_size=2,
-            max_overflow=8,
-            pool_pre_ping=True,
-            connect_args={"connect_timeout": 10, "application_name": "cohort-sync"},
-        )
+        if url.get_backend_name() == "postgresql":
+            return create_engine(
+                url,
+                poolclass=QueuePool,
+                pool_size=2,
+                max_overflow=8,
+                pool_pre_ping=True,
+                connect_args={"connect_timeout": 10, "application_name": "cohort-sync"},
+            )
     except (ArgumentError, NoSuchModuleError):
-        raise ConfigurationError(
-            "SETTING_INVALID",
-            field="COHORT_SYNC_DATABASE_URL",
-            value=settings.database.split("@")[-1],
-            hint="Use sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME.",
-        ) from None
+        pass  # said below, without a traceback that holds the password
+    raise ConfigurationError(
+        "SETTING_INVALID",
+        field="COHORT_SYNC_DATABASE_URL",
+        value=settings.database.split("@")[-1],
+        hint="Use sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME.",
+    )
 
 
 def _sqlite_connect(connection: Any, _record: Any) -> None:
