@@ -77,19 +77,15 @@ class Rule:
             and (self.path is None or self.path.search(path) is not None)
         )
 
-    def strikes(self, rng: random.Random) -> bool:
-        """Count this matching request and say whether it goes wrong."""
-        self.hits += 1
+    def wants(self, rng: random.Random) -> bool:
+        """Whether the matching request counted last goes wrong, as far as this rule is concerned."""
         if self.times is not None and self.fired >= self.times:
             return False
         if self.nth and self.hits not in self.nth:
             return False
         if self.hits <= self.after or (self.hits - self.after - 1) % self.every:
             return False
-        if self.probability < 1.0 and rng.random() >= self.probability:
-            return False
-        self.fired += 1
-        return True
+        return self.probability >= 1.0 or rng.random() < self.probability
 
     def describe(self) -> dict[str, Any]:
         """For the door."""
@@ -115,7 +111,11 @@ class Faults:
         """Count this request against every rule; the one that decides, if any."""
         struck: Rule | None = None
         for rule in self.rules:
-            if rule.matches(vendor, method, path) and struck is None and rule.strikes(self.rng):
+            if not rule.matches(vendor, method, path):
+                continue
+            rule.hits += 1
+            if struck is None and rule.wants(self.rng):
+                rule.fired += 1
                 struck = rule
         return struck
 

@@ -10,7 +10,9 @@ import asyncio
 import contextlib
 import socket
 import struct
+import sys
 import time
+import traceback
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -79,6 +81,10 @@ class Front:
         except DroppedError as dropped:
             seen.dropped = True
             _drop(send, gently=dropped.gently)
+        except Exception:  # noqa: BLE001  # whatever it is, it is kept and shown
+            # Our own mistake, not a fault: Starlette has answered 500; it has to be seen in the state.
+            world.crashes.append(f"{method} {path}: {traceback.format_exc()}")
+            sys.stderr.write(world.crashes[-1])
         finally:
             project.open_requests -= vendor == "amplitude"
             line: dict[str, Any] = {

@@ -46,4 +46,5 @@ def state_of(world: World) -> dict[str, Any]:
         "faults": [r.describe() for r in world.faults.rules],
         "switches": vars(world.switches),
         "requests": world.traffic.seq,
+        "crashes": world.crashes,
     }

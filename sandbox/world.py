@@ -40,6 +40,7 @@ class World:
         self._switches = dict(switches or {})
         self._faults = tuple(faults)
         self.traffic = Traffic()
+        self.crashes: list[str] = []
         self.reset()
 
     def reset(self) -> None:

@@ -20,6 +20,7 @@ def sandbox_process() -> Iterator[Sandbox]:
         "--switch=async_execute_seconds=0.01",
     ) as sandbox:
         yield sandbox
+        assert sandbox.door("GET", "state")["crashes"] == []
 
 
 @pytest.fixture

@@ -128,7 +128,7 @@ def test_gzip_in_all_its_forms(sandbox: Sandbox, form: str) -> None:
 
 
 def test_tabs_before_every_string(sandbox: Sandbox) -> None:
-    """Recorded comment: "CSV returned from API has all strings prefixed with a tab character" [1P-CODE]: the switch on."""
+    """All strings of the file are prefixed with a tab character [1P-CODE]: the switch on."""
     sandbox.switch(csv_tab=True)
     rows = table(sandbox.download("purchrs").text)
     assert rows[0] == ["\tamplitude_id", "\tuser_id"]
