@@ -19,6 +19,7 @@ from models.database import lock
 from models.tables import CohortBinding, PushBatch, Rejection, SyncRun
 from models.types import BatchState, Direction
 
+QUIET_MIN = timedelta(seconds=3)
 _FLYING = (BatchState.SENDING, BatchState.SUBMITTED)
 
 
@@ -158,6 +159,7 @@ def acknowledge(
     if batch.run_id == run.id:
         run.acknowledged += batch.n
         run.attempt = 0
+    _shorten_quiet(session, binding, batch, now=now)
     if again is not None:
         plan(
             session,
@@ -171,6 +173,24 @@ def acknowledge(
     if rows:
         run.rejected += len(rows)
         _record_rejections(session, run, batch, rows, now)
+
+
+def _shorten_quiet(session: Session, binding: CohortBinding, batch: PushBatch, *, now: datetime) -> None:
+    """The same batch, sent again, has ended: a lost copy of it was sent earlier, so it is hardly still to come.
+
+    It is given three times as long as its successor took. While another batch's outcome is open nothing changes.
+    """
+    if binding.quiet_until is None or batch.sent_at is None:
+        return
+    session.flush()
+    open_ones = select(PushBatch.id).where(
+        PushBatch.binding_id == binding.id,
+        PushBatch.sent_at.is_not(None),
+        PushBatch.state.in_((BatchState.PLANNED, BatchState.SENDING, BatchState.LOST)),
+    )
+    if session.scalar(open_ones.limit(1)) is None:
+        grace = max(QUIET_MIN, 3 * (now - batch.sent_at))
+        binding.quiet_until = min(binding.quiet_until, now + grace)
 
 
 def split(session: Session, run: SyncRun, batch_id: int, parts: Iterable[tuple[int, bytes]]) -> None:

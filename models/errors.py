@@ -273,6 +273,10 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "A job of Marketing Cloud did not end within {minutes} minutes.",
         "Nothing: the batch is sent again by itself.",
     ),
+    "SUBMISSION_UNCERTAIN": (
+        "The answer to an earlier submission was lost; Marketing Cloud may execute it until {until}.",
+        "Nothing: the run goes on by itself then, so that the newer change is the last one.",
+    ),
     "DATA_EXTENSION_MISSING": (
         'There is no data extension named exactly "Amplitude Engage" in this business unit.',
         'Make it in Contact Builder, with the one primary key "Contact Key"; or correct --account-id.',

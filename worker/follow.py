@@ -70,6 +70,7 @@ def earlier_runs(hold: Hold, run: SyncRun) -> bool:
     with hold.transaction() as (_, mine):
         quiet = mine.binding.quiet_until
         if quiet is not None and quiet > hold.now:
+            runs.note_error(mine, TransientError("SUBMISSION_UNCERTAIN", until=f"{quiet:%H:%M:%S} UTC"))
             runs.wait(mine, quiet)
             return False
     return True

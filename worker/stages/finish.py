@@ -30,6 +30,8 @@ def finish(hold: Hold) -> Stage | None:
         batches.supersede_lost(session, run)
         batches.forget_rejections(session, run)
         run.binding.confirmed_digest = run.digest if verdict is RunState.SUCCEEDED else None
+        if verdict is RunState.SUCCEEDED:
+            run.binding.member_count = run.members  # keys that were pushed anew are counted once
         runs.note_error(run, None)
         runs.finish(session, run, verdict, now=hold.now)
         if run.snapshot is not None and run.snapshot.kind == snapshots.UPLOAD:
