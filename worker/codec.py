@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import orjson
 
-from worker.keyarray import TEXT, KeyArray
+from worker.keyarray import TEXT, U8, KeyArray
 
 if TYPE_CHECKING:
     import polars as pl
@@ -62,30 +62,39 @@ def encode(keys: KeyArray) -> bytes:
 
 
 def decode(blob: bytes) -> KeyArray:
-    """`decode_keys` for those who go on with the columns; ValueError if this is no such blob."""
+    """`decode_keys` for those who go on with the columns; ValueError if this is no such blob, or a damaged one."""
     if len(blob) < _HEADER.size or blob[0] != FORMAT:
         raise ValueError(f"not a key blob of a known format: {bytes(blob[:1])!r}")
     _, n, texts, kind_size, length_size = _HEADER.unpack_from(blob)
     kinds_at = _HEADER.size + 16 * (n - texts)
     lengths_at = kinds_at + kind_size
-    if len(blob) < lengths_at + length_size:
+    texts_at = lengths_at + length_size
+    if texts > n or len(blob) < texts_at:
         raise ValueError("a key blob is cut short")
     numbers = np.frombuffer(blob, ">u8", 2 * (n - texts), _HEADER.size).reshape(-1, 2)
-    if not kind_size:
-        kind = np.zeros(n, np.uint8)
-    else:
-        kind = np.frombuffer(zlib.decompress(blob[kinds_at:lengths_at]), np.uint8)
+    kind = _unzipped(blob, kinds_at, lengths_at) if kind_size else np.zeros(n - texts, np.uint8)
+    lengths = _unzipped(blob, lengths_at, texts_at)
+    text = _unzipped(blob, texts_at, len(blob))
+    if len(kind) != n or len(lengths) != 4 * texts or int(np.count_nonzero(kind == TEXT)) != texts:
+        raise ValueError("a key blob is damaged")
     ends = np.zeros(texts + 1, np.int64)
+    np.cumsum(lengths.view("<u4"), out=ends[1:])
+    if len(text) != ends[-1]:
+        raise ValueError("a key blob is damaged")
     if not texts:
         hi, lo = numbers[:, 0].astype(np.uint64), numbers[:, 1].astype(np.uint64)
-        return KeyArray(kind, hi, lo, np.zeros(0, np.uint8), ends)
-    lengths_end = lengths_at + length_size
-    np.cumsum(np.frombuffer(zlib.decompress(blob[lengths_at:lengths_end]), "<u4"), out=ends[1:])
-    text = np.frombuffer(zlib.decompress(blob[lengths_end:]), np.uint8)
-    hi, lo = np.zeros(n, np.uint64), np.zeros(n, np.uint64)
-    plain = kind != TEXT
-    hi[plain], lo[plain] = numbers[:, 0], numbers[:, 1]
+    else:
+        hi, lo = np.zeros(n, np.uint64), np.zeros(n, np.uint64)
+        plain = kind != TEXT
+        hi[plain], lo[plain] = numbers[:, 0], numbers[:, 1]
     return KeyArray(kind, hi, lo, text, ends)
+
+
+def _unzipped(blob: bytes, start: int, stop: int) -> U8:
+    try:
+        return np.frombuffer(zlib.decompress(blob[start:stop]) if stop > start else b"", np.uint8)
+    except zlib.error as error:
+        raise ValueError("a key blob is damaged") from error
 
 
 def row_bodies(keys: pl.Series | Sequence[str], key_field: str, field: str, value: bool | str | int) -> bytes:

@@ -1,19 +1,35 @@
-"""What changed: a snapshot against the state Marketing Cloud has acknowledged."""
+"""What changed: a snapshot against the state that Marketing Cloud has acknowledged.
+
+Both sides are read once, spilled as fingerprints into partitions, and compared partition by partition, so memory
+does not grow with the cohort or with the share of it that changed. The outcome names rows of the two sides; their
+texts are read back, in order, when batches are planned. It does not depend on the seed.
+
+Nothing here knows SQL, HTTP or a run. A fingerprint decides that two keys are one contact, by `comparison_key`;
+see `fingerprint` for why no change is missed.
+"""
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
-import orjson
+import numpy as np
 
-from worker import csv_exact
-from worker.codec import decode, encode_keys
-from worker.keys import comparison_key, is_blank
-from worker.snapshot_file import digest_of  # noqa: F401
-from worker.snapshot_file import inspect
+from worker import plan
+from worker.fingerprint import Fingerprints
+from worker.intake import PARTITION, THREADS, Intake, Side, expected_rows, ordered
+from worker.keyarray import Bool, KeyArray
+from worker.merge import Outcome, Records, merge, reduced
+from worker.snapshot_file import digest_of, inspect
+
+__all__ = ["Diff", "DiffCounts", "Direction", "PlannedBatch", "StateReader", "compare", "digest_of"]
+
+_OVERSIZE = 8 * PARTITION
+"""More records of one side in a partition are repetitions, and are thinned out while they are read."""
 
 
 class Direction(enum.StrEnum):
@@ -27,7 +43,8 @@ class Direction(enum.StrEnum):
 class StateReader:
     """What Marketing Cloud has acknowledged; each callable reads anew from the start.
 
-    `uncertain` are blobs of pushes whose outcome is unknown.
+    `chunks` is the compacted base, `deltas` what was acknowledged since, in order; the last word on a key counts.
+    `uncertain` are the keys of pushes whose outcome is unknown. `members` may be a guess.
     """
 
     chunks: Callable[[], Iterator[bytes]]
@@ -38,10 +55,10 @@ class StateReader:
 
 @dataclass(frozen=True)
 class DiffCounts:
-    """Rows of the file, distinct members in it, what was left out, and what is to be done.
+    """snapshot_rows = members + blank + duplicate; members = entered + unchanged.
 
-    snapshot_rows = members + blank + duplicate; members = entered + unchanged.
-    `state_members` is the number of members of the state before.
+    `members` are the distinct contacts of the snapshot, `state_members` those of the state before. An uncertain
+    key counts as entered or exited, because it has to be pushed.
     """
 
     snapshot_rows: int
@@ -56,7 +73,7 @@ class DiffCounts:
 
 @dataclass(frozen=True)
 class PlannedBatch:
-    """One request to come: `keys` is a blob of the codec."""
+    """One request to come: `keys` is a blob of the codec with `n` keys."""
 
     direction: Direction
     n: int
@@ -64,67 +81,127 @@ class PlannedBatch:
 
 
 class Diff:
-    """The outcome."""
+    """The outcome, and the way back to the keys; its files are gone when it is."""
 
-    def __init__(
-        self, counts: DiffCounts, digest: str, longest: int, entered: list[str], exited: list[str]
-    ) -> None:
+    def __init__(self, counts: DiffCounts, digest: str, longest_key: int, changes: _Changes) -> None:
         self.counts = counts
         self.digest = digest
-        self.longest_key = longest
-        self._changes = {Direction.ENTER: entered, Direction.EXIT: exited}
+        self.longest_key = longest_key
+        self._changes = changes
 
     def sample(self, direction: Direction, n: int) -> list[str]:
-        """Up to n keys of that direction, as they are to be pushed."""
-        return self._changes[direction][:n]
+        """The first keys of that direction, as they are to be pushed."""
+        found: list[str] = []
+        for keys in self._changes.of(direction):
+            found += keys.slice(0, n - len(found)).to_list()
+            if len(found) >= n:
+                break
+        return found
 
     def batches(
         self, *, row_overhead: int, max_rows: int = 25_000, max_bytes: int = 4_500_000
     ) -> Iterator[PlannedBatch]:
-        """The requests to make, exits first."""
+        """The requests to make; `row_overhead` is `codec.row_overhead` of the field to be written.
+
+        Exits come first. A flag left on somebody who went reaches a person it should not, a late one only waits.
+        And should Marketing Cloud take two keys for one row that `comparison_key` tells apart, the one that is
+        in the cohort is written last and stands.
+        """
         for direction in (Direction.EXIT, Direction.ENTER):
-            batch: list[str] = []
-            size = 12
-            for key in self._changes[direction]:
-                cost = len(orjson.dumps(key)) - 2 + row_overhead
-                if batch and (len(batch) == max_rows or size + cost > max_bytes):
-                    yield PlannedBatch(direction, len(batch), encode_keys(batch))
-                    batch, size = [], 12
-                batch.append(key)
-                size += cost
-            if batch:
-                yield PlannedBatch(direction, len(batch), encode_keys(batch))
+            for n, keys in plan.batches(
+                self._changes.of(direction), row_overhead=row_overhead, max_rows=max_rows, max_bytes=max_bytes
+            ):
+                yield PlannedBatch(direction, n, keys)
+
+
+class _Changes:
+    """Marks on the rows of all sides."""
+
+    def __init__(self, snapshot: Side, state: Side, uncertain: Side) -> None:
+        self._sides = [snapshot, state, uncertain]
+        self._marks: list[Bool] = [np.zeros(side.keys.rows, np.bool_) for side in self._sides]
+
+    def mark(self, outcome: Outcome) -> None:
+        changed = (outcome.entered, outcome.exited, outcome.exited_uncertain)
+        for marks, rows in zip(self._marks, changed, strict=True):
+            marks[rows] = True
+
+    def count(self, direction: Direction) -> int:
+        return sum(int(np.count_nonzero(marks)) for marks in self._marks[self._which(direction)])
+
+    def of(self, direction: Direction) -> Iterator[KeyArray]:
+        which = self._which(direction)
+        sides, all_marks = self._sides[which], self._marks[which]
+        return chain.from_iterable(
+            side.keys.selected(marks) for side, marks in zip(sides, all_marks, strict=True)
+        )
+
+    def _which(self, direction: Direction) -> slice:
+        return slice(0, 1) if direction == Direction.ENTER else slice(1, 3)
 
 
 def compare(
     snapshot: Path, column: str, state: StateReader, *, workdir: Path, seed: int, max_bytes: int
 ) -> Diff:
-    """Read everything once and decide; nothing is planned unless the whole file is good."""
-    known: dict[str, str] = {}
-    for blob in state.chunks():
-        known.update((comparison_key(key), key) for key in decode(blob))
-    for direction, blob in state.deltas():
-        for key in decode(blob):
-            if direction == Direction.ENTER:
-                known[comparison_key(key)] = key
-            else:
-                known.pop(comparison_key(key), None)
-    unsure = {comparison_key(key): key for blob in state.uncertain() for key in decode(blob)}
+    """Read everything once and decide; returns only if the whole file was good.
+
+    Temporary files go to `workdir`: about 40 bytes a row of either side, and the texts of keys that are no UUIDs.
+    """
     file = inspect(snapshot, column, max_bytes=max_bytes, workdir=workdir)
-    rows = blank = longest = 0
-    seen: dict[str, str] = {}
-    for cells in csv_exact.read(file):
-        rows += len(cells)
-        for cell in cells:
-            if is_blank(cell):
-                blank += 1
-            else:
-                longest = max(longest, len(cell.encode("utf-16-le")) // 2)
-                seen.setdefault(comparison_key(cell), cell)
-    entered = [cell for key, cell in seen.items() if key not in known or key in unsure]
-    exited = [known.get(key, unsure.get(key, "")) for key in {**known, **unsure} if key not in seen]
+    fingerprints = Fingerprints(seed)
+    try:
+        with ThreadPoolExecutor(THREADS, "diff") as pool:
+            intake = Intake(pool, fingerprints, max(expected_rows(file), state.members), workdir)
+            rows, totals = intake.snapshot(file)
+            known, alive = _state(intake, state)
+            unsure = intake.blobs(state.uncertain())
+            changes = _Changes(rows, known, unsure)
+            sides = (known, unsure, rows)
+
+            def decide(partition: int) -> Outcome:
+                records = [_records(side, partition, fingerprints, last=side is not rows) for side in sides]
+                return merge(records[0], alive[records[0][2]], records[1], records[2], fingerprints)
+
+            members = before = 0
+            for outcome in ordered(pool, decide, range(intake.partitions)):
+                changes.mark(outcome)
+                members += outcome.members
+                before += outcome.known
+    finally:
+        if file.path != snapshot:
+            file.path.unlink(missing_ok=True)
+    entered = changes.count(Direction.ENTER)
     counts = DiffCounts(
-        snapshot_rows=rows, members=len(seen), blank=blank, duplicate=rows - blank - len(seen),
-        entered=len(entered), exited=len(exited), unchanged=len(seen) - len(entered), state_members=len(known),
-    )  # fmt: skip
-    return Diff(counts, file.digest, longest, entered, exited)
+        snapshot_rows=totals.rows,
+        members=members,
+        blank=totals.blank,
+        duplicate=totals.rows - totals.blank - members,
+        entered=entered,
+        exited=changes.count(Direction.EXIT),
+        unchanged=members - entered,
+        state_members=before,
+    )
+    return Diff(counts, totals.digest, totals.longest, changes)
+
+
+def _state(intake: Intake, state: StateReader) -> tuple[Side, Bool]:
+    """The base and the batches after it, and of each row whether it made its contact a member."""
+    enters: list[bool] = []
+
+    def blobs() -> Iterator[bytes]:
+        for blob in state.chunks():
+            enters.append(True)
+            yield blob
+        for direction, blob in state.deltas():
+            enters.append(direction == Direction.ENTER)
+            yield blob
+
+    side = intake.blobs(blobs())
+    return side, np.repeat(np.array(enters, np.bool_), side.keys.lengths())
+
+
+def _records(side: Side, partition: int, fingerprints: Fingerprints, *, last: bool) -> Records:
+    if side.prints.size(partition) > _OVERSIZE:
+        return reduced(side.prints.read(partition, PARTITION), fingerprints, last=last)
+    none = np.zeros(0, np.uint64)
+    return next(side.prints.read(partition, 1 << 62), (none, none, np.zeros(0, np.uint32)))

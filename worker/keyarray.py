@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,9 @@ Bool = npt.NDArray[np.bool_]
 
 LOWER, UPPER, TEXT = 0, 1, 2
 """The kinds: a UUID in lower case, one in upper case, and any other text."""
+
+_PIECE = 8192
+"""UUIDs parsed at once: 75 ns each while they fit the cache, 140 ns in pieces of 50,000."""
 
 _EMPTY64: U64 = np.zeros(0, np.uint64)
 
@@ -77,12 +81,10 @@ class KeyArray:
         kind = np.full(n, TEXT, np.uint8)
         hi, lo = np.zeros(n, np.uint64), np.zeros(n, np.uint64)
         where = np.flatnonzero(lengths == uuids.WIDTH)
-        if len(where):
-            found = uuids.parse(ragged.rows(blob, starts[where], uuids.WIDTH))
-            if len(where) == n:
-                kind, hi, lo = found
-            else:
-                kind[where], hi[where], lo[where] = found
+        for first in range(0, len(where), _PIECE):
+            piece = where[first : first + _PIECE]
+            rows = piece if len(where) < n else slice(first, first + _PIECE)
+            kind[rows], hi[rows], lo[rows] = uuids.parse(ragged.rows(blob, starts[piece], uuids.WIDTH))
         texts = np.flatnonzero(kind == TEXT)
         if not len(texts):
             return cls(kind, hi, lo, np.zeros(0, np.uint8), np.zeros(1, np.int64))
@@ -156,8 +158,8 @@ class KeyArray:
         ends = self.ends.tolist()
         if blob.isascii():
             joined = blob.decode("ascii")
-            return [joined[start:stop] for start, stop in zip(ends, ends[1:], strict=False)]
-        return [blob[start:stop].decode() for start, stop in zip(ends, ends[1:], strict=False)]
+            return [joined[start:stop] for start, stop in pairwise(ends)]
+        return [blob[start:stop].decode() for start, stop in pairwise(ends)]
 
     def folded(self) -> tuple[U8, I64]:
         """The comparison keys of the texts alone, as a buffer and its ends."""

@@ -50,9 +50,8 @@ def gather(blob: U8, starts: I64, lengths: I64) -> U8:
     order = np.argsort(short, kind="stable")
     counts = np.bincount(short, minlength=_GROUPED + 2)
     position = int(counts[0])
-    for width in np.flatnonzero(counts[1 : _GROUPED + 1]) + 1:
+    for width in (np.flatnonzero(counts[1 : _GROUPED + 1]) + 1).tolist():
         group = order[position : position + counts[width]]
-        width = int(width)
         windows(out, width)[targets[group]] = windows(blob, width)[starts[group]]
         position += int(counts[width])
     for piece in order[position:].tolist():

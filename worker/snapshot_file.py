@@ -35,14 +35,14 @@ _NAMED = 12  # columns that an error lists
 
 @dataclass(frozen=True, slots=True)
 class SnapshotFile:
-    """A plain (decompressed) file: `path`, the first row's offset, and the column that holds the keys."""
+    """A plain (decompressed) file: its first row's offset, and the column of the keys, asked for as `wanted`."""
 
     path: Path
     size: int
     start: int
     columns: tuple[str, ...]
     column: int
-    digest: str
+    wanted: str
 
 
 def inspect(path: Path, column: str, *, max_bytes: int, workdir: Path | None = None) -> SnapshotFile:
@@ -54,27 +54,18 @@ def inspect(path: Path, column: str, *, max_bytes: int, workdir: Path | None = N
         zipped = source.read(2) == _GZIP
     if not zipped and path.stat().st_size > max_bytes:
         raise _too_large(max_bytes)
-    digest = hashlib.sha256()
     plain = path
     if zipped:
         handle, name = tempfile.mkstemp(prefix=path.name + ".", suffix=".csv", dir=workdir or path.parent)
         plain = Path(name)
-        try:
+    try:
+        if zipped:
             with os.fdopen(handle, "wb") as target:
                 for block in _blocks(path, max_bytes):
-                    digest.update(block)
                     target.write(block)
-        except BaseException:
-            plain.unlink(missing_ok=True)
-            raise
-    else:
-        for block in _blocks(path, max_bytes):
-            digest.update(block)
-    digest.update(b"\0" + column.encode())
-    try:
         start, columns = _header(plain)
         return SnapshotFile(
-            plain, plain.stat().st_size, start, columns, _find(plain, columns, column), digest.hexdigest()
+            plain, plain.stat().st_size, start, columns, _find(plain, columns, column), column
         )
     except BaseException:
         if zipped:

@@ -1,0 +1,102 @@
+"""128 bits that stand for a contact while one diff lasts.
+
+A UUID is its own 128 bits: exact. Any other comparison key is hashed by four independent multilinear functions
+of 32 bits each, whose numbers come from the run's seed. For two different keys of up to LONG bytes the chance
+to be taken for one is 2^-128 whatever the keys are, over the choice of the seed (Lemire and Kaser, "Strongly
+universal string hashing is fast", 2014); among 20,000,000 keys on either side it is below 2^-78. Longer keys go
+through keyed BLAKE2b. Another run has another seed, so even a miss could not last.
+
+A fingerprint must never be stored: it means nothing under another seed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+from worker import ragged, uuids
+from worker.keyarray import I64, TEXT, U8, U64, KeyArray
+
+LONG = 512
+_LANES = 4
+_32 = np.uint64(32)
+_LOW = np.uint64(0xFFFFFFFF)
+_MASKS = np.array([(1 << 8 * size) - 1 for size in range(8)] + [2**64 - 1], np.uint64)
+
+
+class Fingerprints:
+    """The function of one run."""
+
+    def __init__(self, seed: int) -> None:
+        words = LONG // 8 + 1  # and one for the length
+        stream = hashlib.shake_256(b"cohort-sync" + str(seed).encode()).digest(
+            8 * (2 * _LANES * words + _LANES + 2)
+        )
+        numbers = np.frombuffer(stream, "<u8").astype(np.uint64)
+        self._key = stream[:32]
+        self._first = numbers[:_LANES]
+        self._odd = numbers[_LANES : _LANES + 2] | np.uint64(1)
+        self._numbers = numbers[_LANES + 2 :].reshape(words, _LANES, 2)
+
+    def of(self, keys: KeyArray) -> tuple[U64, U64]:
+        """High and low half for every key; equal for two keys that are one contact."""
+        if not keys.texts:
+            return keys.hi, keys.lo
+        blob, ends = keys.folded()
+        high, low = self._of_texts(blob, ends)
+        if keys.texts == len(keys):
+            return high, low
+        hi, lo = keys.hi.copy(), keys.lo.copy()
+        texts = keys.kind == TEXT
+        hi[texts], lo[texts] = high, low
+        return hi, lo
+
+    def mix(self, hi: U64, lo: U64) -> U64:
+        """64 bits whose upper ones are spread evenly whatever the fingerprints look like."""
+        mixed: U64 = hi * self._odd[0]
+        mixed += lo * self._odd[1]
+        mixed ^= mixed >> _32
+        mixed *= self._odd[0]
+        return mixed
+
+    def _of_texts(self, blob: U8, ends: I64) -> tuple[U64, U64]:
+        lengths = np.diff(ends)
+        lanes = self._hash(blob, ends[:-1], lengths)
+        high = lanes[0] & ~_LOW | lanes[1] >> _32
+        low = lanes[2] & ~_LOW | lanes[3] >> _32
+        for row in np.flatnonzero(lengths > LONG).tolist():
+            text = blob[ends[row] : ends[row + 1]].tobytes()
+            digest = hashlib.blake2b(text, digest_size=16, key=self._key).digest()
+            high[row] = int.from_bytes(digest[:8], "big")
+            low[row] = int.from_bytes(digest[8:], "big")
+        # A UUID in mixed case or with trailing spaces is a text, and the same contact as the plain one.
+        where = np.flatnonzero(lengths == uuids.WIDTH)
+        if len(where):
+            kind, hi, lo = uuids.parse(ragged.rows(blob, ends[where], uuids.WIDTH))
+            found = kind == uuids.LOWER
+            high[where[found]], low[where[found]] = hi[found], lo[found]
+        return high, low
+
+    def _hash(self, blob: U8, starts: I64, lengths: I64) -> list[U64]:
+        size = np.minimum(lengths, LONG).astype(np.uint64)
+        key = self._numbers[-1]
+        lanes = [self._first[lane] + (key[lane, 0] + size) * key[lane, 1] for lane in range(_LANES)]
+        padded = np.concatenate([blob, np.zeros(8, np.uint8)])
+        loads = np.ndarray((len(padded) - 7,), "<u8", buffer=padded, strides=(1,))
+        rows: slice | I64 = slice(None)
+        at, left = starts, np.where(lengths > LONG, 0, lengths)
+        for word in range(LONG // 8):
+            more = np.flatnonzero(left > 0)
+            if not len(more):
+                break
+            if len(more) < len(left):
+                rows = more if isinstance(rows, slice) else rows[more]
+                at, left = at[more], left[more]
+            value = loads[at] & _MASKS[np.minimum(left, 8)]
+            first, second = value & _LOW, value >> _32
+            key = self._numbers[word]
+            for lane in range(_LANES):
+                lanes[lane][rows] += (first + key[lane, 0]) * (second + key[lane, 1])
+            at, left = at + 8, left - 8
+        return lanes

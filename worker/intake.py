@@ -1,0 +1,147 @@
+"""Both sides of a diff, read once and laid down so that they can be compared piece by piece.
+
+Parsing and decoding run in threads (numpy and zlib let go of the interpreter lock); this thread alone reads the
+state, because a database connection belongs to the thread that opened it, and writes the spools, so that rows
+are numbered in the order they came.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from worker import csv_blocks, csv_exact
+from worker.codec import decode
+from worker.csv_blocks import Cells
+from worker.fingerprint import Fingerprints
+from worker.keyarray import KeyArray
+from worker.snapshot_file import SnapshotFile, digest_of
+from worker.spill import KeySpool, PartitionSpool, Sorted, by_partition
+
+THREADS = min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+PARTITION = 200_000
+"""Rows of one side that a partition aims at: its records and their order fit the second-level cache or nearly."""
+PARTITION_BITS = 8
+
+_SAMPLE = 1 << 16
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Side:
+    """One side's keys by row, and its fingerprints by partition."""
+
+    def __init__(self, workdir: Path) -> None:
+        self.keys = KeySpool(workdir)
+        self.prints = PartitionSpool(workdir)
+
+    def append(self, keys: KeyArray, part: Sorted) -> None:
+        """One more array."""
+        self.prints.append(part, self.keys.rows)
+        self.keys.append(keys)
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What was counted while the snapshot was read."""
+
+    rows: int
+    blank: int
+    longest: int
+    digest: str
+
+
+class Intake:
+    """Reads sides for one diff."""
+
+    def __init__(
+        self, pool: ThreadPoolExecutor, fingerprints: Fingerprints, expected: int, workdir: Path
+    ) -> None:
+        self.bits = min(max((expected // PARTITION).bit_length(), 0), PARTITION_BITS)
+        self.partitions = 1 << self.bits
+        self._pool = pool
+        self._fingerprints = fingerprints
+        self._workdir = workdir
+
+    def snapshot(self, file: SnapshotFile) -> tuple[Side, Totals]:
+        """The rows of a snapshot, by the fast reader if it can."""
+        try:
+            digest = hashlib.sha256()
+            width, column = len(file.columns), file.column
+            side, rows, blank, longest = self._cells(
+                lambda chunk: self._prepared(csv_blocks.parse(chunk, width, column)),
+                csv_blocks.chunks(file, digest.update),
+            )
+            digest.update(b"\0" + file.wanted.encode())
+            return side, Totals(rows, blank, longest, digest.hexdigest())
+        except csv_blocks.Irregular:
+            side, rows, blank, longest = self._cells(
+                lambda keys: self._prepared(csv_blocks.cells_of(keys)), csv_exact.read(file)
+            )
+            return side, Totals(rows, blank, longest, digest_of(file.path, file.wanted))
+
+    def blobs(self, blobs: Iterable[bytes]) -> Side:
+        """The keys of some blobs."""
+        side = Side(self._workdir)
+        for keys, part in self._ordered(lambda blob: self._sorted(decode(blob)), blobs):
+            side.append(keys, part)
+        return side
+
+    def _cells(
+        self, function: Callable[[Item], tuple[Cells, Sorted]], items: Iterable[Item]
+    ) -> tuple[Side, int, int, int]:
+        side = Side(self._workdir)
+        rows = blank = longest = 0
+        for cells, part in self._ordered(function, items):
+            side.append(cells.keys, part)
+            rows += cells.rows
+            blank += cells.blank
+            longest = max(longest, cells.longest)
+        return side, rows, blank, longest
+
+    def _prepared(self, cells: Cells) -> tuple[Cells, Sorted]:
+        return cells, self._sorted(cells.keys)[1]
+
+    def _sorted(self, keys: KeyArray) -> tuple[KeyArray, Sorted]:
+        hi, lo = self._fingerprints.of(keys)
+        if not self.bits:
+            partition = np.zeros(0, np.uint8)
+        else:
+            partition = (self._fingerprints.mix(hi, lo) >> np.uint64(64 - self.bits)).astype(np.uint8)
+        return keys, by_partition(hi, lo, partition, self.partitions)
+
+    def _ordered(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        return ordered(self._pool, function, items)
+
+
+def ordered(
+    pool: ThreadPoolExecutor,
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    ahead: int = THREADS + 1,
+) -> Iterator[Result]:
+    """Like map, with no more than `ahead` items under way."""
+    waiting: deque[Future[Result]] = deque()
+    for item in items:
+        waiting.append(pool.submit(function, item))
+        if len(waiting) >= ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def expected_rows(file: SnapshotFile) -> int:
+    """A guess from the beginning of the file."""
+    with file.path.open("rb") as source:
+        source.seek(file.start)
+        sample = source.read(_SAMPLE)
+    return (file.size - file.start) * (sample.count(b"\n") + 1) // max(len(sample), 1)
