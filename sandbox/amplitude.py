@@ -83,7 +83,9 @@ async def list_cohorts(world: World, request: Request) -> Response:
     """GET /api/3/cohorts: the whole list in one body, published ones only [DOC]."""
     project = project_of(world, request)
     with_sync = request.query_params.get("includeSyncInfo", "").lower() in {"true", "1"}
-    shown = [c.listing(with_sync_info=with_sync) for c in project.cohorts.values() if c.published]
+    text = world.switches.amplitude_count_group == "text"
+    published = [c for c in project.cohorts.values() if c.published]
+    shown = [c.listing(with_sync_info=with_sync, group_as_text=text) for c in published]
     return reply({"cohorts": shown})
 
 

@@ -33,22 +33,22 @@ _COHORT_FIELDS = {
     "published": bool,
     "finished": bool,
     "is_predictive": bool,
+    "created_at": int,
     "size": int,
     "last_computed": int,
     "sync_metadata": list,
 }
 
 
-async def put_cohort(world: World, request: Request) -> Response:
-    """Make or change a cohort: attributes, and members by list, CSV, generation, enter/exit or churn."""
-    cohort_id, now = request.path_params["cohort_id"], world.clock.now()
+async def _described(request: Request) -> dict[str, Any]:
+    """The description of a cohort, checked."""
     if request.headers.get("content-type", "").startswith("text/csv"):
-        body: Any = {"members": _from_csv((await request.body()).decode())}
+        body: Any = {"members": list(_from_csv((await request.body()).decode()))}
     else:
         body = await json_of(request)
     if isinstance(body, list):
         body = {"members": body}
-    known = {*_COHORT_FIELDS, "members", "generate", "enter", "exit", "churn", "countGroup"}
+    known = {*_COHORT_FIELDS, "members", "generate", "enter", "exit", "churn", "countGroup", "compute"}
     if unknown := set(body) - known:
         raise DoorError(
             f"a cohort has no {', '.join(sorted(unknown))}; there are: {', '.join(sorted(known))}"
@@ -56,17 +56,32 @@ async def put_cohort(world: World, request: Request) -> Response:
     for name, kind in _COHORT_FIELDS.items():
         if body.get(name) is not None and not isinstance(body[name], kind):
             raise DoorError(f"{name} is {kind.__name__}")
-    cohort = world.project.cohorts.get(cohort_id) or cohorts.Cohort(cohort_id, cohort_id, int(now))
+    for member in (*body.get("members", ()), *body.get("enter", ())):
+        if not isinstance(member, str | dict):
+            raise DoorError(f"a member is a user id or an object, not {member!r}")
+    found: dict[str, Any] = body
+    return found
+
+
+async def put_cohort(world: World, request: Request) -> Response:
+    """Make or change a cohort: attributes, and members by list, CSV, generation, enter/exit or churn."""
+    cohort_id, now = request.path_params["cohort_id"], world.clock.now()
+    body = await _described(request)
+    cohort = world.project.cohorts.get(cohort_id)
+    if cohort is None:
+        cohort = cohorts.Cohort(cohort_id, cohort_id, int(now), last_mod=int(now))
+    elif not world.switches.amplitude_request_computes:
+        cohort.freeze()
     counts = cohorts.change(cohort, body, world.seed)
-    if set(body) & {"members", "generate"}:
+    if body.get("compute", set(body) & {"members", "generate"}):
         cohort.computed(now)
     for name in _COHORT_FIELDS:
         if name in body:
             setattr(cohort, name, body[name])
+            cohort.last_mod = int(now)  # an edit of the definition; drifting members do not move it [NANGO]
     if "countGroup" in body:
         group = body["countGroup"]
         cohort.count_group = group["name"] if isinstance(group, dict) else group
-    cohort.last_mod = int(now)
     world.project.cohorts[cohort_id] = cohort
     return reply({"id": cohort_id, "name": cohort.name, **counts})
 
@@ -87,7 +102,7 @@ def _from_csv(text: str) -> Iterable[Any]:
 async def delete_cohort(world: World, request: Request) -> Response:
     """Somebody deleted it."""
     gone = world.project.cohorts.pop(request.path_params["cohort_id"], None)
-    return reply({"ok": gone is not None}, 200 if gone else 404)
+    return reply({"ok": gone is not None}, 200 if gone is not None else 404)
 
 
 async def put_extension(world: World, request: Request) -> Response:

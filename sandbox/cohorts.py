@@ -24,7 +24,7 @@ class Cohort:
 
     id: str
     name: str
-    created_at: int
+    created_at: int | None
     description: str | None = None
     type: str = "redshift"
     archived: bool = False
@@ -40,6 +40,7 @@ class Cohort:
     sync_metadata: list[dict[str, Any]] = field(default_factory=list)
     plain: dict[str, None] = field(default_factory=dict)
     special: list[Person] = field(default_factory=list)
+    frozen: tuple[tuple[str, ...], tuple[Person, ...]] | None = None
 
     def __len__(self) -> int:
         return len(self.plain) + len(self.special)
@@ -77,9 +78,14 @@ class Cohort:
 
     def computed(self, now: float) -> None:
         """Something computed it: only then do `size` and `lastComputed` move [REC]."""
-        self.size, self.last_computed = len(self), int(now)
+        self.size, self.last_computed, self.frozen = len(self), int(now), None
 
-    def listing(self, *, with_sync_info: bool) -> dict[str, Any]:
+    def freeze(self) -> None:
+        """Remember who is in it: until something computes the cohort, this is what Amplitude knows."""
+        if self.frozen is None:
+            self.frozen = (tuple(self.plain), tuple(self.special))
+
+    def listing(self, *, with_sync_info: bool, group_as_text: bool = False) -> dict[str, Any]:
         """One element of GET /api/3/cohorts, with the recorded types [REC]."""
         group = self.count_group
         body: dict[str, Any] = {
@@ -94,7 +100,7 @@ class Cohort:
                 "andClauses": [],
                 "orClauses": [],
                 "cohortType": "UNIQUES",
-                "countGroup": {"name": group, "is_computed": False},
+                "countGroup": group if group_as_text else {"name": group, "is_computed": False},
                 "referenceFrameTimeParams": {},
             },
             "description": self.description,
@@ -106,7 +112,7 @@ class Cohort:
             "is_official_content": False,
             "is_predictive": self.is_predictive,
             "lastComputed": self.last_computed,
-            "lastMod": self.last_mod or self.created_at,
+            "lastMod": self.last_mod or self.created_at or 0,
             "last_viewed": None,
             "location_id": None,
             "metadata": None,

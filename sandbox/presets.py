@@ -127,7 +127,9 @@ PRESETS: Mapping[str, Preset] = {
     "mc-blocked": Preset(
         "the first two batches get 429/50200", (_status(UPSERT, 429, {"times": 2}, _BLOCKED),)
     ),
-    "mc-503": Preset("the first two batches get 503/50300", (_status(UPSERT, 503, {"times": 2}, _BUSY),)),
+    "mc-503": Preset(
+        "the first two batches get 503/50300", (_status(UPSERT, 503, {"times": 2}, _BUSY, Retry_After="1"),)
+    ),
     "mc-500-html": Preset(
         "the first poll of a job answers 500 with HTML",
         (_status(STATUS, 500, _ONCE, "<html><body>Server Error</body></html>", Content_Type="text/html"),),

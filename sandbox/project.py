@@ -22,6 +22,7 @@ _ALPHABET = string.ascii_lowercase + string.digits
 _TEN_MINUTES = 600
 _MINUTE = 60
 _FILES_KEPT = 6
+_DOWNLOADS_KEPT = 60
 
 
 @dataclass(frozen=True)
@@ -126,18 +127,20 @@ class Project:
         slow = (
             float(fault.get("seconds", 5.0)) if fault is not None and fault["kind"] == "cohort_slow" else 0.0
         )
-        snapshot = Snapshot(
-            tuple(cohort.plain), tuple(cohort.special), cohort.count_group != "User", properties
-        )
+        if s.amplitude_request_computes:
+            cohort.computed(now)
+        plain, special = cohort.frozen or (tuple(cohort.plain), tuple(cohort.special))
+        snapshot = Snapshot(plain, special, cohort.count_group != "User", properties)
         form = Form(s.csv_tab, s.csv_property_header, s.csv_unknown_property, s.csv_order)
         ready = now + s.amplitude_job_seconds + slow
         if fault is not None and fault["kind"] == "cohort_never":
             ready = float("inf")
         download = Download(self.new_id(16), cohort.id, _spoil(snapshot, fault), form, now, ready, fault)
         self.downloads[download.request_id] = download
-        cohort.computed(now)
         for old in list(self.downloads.values())[:-_FILES_KEPT]:
             old.gz = None  # built again if it is asked for
+        while len(self.downloads) > _DOWNLOADS_KEPT:
+            del self.downloads[next(iter(self.downloads))]
         return download
 
 

@@ -102,7 +102,10 @@ def _not_found(world: World, request_id: str) -> Response:
         "resultCode": "AsyncRequestStatusNotFound",
         "message": message,
     }
-    return reply({"requestId": world.tenant.guid(), "resultMessages": [result]})
+    body: dict[str, Any] = {"requestId": world.tenant.guid(), "resultMessages": [result]}
+    if world.switches.async_not_found_key == "resultMessage":
+        body = {"requestId": world.tenant.guid(), "resultMessage": result}
+    return reply(body)
 
 
 def _job(world: World, request: Request) -> tuple[str, Job | None]:
@@ -126,7 +129,7 @@ async def status(world: World, request: Request) -> Response:
     record["hasErrors"] = failed
     if stage != "Pending":
         record["pickupDateTime"] = vendor_date(job.start)
-    record["requestStatus"] = stage
+    record["requestStatus"] = world.switches.async_complete_word if stage == "Complete" else stage
     record["resultStatus"] = "Has Errors" if failed else "OK"
     record["requestId"] = request_id
     messages = []

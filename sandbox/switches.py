@@ -57,6 +57,12 @@ class Switches:
     amplitude_inline_bytes: int = _switch(
         100_000, "CSV bytes up to which /file answers inline, not by 302 [UNK threshold]"
     )
+    amplitude_request_computes: bool = _switch(
+        True, "whether a request computes the cohort first, or gives the last computed members [UNK]"
+    )
+    amplitude_count_group: str = _switch(
+        "object", "definition.countGroup: an object now, a bare name in 2022 [REC]", "object", "text"
+    )
     amplitude_membership_seconds: float = _switch(0.0, "how long a membership change keeps its cohort busy")
     amplitude_usage_shape: str = _switch(
         "rest_download", "body of /usage; two third parties disagree [3P]", "rest_download", "flat"
@@ -107,6 +113,18 @@ class Switches:
     async_max_items: int = _switch(32_000, "objects in one request [OFF, hard]")
     async_max_bytes: int = _switch(
         5_000_000, "bytes in one request [OFF 5 MB wording; 5.9 MB PEER]; 0 = no cap"
+    )
+    async_complete_word: str = _switch(
+        "Complete",
+        "requestStatus of a finished job; the official table prints both [OFF]",
+        "Complete",
+        "Completed",
+    )
+    async_not_found_key: str = _switch(
+        "resultMessages",
+        "where AsyncRequestStatusNotFound stands [OFF both]",
+        "resultMessages",
+        "resultMessage",
     )
     async_no_primary_key: str = _switch(
         "job_error",

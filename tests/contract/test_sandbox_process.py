@@ -132,6 +132,11 @@ def test_cohorts_are_changed_through_the_door(sandbox: Sandbox) -> None:
     after = set(sandbox.members("mine"))
     assert (churned["entered"], churned["exited"]) == (5, 7)
     assert (len(after - before), len(before - after)) == (5, 7)
+    sandbox.door("PUT", "cohorts/mine", {"members": []})
+    assert (
+        sandbox.door("PUT", "cohorts/mine", {"enter": ["a"]})["name"] == "Mine"
+    )  # an empty cohort is one too
+    sandbox.door("PUT", "cohorts/mine", {"members": []})
     sandbox.door("DELETE", "cohorts/mine")
     assert sandbox.amplitude("5/cohorts/request/mine").status_code == 404
 

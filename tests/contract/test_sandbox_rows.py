@@ -290,6 +290,11 @@ def test_an_unknown_job(sandbox: Sandbox) -> None:
     """A request id nobody knows is answered like a job that is merely young [OFF shape]."""
     body = sandbox.status("00000000-0000-4000-8000-000000000000")
     assert body["resultMessages"][0]["resultCode"] == "AsyncRequestStatusNotFound"
+    sandbox.switch(async_not_found_key="resultMessage", async_complete_word="Completed")
+    body = sandbox.status("00000000-0000-4000-8000-000000000000")
+    assert body["resultMessage"]["resultCode"] == "AsyncRequestStatusNotFound"  # nested in one copy [OFF]
+    request_id = sandbox.put([row("u1")]).json()["requestId"]
+    until(lambda: sandbox.status(request_id).get("status", {}).get("requestStatus") == "Completed")
 
 
 def test_25000_rows_cost_little(sandbox: Sandbox) -> None:
