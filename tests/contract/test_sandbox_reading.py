@@ -219,3 +219,35 @@ def test_a_single_row(sandbox: Sandbox) -> None:
     answer = sandbox.mc("PUT", path, json={"values": {"Contact Key": "u1", "Purchasers": True}})
     assert answer.status_code == 200
     assert sandbox.rows()[0]["Purchasers"] is True
+
+
+UPDATE = (
+    '<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/" '
+    'xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"><s:Header>'
+    '<fueloauth xmlns="http://exacttarget.com">{token}</fueloauth></s:Header><s:Body>'
+    '<UpdateRequest xmlns="http://exacttarget.com/wsdl/partnerAPI"><Options><SaveOptions><SaveOption>'
+    "<PropertyName>*</PropertyName><SaveAction>{action}</SaveAction></SaveOption></SaveOptions></Options>"
+    "{objects}</UpdateRequest></s:Body></s:Envelope>"
+)
+
+
+def test_rows_over_soap_are_written_one_by_one(sandbox: Sandbox) -> None:
+    """UpdateAdd is an upsert; a result a row by OrdinalID, and "Has Errors" when only some failed [official page]."""
+
+    def update(keys: list[str], action: str) -> Any:
+        objects = "".join(
+            f'<Objects xsi:type="DataExtensionObject"><CustomerKey>{sandbox.key}</CustomerKey>'
+            f"<Keys><Key><Name>Contact Key</Name><Value>{key}</Value></Key></Keys>"
+            "<Properties><Property><Name>Purchasers</Name><Value>true</Value></Property></Properties></Objects>"
+            for key in keys
+        )
+        body = UPDATE.format(token=sandbox.token, action=action, objects=objects)
+        return sandbox.http.post(f"{sandbox.url}/Service.asmx", data=body, headers={"SOAPAction": "Update"})
+
+    assert "<OverallStatus>OK</OverallStatus>" in update(["u1"], "UpdateAdd").text
+    mixed = update(["u1", "x" * 300], "UpdateAdd").text
+    assert "<OverallStatus>Has Errors</OverallStatus>" in mixed
+    assert "<StatusCode>Error</StatusCode>" in mixed
+    assert "<OrdinalID>1</OrdinalID>" in mixed
+    assert "<OverallStatus>Error</OverallStatus>" in update(["new"], "UpdateOnly").text
+    assert [(r["Contact Key"], r["Purchasers"]) for r in sandbox.rows()] == [("u1", True)]

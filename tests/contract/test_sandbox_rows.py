@@ -272,6 +272,16 @@ def test_jobs_of_one_data_extension_run_in_the_order_they_were_accepted(sandbox:
     assert sandbox.rows()[0]["Purchasers"] is True
 
 
+def test_jobs_side_by_side(sandbox: Sandbox) -> None:
+    """Nobody documents an order between jobs [INF]: in the other position a small late job overtakes a large one."""
+    sandbox.switch(async_order="parallel", async_execute_seconds_per_1000=100.0)
+    slow = sandbox.put([row(f"u{n}", Purchasers=True) for n in range(1000)]).json()["requestId"]
+    sandbox.upsert([row("u1", Purchasers=False)])
+    assert sandbox.status(slow)["status"]["requestStatus"] == "Executing"
+    sandbox.advance(101)
+    assert {r["Contact Key"]: r["Purchasers"] for r in sandbox.rows()}["u1"] is True
+
+
 def test_too_many_jobs_can_deadlock(sandbox: Sandbox) -> None:
     """Deadlocks surface a row at a time with errorCode 2 and a message that ends in "Rerun the transaction." [SEG]."""
     sandbox.switch(inflight_limit=1, inflight_action="deadlock", async_queue_seconds=10.0)
