@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -50,8 +50,16 @@ _log = logging.getLogger("cohort-sync.stack")
 class Stack:
     """Everything that runs, between enter and exit. With `log` the processes write there, not on this output."""
 
-    def __init__(self, settings: Settings, *, workers: int = 1, log: Path | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        workers: int = 1,
+        log: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.settings = settings
+        self.environment = {**os.environ, **(environment or {}), **environment_of(settings)}
         self.flower_url = ""
         self.password = flower.Credentials("", "")
         self.valkey: EmbeddedValkey | None = None
@@ -113,7 +121,7 @@ class Stack:
         return False
 
     def _programs(self, listening: socket.socket) -> Iterator[Program]:
-        environment = {**os.environ, **environment_of(self.settings)}
+        environment = self.environment
         yield Program("scheduler", ["run", "scheduler"], environment, log=self._log)
         for name in self._workers:
             yield Program(
@@ -131,7 +139,7 @@ class Stack:
 def up(settings: Settings, *, workers: int = 1, ready: Callable[[Stack], None] | None = None) -> int:
     """Run the stack until Ctrl-C or SIGTERM; `ready` is called when everything answers."""
     configure(settings, "stack")
-    with _signals_as_interrupt():
+    with signals_as_interrupt():
         try:
             with Stack(settings, workers=workers) as stack:
                 for line in introduction(stack):
@@ -221,7 +229,7 @@ def _without_password(url: str) -> str:
 
 
 @contextmanager
-def _signals_as_interrupt() -> Iterator[None]:
+def signals_as_interrupt() -> Iterator[None]:
     """SIGTERM and SIGHUP like Ctrl-C, also in a shell's background job, where Ctrl-C is ignored from the start."""
 
     def interrupt(_number: int, _frame: object) -> None:
