@@ -26,7 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from models.types import UNFINISHED, BatchState, Id, RunState, SnapshotState, Stage, UtcDateTime
+from models.types import UNFINISHED, BatchState, Feed, Id, RunState, SnapshotState, Stage, UtcDateTime
 
 _NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -63,6 +63,9 @@ class AmplitudeProject(Base):
     tier: Mapped[str] = mapped_column(String(20))
     api_key_token: Mapped[bytes]
     secret_key_token: Mapped[bytes]
+    # What Amplitude's webhook proves itself with; none: nobody may deliver for this source.
+    webhook_secret_token: Mapped[bytes | None]
+    webhook_secret_at: Mapped[datetime | None]
     monthly_quota: Mapped[int] = mapped_column(Integer)
     created_at: Mapped[datetime]
 
@@ -109,6 +112,7 @@ class CohortBinding(Base):
     name_key: Mapped[str] = mapped_column(String(400), unique=True)
     project_id: Mapped[int] = mapped_column(ForeignKey("amplitude_project.id"), index=True)
     cohort_id: Mapped[str] = mapped_column(String(100))
+    feed: Mapped[str] = mapped_column(String(10), default=Feed.DOWNLOAD, server_default=Feed.DOWNLOAD)
     destination_id: Mapped[int] = mapped_column(ForeignKey("destination.id"))
     attribute: Mapped[str] = mapped_column(String(200))
     attribute_key: Mapped[str] = mapped_column(String(800))
@@ -140,7 +144,9 @@ class CohortBinding(Base):
 
 
 class Snapshot(Base):
-    """A cohort's membership at one time: a download (the ledger of what was spent) or an uploaded file."""
+    """A cohort's membership at one time: a download (the ledger of what was spent), an uploaded file, or what
+    Amplitude's webhook had told by then.
+    """
 
     __tablename__ = "snapshot"
     __table_args__ = (
@@ -151,7 +157,7 @@ class Snapshot(Base):
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     project_id: Mapped[int] = mapped_column(ForeignKey("amplitude_project.id"))
     cohort_id: Mapped[str] = mapped_column(String(100))
-    kind: Mapped[str] = mapped_column(String(10))  # download | upload
+    kind: Mapped[str] = mapped_column(String(10))  # download | upload | webhook
     property: Mapped[str] = mapped_column(String(400))
     state: Mapped[str] = mapped_column(String(20), default=SnapshotState.REQUESTING)
     request_id: Mapped[str | None] = mapped_column(String(100))
@@ -159,6 +165,7 @@ class Snapshot(Base):
     completed_at: Mapped[datetime | None]
     rows: Mapped[int | None]
     digest: Mapped[str | None] = mapped_column(String(80))
+    upto: Mapped[int | None] = mapped_column(Id)  # webhook: the last message that it holds
 
 
 class SnapshotPart(Base):
@@ -292,6 +299,64 @@ class MemberChunk(Base):
     part: Mapped[int] = mapped_column(primary_key=True)
     n: Mapped[int]
     keys: Mapped[bytes] = mapped_column(LargeBinary, deferred=True)
+
+
+class CohortList(Base):
+    """A cohort's members as Amplitude's webhook told them, by one property: its parts of the current generation
+    with the messages after them applied in order. It says nothing of what Marketing Cloud has.
+    """
+
+    __tablename__ = "cohort_list"
+    __table_args__ = (
+        UniqueConstraint("project_id", "cohort_id", "property"),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    project_id: Mapped[int] = mapped_column(ForeignKey("amplitude_project.id", ondelete="CASCADE"))
+    cohort_id: Mapped[str] = mapped_column(String(100))
+    property: Mapped[str] = mapped_column(String(400))
+    # Whether it began with the cohort's first message: a list that began later knows changes alone.
+    complete: Mapped[bool] = mapped_column(Boolean)
+    generation: Mapped[int] = mapped_column(default=0)
+    members: Mapped[int] = mapped_column(default=0)  # of the parts
+    blank: Mapped[int] = mapped_column(default=0)  # folded: who entered without the property, less who left
+    forgotten_through: Mapped[int | None] = mapped_column(Id)  # computed_time of the newest message removed
+    created_at: Mapped[datetime]
+
+
+class CohortListPart(Base):
+    """A part of a list's compacted members, sorted by comparison key."""
+
+    __tablename__ = "cohort_list_part"
+
+    list_id: Mapped[int] = mapped_column(ForeignKey("cohort_list.id", ondelete="CASCADE"), primary_key=True)
+    generation: Mapped[int] = mapped_column(primary_key=True)
+    part: Mapped[int] = mapped_column(primary_key=True)
+    n: Mapped[int]
+    keys: Mapped[bytes] = mapped_column(LargeBinary, deferred=True)
+
+
+class WebhookMessage(Base):
+    """What one message said about one list. A folded one is kept a while, for messages that come after it late."""
+
+    __tablename__ = "webhook_message"
+    __table_args__ = (
+        UniqueConstraint("list_id", "message_id"),
+        Index("ix_webhook_message_order", "list_id", "computed_time"),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    list_id: Mapped[int] = mapped_column(ForeignKey("cohort_list.id", ondelete="CASCADE"))
+    message_id: Mapped[str] = mapped_column(String(200))
+    in_cohort: Mapped[bool] = mapped_column(Boolean)
+    computed_time: Mapped[int] = mapped_column(Id)  # microseconds since 1970
+    received_at: Mapped[datetime]
+    n: Mapped[int]
+    blank: Mapped[int]
+    keys: Mapped[bytes] = mapped_column(LargeBinary, deferred=True)
+    folded: Mapped[bool] = mapped_column(Boolean, default=False)
 
 
 class Rejection(Base):

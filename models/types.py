@@ -51,6 +51,13 @@ class Region(StrEnum):
     EU = "eu"
 
 
+class Feed(StrEnum):
+    """How a binding's membership arrives: asked for, or told by Amplitude's cohort webhook."""
+
+    DOWNLOAD = "download"
+    WEBHOOK = "webhook"
+
+
 class Trigger(StrEnum):
     """Why a run exists."""
 
