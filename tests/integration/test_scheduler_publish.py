@@ -97,19 +97,12 @@ def test_bounded_tick_goes_on_with_the_rest(
     assert [run for _, run in valkey.messages()] == runs
 
 
-@pytest.mark.parametrize("state", [state for state in RunState if state.finished])
-def test_finished_run_is_never_published(
-    db: Database, publisher: Publisher, run_in: Callable[..., int], state: RunState
+def test_run_that_ended_or_waits_for_a_person_or_another_run_is_not_published(
+    db: Database, publisher: Publisher, run_in: Callable[..., int]
 ) -> None:
-    run_in(state, lease_until=NOON - SECOND, wake_at=NOON - SECOND)
-    assert publisher.publish(db, NOON) == Published(0)
-
-
-@pytest.mark.parametrize("state", [RunState.HELD, RunState.DEFERRED])
-def test_run_that_waits_for_a_person_or_another_run_is_not_published(
-    db: Database, publisher: Publisher, run_in: Callable[..., int], state: RunState
-) -> None:
-    run_in(state)
+    for state in RunState:
+        if state.finished or state in {RunState.HELD, RunState.DEFERRED}:
+            run_in(state, lease_until=NOON - SECOND, wake_at=NOON - SECOND)
     assert publisher.publish(db, NOON) == Published(0)
 
 

@@ -8,14 +8,17 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event, select, text, update
+from sqlalchemy.orm import Session
 
-from models import runs
+from models import database, runs, schedule
 from models.bindings import Timing, pause_binding
-from models.database import Database
+from models.database import Database, named_errors
+from models.errors import TransientError
 from models.tables import AmplitudeProject, AuditEvent, CohortBinding, SyncRun
 from models.types import RunState, Stage, Tier, Trigger
-from scheduler.tick import Ticked, first_times, tick
+from scheduler.tick import Ticked, decide, first_times, tick
 from tests.factories import make_binding, make_destination, make_source
+from tests.support import wait_until
 
 MIDNIGHT = datetime(2026, 3, 2, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -58,6 +61,18 @@ def reload(db: Database, binding: CohortBinding) -> CohortBinding:
 def end(db: Database, run: SyncRun, now: datetime) -> None:
     with db.write() as session:
         runs.finish(session, session.get_one(SyncRun, run.id), RunState.SUCCEEDED, now=now)
+
+
+def start_by_hand(db: Database, binding: CohortBinding) -> None:
+    with db.write() as session:
+        runs.dispatch(
+            session,
+            session.get_one(CohortBinding, binding.id),
+            trigger=Trigger.MANUAL,
+            scheduled_for=MIDNIGHT,
+            now=MIDNIGHT,
+            actor="test",
+        )
 
 
 def test_due_binding_becomes_one_queued_run_and_moves_on(
@@ -161,15 +176,7 @@ def test_deferred_run_of_a_paused_binding_stays(db: Database, hourly: Callable[.
 
 def test_manual_run_counts_as_unfinished(db: Database, hourly: Callable[..., CohortBinding]) -> None:
     binding = hourly()
-    with db.write() as session:
-        runs.dispatch(
-            session,
-            session.get_one(CohortBinding, binding.id),
-            trigger=Trigger.MANUAL,
-            scheduled_for=MIDNIGHT,
-            now=MIDNIGHT,
-            actor="test",
-        )
+    start_by_hand(db, binding)
     assert tick(db, MIDNIGHT + HOUR).skipped == 1
 
 
@@ -259,6 +266,38 @@ def test_occurrence_that_has_a_run_gets_no_other(db: Database, hourly: Callable[
     assert tick(db, MIDNIGHT + HOUR) == Ticked(bindings=1)
     assert one_run(db).state == RunState.SUCCEEDED
     assert reload(db, binding).next_due_at == MIDNIGHT + 2 * HOUR
+
+
+@pytest.mark.parametrize(("policy", "state"), [("skip", RunState.SKIPPED), ("queue", RunState.DEFERRED)])
+def test_run_started_by_a_person_at_the_same_moment_goes_first(
+    db: Database, hourly: Callable[..., CohortBinding], policy: str, state: RunState
+) -> None:
+    binding = hourly(overlap=policy)
+    with db.write() as session:
+        (due,) = schedule.lock_due(session, MIDNIGHT + HOUR, 1)
+        session.rollback()
+    decision = decide(due, MIDNIGHT + HOUR)
+    assert decision.states[0] == RunState.QUEUED, "decided before the other run was there"
+    start_by_hand(db, binding)
+    with db.write() as session:
+        assert schedule.settle(session, [decision], MIDNIGHT + HOUR) == {state: 1}
+    assert [run.state for run in all_runs(db)] == [RunState.QUEUED, state]
+
+
+@pytest.mark.parametrize("db", ["postgresql"], indirect=True)  # SQLite waits for its one writer
+def test_bindings_of_a_frozen_scheduler_go_to_the_others(
+    db: Database, hourly: Callable[..., CohortBinding], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hourly()
+    monkeypatch.setattr(database, "FROZEN_MS", 200)
+    frozen = Session(db.engine)
+    (due,) = schedule.lock_due(frozen, MIDNIGHT + HOUR, 10)
+    assert tick(db, MIDNIGHT + HOUR) == Ticked(), "it is held"
+    wait_until(lambda: tick(db, MIDNIGHT + HOUR).queued, seconds=5)
+    with pytest.raises(TransientError), named_errors():
+        schedule.settle(frozen, [decide(due, MIDNIGHT + HOUR)], MIDNIGHT + HOUR)
+    frozen.close()
+    assert one_run(db).state == RunState.QUEUED
 
 
 def test_slices_come_in_the_order_of_their_time(db: Database, hourly: Callable[..., CohortBinding]) -> None:
