@@ -50,7 +50,7 @@ def compaction_due(base_n: int, delta_n: int, batches: int) -> bool:
 
 def compact(
     chunks: Iterable[bytes],
-    deltas: Iterable[tuple[Direction, bytes]],
+    deltas: Iterable[tuple[str, bytes]],
     *,
     part_size: int = PART,
     workdir: Path,
@@ -77,7 +77,7 @@ def compact(
         yield held, encode(KeyArray.concat(waiting))
 
 
-def lookup(chunks: Iterable[bytes], deltas: Iterable[tuple[Direction, bytes]], key: str) -> str | None:
+def lookup(chunks: Iterable[bytes], deltas: Iterable[tuple[str, bytes]], key: str) -> str | None:
     """The text by which the state knows this key, or None if it is no member."""
     fingerprints = Fingerprints(0)
     hi, lo = fingerprints.of(KeyArray.of([key]))
@@ -99,7 +99,7 @@ def lookup(chunks: Iterable[bytes], deltas: Iterable[tuple[Direction, bytes]], k
     return found
 
 
-def contains(chunks: Iterable[bytes], deltas: Iterable[tuple[Direction, bytes]], key: str) -> bool:
+def contains(chunks: Iterable[bytes], deltas: Iterable[tuple[str, bytes]], key: str) -> bool:
     """Whether the state has this key as a member."""
     return lookup(chunks, deltas, key) is not None
 

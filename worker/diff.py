@@ -33,7 +33,7 @@ _OVERSIZE = 8 * PARTITION
 
 
 class Direction(enum.StrEnum):
-    """Which way a member went; the value is what the database holds."""
+    """Which way a member went: the words of `models.types.Direction`, without SQLAlchemy's import."""
 
     ENTER = "enter"
     EXIT = "exit"
@@ -48,7 +48,9 @@ class StateReader:
     """
 
     chunks: Callable[[], Iterator[bytes]]
-    deltas: Callable[[], Iterator[tuple[Direction, bytes]]]
+    deltas: Callable[
+        [], Iterator[tuple[str, bytes]]
+    ]  # "enter" or "exit", as any of the enums or a plain word
     uncertain: Callable[[], Iterator[bytes]]
     members: int
 

@@ -103,8 +103,8 @@ few = st.sampled_from(
     [
         *UUIDS, *(key.upper() for key in UUIDS), *(key + "  " for key in UUIDS), UUIDS[0].title(), "\t" + UUIDS[1],
         "a", "A", "a ", "A  ", " a", "", " ", "\t", "\t\ta", "\u3000", "Straße", "STRASSE", "stra\u017f\u017fe",
-        "é", "É", "\0", "a\0", "\x1f", "\u2028x", "😀", "x" * 4000, "X" * 4000 + " ", "x" * 3999, "y" * LONG, "Y" * LONG,
-        "y" * (LONG + 1), "a,b", 'a"b', "a\nb", "a\r\nb", "=1+1", "ﬀ" + UUIDS[0][2:], "ff" + UUIDS[0][2:],
+        "é", "É", "\0", "a\0", "\x1f", "\u2028x", "😀", "x" * 4000, "X" * 4000 + " ", "x" * 3999, "y" * LONG,
+        "Y" * LONG, "y" * (LONG + 1), "a,b", 'a"b', "a\nb", "a\r\nb", "=1+1", "ﬀ" + UUIDS[0][2:], "ff" + UUIDS[0][2:],
     ]
 )  # fmt: skip
 anything = st.one_of(few, st.text(max_size=20))

@@ -1,0 +1,42 @@
+"""`python -m tests.benchmarks [name …]`: measured on this machine, now, beside a rival.
+
+Without a name the short ones run; `all` runs everything, which takes 20 minutes and 15 GB of disk.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from tests.benchmarks import diffs, parts
+
+SHORT: dict[str, Callable[[], None]] = {
+    "codec": parts.codec,
+    "imports": parts.imports,
+    "diff-1m": lambda: diffs.churn(1_000_000, 7),
+    "diff-5m": lambda: diffs.churn(5_000_000, 5),
+    "email-1m": lambda: diffs.churn(1_000_000, 5, "email"),
+}
+LONG: dict[str, Callable[[], None]] = {
+    "email-5m": lambda: diffs.churn(5_000_000, 3, "email"),
+    "compaction-5m": lambda: parts.compaction(5_000_000),
+    "diff-20m": lambda: diffs.churn(20_000_000, 3),
+    "first-20m": lambda: diffs.first(20_000_000, 2),
+    "shapes-5m": lambda: diffs.shapes(5_000_000, 1),
+    "shapes-20m": lambda: diffs.shapes(20_000_000, 1),
+}
+
+
+def main(names: list[str]) -> None:
+    """Run the named ones."""
+    known = SHORT | LONG
+    if "all" in names:
+        names = list(known)
+    for name in names or SHORT:
+        if name not in known:
+            raise SystemExit(f"no benchmark {name!r}; there are: {', '.join(known)}, all")
+        known[name]()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,92 @@
+"""Whole processes, timed from the outside: wall clock, processor time and peak memory as the kernel counts them."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One process: seconds of wall clock, seconds of processor, and MB at its peak (the largest of its children)."""
+
+    wall: float
+    cpu: float
+    rss: float
+    out: str
+
+
+def folder() -> Path:
+    """Where generated data is kept between runs; 8 GB for the largest benchmarks."""
+    path = Path(os.environ.get("COHORT_SYNC_BENCH_DIR", Path(tempfile.gettempdir()) / "cohort-sync-bench"))
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def run(*command: str | Path) -> Run:
+    """Run it to its end; an error ends the benchmark."""
+    with tempfile.TemporaryFile("w+") as out:
+        start = time.perf_counter()
+        process = subprocess.Popen([str(part) for part in command], stdout=out, cwd=ROOT)
+        _, status, usage = os.wait4(process.pid, 0)
+        wall = time.perf_counter() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise SystemExit(f"{command[0]} ended with {process.returncode}")
+        out.seek(0)
+        peak = usage.ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+        return Run(wall, usage.ru_utime + usage.ru_stime, peak, out.read().strip())
+
+
+def python(module: str, *arguments: str | Path) -> Run:
+    """A module of the benchmarks in a new interpreter: its imports count."""
+    return run(sys.executable, "-m", f"tests.benchmarks.{module}", *arguments)
+
+
+def interleaved(times: int, **candidates: Callable[[], Run]) -> dict[str, list[Run]]:
+    """Each candidate in turn, so that what else the machine does meets all of them."""
+    found: dict[str, list[Run]] = {name: [] for name in candidates}
+    for _ in range(times):
+        for name, candidate in candidates.items():
+            found[name].append(candidate())
+    return found
+
+
+def show(title: str, found: dict[str, list[Run]], against: str = "") -> None:
+    """Minimum, median and maximum, and the ratio of the medians to a rival's."""
+    print(f"\n{title}")
+    print(
+        f"  {'':26}{'min':>8}{'median':>8}{'max':>8}  {'cpu':>7}{'peak MB':>9}{'  ratio of medians' if against else ''}"
+    )
+    rival = statistics.median(one.wall for one in found[against]) if against else 0.0
+    for name, runs in found.items():
+        walls = [one.wall for one in runs]
+        line = f"  {name:26}{min(walls):8.2f}{statistics.median(walls):8.2f}{max(walls):8.2f}  "
+        line += f"{statistics.median(one.cpu for one in runs):7.2f}{max(one.rss for one in runs):9.0f}"
+        print(line + (f"{statistics.median(walls) / rival:12.2f}" if against and name != against else ""))
+
+
+def spread(call: Callable[[], object], times: int = 30) -> str:
+    """A call inside this process, in milliseconds."""
+    taken = []
+    for _ in range(times):
+        start = time.perf_counter()
+        call()
+        taken.append((time.perf_counter() - start) * 1000)
+    return f"min {min(taken):6.2f}  median {statistics.median(taken):6.2f}  max {max(taken):6.2f} ms"
+
+
+def table(title: str, rows: Sequence[tuple[str, str]]) -> None:
+    """Names and what was found."""
+    print(f"\n{title}")
+    for name, text in rows:
+        print(f"  {name:44}{text}")
