@@ -1,8 +1,8 @@
 """What changed: a snapshot against the state that Marketing Cloud has acknowledged.
 
 Both sides are read once, spilled as fingerprints into partitions, and compared partition by partition, so memory
-does not grow with the cohort or with the share of it that changed. The outcome names rows of the two sides; their
-texts are read back, in order, when batches are planned. It does not depend on the seed.
+does not grow with the share of the cohort that changed, and by two bytes a row with the cohort. What changed is
+spilled again and read back when batches are planned. The order of the batches depends on the seed, nothing else does.
 
 Nothing here knows SQL, HTTP or a run. A fingerprint decides that two keys are one contact, by `comparison_key`;
 see `fingerprint` for why no change is missed.
@@ -14,7 +14,6 @@ import enum
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +21,10 @@ import numpy as np
 from worker import plan
 from worker.fingerprint import Fingerprints
 from worker.intake import PARTITION, THREADS, Intake, Side, expected_rows, ordered
-from worker.keyarray import Bool, KeyArray
-from worker.merge import Outcome, Records, merge, reduced
+from worker.keyarray import TEXT, Bool, KeyArray
+from worker.merge import NOTHING, Outcome, Records, merge, reduced
 from worker.snapshot_file import digest_of, inspect
+from worker.spill import KeySpool
 
 __all__ = ["Diff", "DiffCounts", "Direction", "PlannedBatch", "StateReader", "compare", "digest_of"]
 
@@ -117,29 +117,31 @@ class Diff:
 
 
 class _Changes:
-    """Marks on the rows of all sides."""
+    """UUIDs that changed, as they come from the partitions; marks on the rows of texts that did."""
 
-    def __init__(self, snapshot: Side, state: Side, uncertain: Side) -> None:
+    def __init__(self, snapshot: Side, state: Side, uncertain: Side, workdir: Path) -> None:
         self._sides = [snapshot, state, uncertain]
-        self._marks: list[Bool] = [np.zeros(side.keys.rows, np.bool_) for side in self._sides]
+        self._kinds = [np.concatenate([*side.kinds, np.zeros(0, np.uint8)]) for side in self._sides]
+        self._marks = [np.zeros(side.rows, np.bool_) for side in self._sides]
+        self._uuids = {direction: KeySpool(workdir) for direction in Direction}
+        self.counts = dict.fromkeys(Direction, 0)
 
-    def mark(self, outcome: Outcome) -> None:
+    def add(self, outcome: Outcome) -> None:
         changed = (outcome.entered, outcome.exited, outcome.exited_uncertain)
-        for marks, rows in zip(self._marks, changed, strict=True):
-            marks[rows] = True
-
-    def count(self, direction: Direction) -> int:
-        return sum(int(np.count_nonzero(marks)) for marks in self._marks[self._which(direction)])
+        for number, (hi, lo, rows) in enumerate(changed):
+            direction = Direction.EXIT if number else Direction.ENTER
+            self.counts[direction] += len(rows)
+            kind = self._kinds[number][rows]
+            plain = kind != TEXT
+            self._marks[number][rows[~plain]] = True
+            if plain.any():
+                self._uuids[direction].append(KeyArray.of_uuids(kind[plain], hi[plain], lo[plain]))
 
     def of(self, direction: Direction) -> Iterator[KeyArray]:
-        which = self._which(direction)
-        sides, all_marks = self._sides[which], self._marks[which]
-        return chain.from_iterable(
-            side.keys.selected(marks) for side, marks in zip(sides, all_marks, strict=True)
-        )
-
-    def _which(self, direction: Direction) -> slice:
-        return slice(0, 1) if direction == Direction.ENTER else slice(1, 3)
+        yield from self._uuids[direction]
+        which = slice(1, 3) if direction == Direction.EXIT else slice(0, 1)
+        for side, marks in zip(self._sides[which], self._marks[which], strict=True):
+            yield from side.texts(marks)
 
 
 def compare(
@@ -147,7 +149,8 @@ def compare(
 ) -> Diff:
     """Read everything once and decide; returns only if the whole file was good.
 
-    Temporary files go to `workdir`: about 40 bytes a row of either side, and the texts of keys that are no UUIDs.
+    Temporary files go to `workdir`: about 20 bytes a row of either side, 17 a change, and the texts of keys
+    that are no UUIDs.
     """
     file = inspect(snapshot, column, max_bytes=max_bytes, workdir=workdir)
     fingerprints = Fingerprints(seed)
@@ -157,7 +160,7 @@ def compare(
             rows, totals = intake.snapshot(file)
             known, alive = _state(intake, state)
             unsure = intake.blobs(state.uncertain())
-            changes = _Changes(rows, known, unsure)
+            changes = _Changes(rows, known, unsure, workdir)
             sides = (known, unsure, rows)
 
             def decide(partition: int) -> Outcome:
@@ -166,20 +169,20 @@ def compare(
 
             members = before = 0
             for outcome in ordered(pool, decide, range(intake.partitions)):
-                changes.mark(outcome)
+                changes.add(outcome)
                 members += outcome.members
                 before += outcome.known
     finally:
         if file.path != snapshot:
             file.path.unlink(missing_ok=True)
-    entered = changes.count(Direction.ENTER)
+    entered = changes.counts[Direction.ENTER]
     counts = DiffCounts(
         snapshot_rows=totals.rows,
         members=members,
         blank=totals.blank,
         duplicate=totals.rows - totals.blank - members,
         entered=entered,
-        exited=changes.count(Direction.EXIT),
+        exited=changes.counts[Direction.EXIT],
         unchanged=members - entered,
         state_members=before,
     )
@@ -199,11 +202,10 @@ def _state(intake: Intake, state: StateReader) -> tuple[Side, Bool]:
             yield blob
 
     side = intake.blobs(blobs())
-    return side, np.repeat(np.array(enters, np.bool_), side.keys.lengths())
+    return side, np.repeat(np.array(enters, np.bool_), [len(kind) for kind in side.kinds])
 
 
 def _records(side: Side, partition: int, fingerprints: Fingerprints, *, last: bool) -> Records:
     if side.prints.size(partition) > _OVERSIZE:
         return reduced(side.prints.read(partition, PARTITION), fingerprints, last=last)
-    none = np.zeros(0, np.uint64)
-    return next(side.prints.read(partition, 1 << 62), (none, none, np.zeros(0, np.uint32)))
+    return next(side.prints.read(partition, 1 << 62), NOTHING)

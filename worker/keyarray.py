@@ -60,6 +60,11 @@ class KeyArray:
         return cls(np.zeros(0, np.uint8), _EMPTY64, _EMPTY64, np.zeros(0, np.uint8), np.zeros(1, np.int64))
 
     @classmethod
+    def of_uuids(cls, kind: U8, hi: U64, lo: U64) -> KeyArray:
+        """From columns of keys that are all UUIDs."""
+        return cls(kind, hi, lo, np.zeros(0, np.uint8), np.zeros(1, np.int64))
+
+    @classmethod
     def of(cls, keys: Sequence[str]) -> KeyArray:
         """From Python strings; a lone surrogate is not text and raises UnicodeEncodeError."""
         joined = "".join(keys)
@@ -133,6 +138,11 @@ class KeyArray:
             self.text[ends[0] : ends[-1]],
             ends - ends[0],
         )
+
+    def only_texts(self) -> KeyArray:
+        """The texts alone; the same buffers."""
+        zeros = np.zeros(self.texts, np.uint64)
+        return KeyArray(np.full(self.texts, TEXT, np.uint8), zeros, zeros, self.text, self.ends)
 
     def to_list(self) -> list[str]:
         """As Python strings."""

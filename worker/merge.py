@@ -23,15 +23,18 @@ _SPENT = np.uint64(8)
 
 Intp = npt.NDArray[np.intp]
 Records = tuple[U64, U64, U32]
+"""Fingerprints, high and low, and row numbers."""
+
+NOTHING: Records = (np.zeros(0, np.uint64), np.zeros(0, np.uint64), np.zeros(0, np.uint32))
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Row numbers of what changed, and how many contacts there were."""
+    """The records of what changed, and how many contacts there were."""
 
-    entered: U32
-    exited: U32
-    exited_uncertain: U32
+    entered: Records
+    exited: Records
+    exited_uncertain: Records
     members: int
     known: int
 
@@ -47,8 +50,7 @@ def merge(
     hi = np.concatenate([state[0], uncertain[0], snapshot[0]])
     lo = np.concatenate([state[1], uncertain[1], snapshot[1]])
     if not len(hi):
-        none = np.zeros(0, np.uint32)
-        return Outcome(none, none, none, 0, 0)
+        return Outcome(NOTHING, NOTHING, NOTHING, 0, 0)
     order, begins = group(hi, lo, fingerprints)
     n_state, n_uncertain = len(state[0]), len(uncertain[0])
     in_state = np.add.reduceat(order < n_state, begins, dtype=np.intp)
@@ -62,11 +64,16 @@ def merge(
     enters = present & (~known | unsure)
     leaves = known & ~present
     leaves_unsure = unsure & ~known & ~present
-    entered = snapshot[2][order[(begins + before)[enters]] - older]
-    exited = state[2][order[(begins + in_state - 1)[leaves]]]
-    exited_uncertain = uncertain[2][order[(begins + before - 1)[leaves_unsure]] - n_state]
+
+    def chosen(records: Records, first: int, which: Intp) -> Records:
+        return hi[which], lo[which], records[2][which - first]
+
     return Outcome(
-        entered, exited, exited_uncertain, int(np.count_nonzero(present)), int(np.count_nonzero(known))
+        chosen(snapshot, older, order[(begins + before)[enters]]),
+        chosen(state, 0, order[(begins + in_state - 1)[leaves]]),
+        chosen(uncertain, n_state, order[(begins + before - 1)[leaves_unsure]]),
+        int(np.count_nonzero(present)),
+        int(np.count_nonzero(known)),
     )
 
 
@@ -92,7 +99,7 @@ def group(hi: U64, lo: U64, fingerprints: Fingerprints) -> tuple[Intp, Intp]:
 
 def reduced(pieces: Iterator[Records], fingerprints: Fingerprints, *, last: bool) -> Records:
     """One record a contact, the first or the last: for a partition that repeats few contacts very often."""
-    kept: Records = (np.zeros(0, np.uint64), np.zeros(0, np.uint64), np.zeros(0, np.uint32))
+    kept = NOTHING
     for piece in pieces:
         hi, lo = np.concatenate([kept[0], piece[0]]), np.concatenate([kept[1], piece[1]])
         rows = np.concatenate([kept[2], piece[2]])

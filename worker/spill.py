@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from worker.keyarray import U8, U64, KeyArray
+from worker.keyarray import TEXT, U8, U64, KeyArray
 
 U32 = npt.NDArray[np.uint32]
 Bounds = npt.NDArray[np.int64]
@@ -69,34 +69,34 @@ class KeySpool:
 
     def append(self, keys: KeyArray) -> int:
         """The number of this array."""
-        start = self._file.write(keys.hi, keys.lo, keys.ends, keys.kind, keys.text)
+        hi, lo = keys.hi, keys.lo
+        if keys.texts:
+            plain = keys.kind != TEXT
+            hi, lo = hi[plain], lo[plain]
+        start = self._file.write(hi, lo, keys.ends, keys.kind, keys.text)
         self._pieces.append(_Piece(start, self.rows, len(keys), keys.texts, keys.text.nbytes))
         self.rows += len(keys)
         return len(self._pieces) - 1
 
-    def lengths(self) -> list[int]:
-        """Rows of each array that was appended."""
-        return [piece.rows for piece in self._pieces]
-
-    def selected(self, wanted: npt.NDArray[np.bool_]) -> Iterator[KeyArray]:
-        """The keys of the rows that are true, piece by piece."""
-        for number, piece in enumerate(self._pieces):
-            rows = np.flatnonzero(wanted[piece.first : piece.first + piece.rows])
-            if len(rows):
-                keys = self.read(number)
-                yield keys if len(rows) == piece.rows else keys.take(rows)
+    def __iter__(self) -> Iterator[KeyArray]:
+        return map(self.read, range(len(self._pieces)))
 
     def read(self, number: int) -> KeyArray:
         """One array."""
         piece = self._pieces[number]
-        hi, lo = np.empty(piece.rows, np.uint64), np.empty(piece.rows, np.uint64)
+        plain = piece.rows - piece.texts
+        hi, lo = np.empty(plain, np.uint64), np.empty(plain, np.uint64)
         ends = np.empty(piece.texts + 1, np.int64)
         kind, text = np.empty(piece.rows, np.uint8), np.empty(piece.bytes, np.uint8)
         at = piece.start
         for column in (hi, lo, ends, kind, text):
             self._file.read(at, column)
             at += column.nbytes
-        return KeyArray(kind, hi, lo, text, ends)
+        if not piece.texts:
+            return KeyArray(kind, hi, lo, text, ends)
+        high, low = np.zeros(piece.rows, np.uint64), np.zeros(piece.rows, np.uint64)
+        high[kind != TEXT], low[kind != TEXT] = hi, lo
+        return KeyArray(kind, high, low, text, ends)
 
 
 @dataclass(frozen=True, slots=True)

