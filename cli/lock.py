@@ -30,12 +30,16 @@ class DirectoryLock:
         self.fd = -1
 
     def __enter__(self) -> Self:
-        make_private_dir(self.path.parent)
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while (holder := self._try()) is not None:
-            if time.monotonic() > deadline:
-                raise ConfigurationError("ALREADY_RUNNING", pid=holder or "unknown")
-            time.sleep(0.05)
+        try:
+            make_private_dir(self.path.parent)
+            while (holder := self._try()) is not None:
+                if time.monotonic() > deadline:
+                    raise ConfigurationError("ALREADY_RUNNING", pid=holder or "unknown")
+                time.sleep(0.05)
+        except OSError as error:
+            mistake = f"COHORT_SYNC_DATA_DIR: {str(self.path.parent)!r} can't be used ({error.strerror})"
+            raise ConfigurationError("SETTINGS_INVALID", mistakes=mistake) from None
         os.ftruncate(self.fd, 0)
         os.pwrite(self.fd, f"{os.getpid()}\n".encode(), 0)
         return self

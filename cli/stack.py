@@ -26,7 +26,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from kombu.exceptions import OperationalError
 from pydantic import SecretStr
+from redis.exceptions import RedisError
 from sqlalchemy.engine import make_url
 
 from cli import flower, output
@@ -111,7 +113,7 @@ class Stack:
         app = make_app(self.settings)
         with app.connection_for_write() as connection:
             while time.monotonic() < deadline:
-                with suppress(OSError):
+                with suppress(OSError, OperationalError, RedisError):
                     answers = app.control.ping(timeout=0.3, limit=len(self._workers), connection=connection)
                     if len(answers or []) >= len(self._workers) and _answers(
                         f"{self.flower_url}/healthcheck"
@@ -235,7 +237,10 @@ def signals_as_interrupt() -> Iterator[None]:
     def interrupt(_number: int, _frame: object) -> None:
         raise KeyboardInterrupt
 
-    before = {n: signal.signal(n, interrupt) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup: it shall outlive the terminal
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield
     finally:

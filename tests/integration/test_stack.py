@@ -186,6 +186,28 @@ def test_a_stop_in_the_middle_of_the_start_leaves_nothing(up: Up, settings: Sett
     until(none_left(everything), 1)
 
 
+def test_a_second_ctrl_c_waits_for_nobody(up: Up) -> None:
+    process = up()
+    everything = below(process.pid)
+    for child in everything:
+        child.suspend()
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)  # Valkey is asked after the others
+    assert process.wait(5) == 0
+    until(none_left(everything), 1)
+
+
+def test_a_directory_that_can_not_be_used_is_named(settings: Settings) -> None:
+    settings.data_dir.write_text("a file")
+    with pytest.raises(ConfigurationError, match=r"COHORT_SYNC_DATA_DIR.*data"), Stack(settings):
+        pass
+    settings.data_dir.unlink()
+
+
 def test_a_configured_redis_is_used_and_the_directory_locked_all_the_same(
     settings: Settings, tmp_path: Path
 ) -> None:
