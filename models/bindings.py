@@ -123,7 +123,7 @@ def update_binding(
     if max_removal_percent is not None:
         binding.max_removal_percent = changed["max_removal_percent"] = _percent(max_removal_percent)
     if new_name is not None:
-        binding.name = changed["name"] = checked_name(session, CohortBinding, new_name, but=binding.id)
+        binding.name = changed["new_name"] = checked_name(session, CohortBinding, new_name, but=binding.id)
         binding.name_key = name_key(new_name)
     audit.record(session, now=now, actor=actor, action="update", kind="binding", name=binding.name, **changed)
     return binding

@@ -90,7 +90,9 @@ def update_destination(
         destination.contact_key_property = _text("contact_key_property", contact_key_property)
         changed["contact_key_property"] = destination.contact_key_property
     if new_name is not None:
-        destination.name = changed["name"] = checked_name(session, Destination, new_name, but=destination.id)
+        destination.name = changed["new_name"] = checked_name(
+            session, Destination, new_name, but=destination.id
+        )
         destination.name_key = name_key(new_name)
     if subdomain is not None:
         destination.subdomain = changed["subdomain"] = checked_subdomain(subdomain)

@@ -84,7 +84,7 @@ def update_source(
                 )
         source.tier = changed["tier"] = tier
     if new_name is not None:
-        source.name = changed["name"] = checked_name(session, AmplitudeProject, new_name, but=source.id)
+        source.name = changed["new_name"] = checked_name(session, AmplitudeProject, new_name, but=source.id)
         source.name_key = name_key(new_name)
     if region is not None:
         source.region = changed["region"] = region
