@@ -10,6 +10,7 @@ from cli import checks, context, output, timing, views
 from models import bindings
 from models.naming import every, find
 from models.tables import CohortBinding
+from models.types import Feed
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -17,7 +18,9 @@ Name = Annotated[str, typer.Argument(help="The binding's name, or its id.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Overlap = Literal["skip", "queue"]
 Catchup = Literal["latest", "none"]
+FeedName = Literal["download", "webhook"]
 NoCheck = Annotated[bool, typer.Option("--no-check", help="Do not ask the vendors first.")]
+FEED = "How members arrive: asked for, or told by Amplitude's cohort webhook (docs/webhooks.md)."
 CRON = "Five cron fields, such as '0 6 * * *'; H spreads bindings. Needs the Audiences tier."
 TIMEZONE = "The schedule's time zone, such as Europe/Berlin."
 OVERLAP = "When it is due while a run is unfinished: skip it, or queue one."
@@ -46,6 +49,7 @@ def add(
     catchup_window: Annotated[str, typer.Option(help=WINDOW, metavar="LENGTH")] = "24h",
     jitter: Annotated[str, typer.Option(help=JITTER, metavar="LENGTH")] = "0",
     max_removal_percent: Annotated[int | None, typer.Option(help=GUARD)] = None,
+    feed: Annotated[FeedName, typer.Option(help=FEED)] = "download",
     no_check: NoCheck = False,
     as_json: Json = False,
 ) -> None:
@@ -79,6 +83,7 @@ def add(
                     destination=destination,
                     attribute=attribute,
                     timing=planned,
+                    feed=Feed(feed),
                     max_removal_percent=max_removal_percent,
                     now=now,
                     actor=context.actor(),
@@ -141,6 +146,7 @@ def show(name: Name, as_json: Json = False) -> None:
         ("id", str(row.id)),
         ("source", row.project.name),
         ("cohort", row.cohort_id),
+        ("fed by", row.feed),
         ("destination", row.destination.name),
         ("attribute", row.attribute),
         ("attribute locked", output.when(row.attribute_locked_at, now)),
@@ -152,7 +158,7 @@ def show(name: Name, as_json: Json = False) -> None:
         ("added", row.created_at),
     ]
     if row.cron is not None:
-        pairs[9:9] = [
+        pairs[10:10] = [
             ("cron", row.cron),
             ("next", output.when(row.next_due_at, now)),
             ("overlap", row.overlap),
@@ -176,6 +182,7 @@ def update(
     catchup_window: Annotated[str | None, typer.Option(help=WINDOW, metavar="LENGTH")] = None,
     jitter: Annotated[str | None, typer.Option(help=JITTER, metavar="LENGTH")] = None,
     max_removal_percent: Annotated[int | None, typer.Option(help=GUARD)] = None,
+    feed: Annotated[FeedName | None, typer.Option(help=FEED)] = None,
     no_check: NoCheck = False,
     as_json: Json = False,
 ) -> None:
@@ -212,6 +219,7 @@ def update(
                     cohort_id=cohort,
                     attribute=attribute,
                     timing=timing.timing_of(stored, now, **changed) if changed else None,
+                    feed=Feed(feed) if feed else None,
                     max_removal_percent=max_removal_percent,
                     now=now,
                     actor=context.actor(),

@@ -45,6 +45,7 @@ COMMANDS = {
     "reject": Entry("cli.runs", _WORK, "End a held run; nothing is pushed."),
     "worker": Entry("cli.processes", _SERVE, "A worker: takes runs from the queue."),
     "scheduler": Entry("cli.processes", _SERVE, "A scheduler: makes runs when they are due."),
+    "receiver": Entry("cli.webhooks", _SERVE, "A receiver of Amplitude's cohort webhook."),
     "flower": Entry("cli.processes", _SERVE, "Flower: watch the queue in a browser."),
     "sandbox": Entry("cli.processes", _SERVE, "Both vendors on localhost, for trying things out."),
     "db": Entry("cli.db", _SERVE, "The database's schema."),

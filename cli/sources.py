@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from cli import context, output, secrets, vendors, views
+from cli import context, output, secrets, vendors, views, webhooks
 from models import snapshots, sources
 from models.naming import every, find
 from models.tables import AmplitudeProject
@@ -207,6 +207,9 @@ def usage(name: Name, as_json: Json = False) -> None:
                 ("left", left),
             ]
         )
+
+
+app.command()(webhooks.webhook)
 
 
 def _remarks(cohort: Cohort) -> str:

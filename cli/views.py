@@ -84,6 +84,7 @@ def binding(row: CohortBinding) -> dict[str, Any]:
         "name": row.name,
         "source": row.project.name,
         "cohort": row.cohort_id,
+        "feed": row.feed,
         "destination": row.destination.name,
         "attribute": row.attribute,
         "attribute_locked_at": iso(row.attribute_locked_at),

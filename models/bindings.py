@@ -13,11 +13,11 @@ from typing import Any
 from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
-from models import audit
+from models import audit, webhooks
 from models.errors import ConfigurationError
 from models.naming import checked_name, find, name_key
 from models.tables import AmplitudeProject, CohortBinding, Destination, SyncRun
-from models.types import UNFINISHED, Tier
+from models.types import UNFINISHED, Feed, Tier
 
 ATTRIBUTE_MAX = 128
 
@@ -50,6 +50,7 @@ def add_binding(
     destination: str,
     attribute: str,
     timing: Timing,
+    feed: Feed = Feed.DOWNLOAD,
     max_removal_percent: int | None = None,
     now: datetime,
     actor: str,
@@ -65,6 +66,7 @@ def add_binding(
         name_key=name_key(name),
         project=project,
         cohort_id=_checked_cohort(cohort_id),
+        feed=feed,
         destination=target,
         attribute=attribute,
         attribute_key=attribute_key(attribute),
@@ -86,6 +88,7 @@ def add_binding(
         attribute=attribute,
         destination=target.name,
         cron=timing.cron,
+        feed=feed,
     )
     return binding
 
@@ -98,12 +101,14 @@ def update_binding(
     cohort_id: str | None = None,
     attribute: str | None = None,
     timing: Timing | None = None,
+    feed: Feed | None = None,
     max_removal_percent: int | None = None,
     now: datetime,
     actor: str,
 ) -> CohortBinding:
     """Change what is given. Once synced to, neither the attribute nor the cohort can be changed."""
     binding = find(session, CohortBinding, name)
+    listened_to = binding.project_id, binding.cohort_id
     changed: dict[str, Any] = {}
     if attribute is not None and attribute.strip() != binding.attribute:
         _refuse_if_locked(binding, "attribute")
@@ -114,6 +119,10 @@ def update_binding(
     if cohort_id is not None and cohort_id.strip() != binding.cohort_id:
         _refuse_if_locked(binding, "cohort")
         binding.cohort_id = changed["cohort"] = _checked_cohort(cohort_id)
+    if feed is not None and feed != binding.feed:
+        binding.feed = changed["feed"] = feed
+    if changed.keys() & {"feed", "cohort"}:
+        webhooks.forget_unwanted(session, *listened_to)
     if timing is not None:
         if timing.cron:
             require_audiences(binding.project)
@@ -162,7 +171,9 @@ def remove_binding(session: Session, name: str, *, now: datetime, actor: str) ->
             "RUN_UNFINISHED", binding=binding.name, run=unfinished.id, state=unfinished.state
         )
     audit.record(session, now=now, actor=actor, action="remove", kind="binding", name=binding.name)
+    listened_to = binding.project_id, binding.cohort_id
     session.delete(binding)
+    webhooks.forget_unwanted(session, *listened_to)
 
 
 def require_audiences(project: AmplitudeProject) -> None:

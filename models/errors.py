@@ -171,6 +171,14 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "Check the key, or set the region the project lives in: "
         "`cohort-sync source update {source} --region default|eu`.",
     ),
+    "AMPLITUDE_FORBIDDEN": (
+        "Amplitude refused {call} to the keys of source {source!r}.",
+        "Check that the keys are of this project and region ({region}), and that its plan has cohorts over the API.",
+    ),
+    "AMPLITUDE_PROPERTY": (
+        "Amplitude does not know the mapped property {property!r}.",
+        "Correct it at the destination: user_id, amplitude_id, or a user property as Amplitude spells it.",
+    ),
     "COHORT_NOT_FOUND": (
         "Amplitude has no cohort {cohort!r} in source {source!r}.",
         "Look at the ids with `cohort-sync source cohorts {source}`; an unpublished cohort is not listed.",
@@ -184,7 +192,10 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "Cohort {cohort!r} has {size} members; Amplitude's download carries 2,000,000.",
         "Split the cohort.",
     ),
-    "AMPLITUDE_RATE_LIMITED": ("Amplitude asked to slow down.", "Nothing: the run goes on by itself."),
+    "AMPLITUDE_RATE_LIMITED": (
+        "Amplitude's limit on requests is reached.",
+        "Nothing: the run goes on by itself.",
+    ),
     "AMPLITUDE_QUOTA": (
         "Source {source!r} has used its {quota} cohort downloads of this month.",
         "Wait for the first of the month (UTC), or ask Amplitude for more.",
@@ -205,6 +216,10 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "Amplitude did not finish the cohort within {minutes} minutes.",
         "Run again later; a large cohort with properties may need several tries.",
     ),
+    "SNAPSHOT_EXPIRED": (
+        "Amplitude keeps a requested cohort for seven days; this one is older.",
+        "Run again: that requests it anew.",
+    ),
     # a snapshot's file
     "SNAPSHOT_EMPTY": (
         "The snapshot has no header line: it is not a cohort file.",
@@ -224,6 +239,35 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "KEY_TOO_LONG": (
         "The longest contact key of the snapshot has {longest} characters; the field Contact Key holds {length}.",
         "Check that the right property is mapped, or lengthen the field in Marketing Cloud.",
+    ),
+    # the cohort webhook
+    "WEBHOOK_NO_MESSAGE": (
+        "Amplitude's webhook has not delivered cohort {cohort!r} for binding {binding!r} yet; nothing was changed.",
+        "Set up the webhook and a new sync of the cohort in Amplitude (docs/webhooks.md; `cohort-sync source "
+        "webhook {source}`), wait for its first sync, then run again.",
+    ),
+    "WEBHOOK_INCOMPLETE": (
+        "What Amplitude's webhook delivered of cohort {cohort!r} for binding {binding!r} did not begin with the "
+        "whole cohort: only changes are known. Nothing was changed.",
+        "Feed the cohort's bindings by download and then by webhook again (`cohort-sync binding update {binding} "
+        "--feed …`), then make a new sync of the cohort in Amplitude: a new one begins with every member.",
+    ),
+    "WEBHOOK_LIST_GONE": (
+        "What Amplitude's webhook delivered of cohort {cohort!r} was forgotten while the run was under way.",
+        "Run again.",
+    ),
+    "WEBHOOK_FED": (
+        "Binding {binding!r} is fed by Amplitude's webhook; the next run would undo what a file says.",
+        "Feed it by download for that: `cohort-sync binding update {binding} --feed download`.",
+    ),
+    "WEBHOOK_COHORT_UNKNOWN": (
+        "No binding of this source is fed by webhook with cohort {cohort!r}.",
+        "Bind it with `cohort-sync binding add --feed webhook`, or end its sync to this webhook in Amplitude.",
+    ),
+    "WEBHOOK_TOO_OLD": (
+        "The message about cohort {cohort!r} was computed more than a week ago, before messages that are folded "
+        "for good.",
+        "Nothing: Amplitude's sync fails, and its next one tells the change again.",
     ),
     # Marketing Cloud
     "MC_CREDENTIALS": (
@@ -252,7 +296,10 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "Marketing Cloud refused {call}: insufficient privileges.",
         "Grant the package the scope {scope}. Changed scopes take up to five minutes.",
     ),
-    "MC_RATE_LIMITED": ("Marketing Cloud asked to slow down.", "Nothing: the run goes on by itself."),
+    "MC_RATE_LIMITED": (
+        "Marketing Cloud's limit on requests is reached.",
+        "Nothing: the run goes on by itself.",
+    ),
     "MC_UNAVAILABLE": (
         "Marketing Cloud did not answer as it should.",
         "Nothing: the run tries again by itself.",
@@ -277,6 +324,10 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "The answer to an earlier submission was lost; Marketing Cloud may execute it until {until}.",
         "Nothing: the run goes on by itself then, so that the newer change is the last one.",
     ),
+    "MC_SYNC_UNAVAILABLE": (
+        "Marketing Cloud refuses synchronous rows to destination {destination!r}.",
+        "Go back to asynchronous ones: `cohort-sync destination update {destination} --write-mode async`.",
+    ),
     "DATA_EXTENSION_MISSING": (
         'There is no data extension named exactly "Amplitude Engage" in this business unit.',
         'Make it in Contact Builder, with the one primary key "Contact Key"; or correct --account-id.',
@@ -284,6 +335,11 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "DATA_EXTENSION_AMBIGUOUS": (
         '{count} data extensions named "Amplitude Engage" are visible to this business unit.',
         "Keep one of them (shared ones count too), or set the account id of the unit that owns it.",
+    ),
+    "DATA_EXTENSION_FIELDS": (
+        "The data extension's fields can't be read from this business unit.",
+        "If it is shared from another one, set that unit's MID: `cohort-sync destination update {destination} "
+        "--account-id`.",
     ),
     "PRIMARY_KEY_WRONG": (
         'The data extension\'s primary key must be one field named exactly "Contact Key"; it is {found}.',

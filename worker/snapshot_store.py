@@ -9,17 +9,18 @@ import os
 import time
 from pathlib import Path
 
-from models import snapshots
+from models import cohort_lists, snapshots
 from models.errors import ContractError, TerminalError
 from models.secrets import make_private_dir
 from models.tables import Snapshot
+from worker import cohort_list
 from worker.run import Hold
 
 KEEP_SECONDS = 86_400
 
 
 def fetch(hold: Hold, snapshot: Snapshot) -> Path:
-    """The path of the snapshot's file on this machine: downloaded, or taken from the database if uploaded."""
+    """The path of the snapshot's file on this machine: downloaded, or made from the database (uploads, webhooks)."""
     directory = hold.ctx.settings.data_dir / "snapshots"
     make_private_dir(directory)
     path = directory / f"{snapshot.id}.csv"
@@ -30,6 +31,8 @@ def fetch(hold: Hold, snapshot: Snapshot) -> Path:
     try:
         if snapshot.kind == snapshots.UPLOAD:
             _unload(hold, snapshot, path, limit)
+        elif snapshot.kind == cohort_lists.WEBHOOK:
+            cohort_list.write(hold, snapshot, path)
         else:
             _download(hold, snapshot, path, limit)
     finally:
@@ -38,9 +41,9 @@ def fetch(hold: Hold, snapshot: Snapshot) -> Path:
 
 
 def forget(hold: Hold, snapshot: Snapshot) -> None:
-    """Remove an upload's file, and downloads that nobody has needed for a day."""
+    """Remove the file that this run alone needed, and downloads that nobody has needed for a day."""
     directory = hold.ctx.settings.data_dir / "snapshots"
-    if snapshot.kind == snapshots.UPLOAD:
+    if snapshot.kind != snapshots.DOWNLOAD:
         (directory / f"{snapshot.id}.csv").unlink(missing_ok=True)
     old = time.time() - KEEP_SECONDS
     for path in directory.glob("*.csv*"):

@@ -1,0 +1,71 @@
+"""`cohort-sync receiver` and `cohort-sync source webhook`: cohorts told by Amplitude instead of downloaded."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cli import context, output
+from models import webhooks
+
+app = typer.Typer()
+
+MEGABYTE = 1_000_000
+
+
+@app.command()
+def receiver(
+    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 is any free one.")] = 8080,
+    max_megabytes: Annotated[int, typer.Option(min=1, max=1000, help="The largest message it takes.")] = 32,
+) -> None:
+    """A receiver of Amplitude's cohort webhook. Any number of them, behind a proxy that speaks TLS.
+
+    Example: cohort-sync receiver --host 0.0.0.0 --port 8080
+    """
+    settings = context.settings()
+    with context.database():
+        pass
+    from receiver.main import serve
+
+    raise typer.Exit(
+        serve(
+            settings,
+            host=host,
+            port=port,
+            max_bytes=max_megabytes * MEGABYTE,
+            ready=lambda address: output.note(f"receiving at {address}/webhooks/SOURCE"),
+        )
+    )
+
+
+def webhook(
+    name: Annotated[str, typer.Argument(help="The source's name, or its id.")],
+    rotate: Annotated[
+        bool, typer.Option("--rotate", help="A new secret; the old one is refused from then on.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """What to type into Amplitude's cohort webhook; its secret is shown when it is made, and never again.
+
+    Example: cohort-sync source webhook shop
+    """
+    with context.database() as db, db.write() as session:
+        source, secret = webhooks.make_secret(
+            session, db.keyring, name, rotate=rotate, now=context.now(), actor=context.actor()
+        )
+        since = source.webhook_secret_at
+        path = f"/webhooks/{source.id}"
+    shown = secret.get_secret_value() if secret is not None else None
+    if as_json:
+        output.emit({"path": path, "header": webhooks.HEADER, "secret": shown, "since": output.iso(since)})
+        return
+    made = f"made on {since:%Y-%m-%d}" if since else ""
+    output.facts(
+        [
+            ("URL", f"https://YOUR-HOST{path}"),
+            ("header", webhooks.HEADER),
+            ("its value", shown or f"{made}; not shown again, --rotate makes another"),
+        ]
+    )

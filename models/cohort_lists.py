@@ -1,0 +1,287 @@
+"""A cohort's membership as the webhook told it: what a run reads, and how the list is kept short.
+
+The members are the parts of the current generation with messages applied in the order of their `computed_time`;
+of one time, those who left come before those who entered. A diff of one time names a person once, so two words
+of one time on one key are two people who share it: somebody with that key is in the cohort, and that counts.
+
+A folded message stays for KEEP. One that comes late, with an older time, is then put in its place by applying
+everything from there on once more: for a member named in that stretch the last word counts as if nothing had
+been folded, and for everybody else the parts are right already. So only a whole beginning of the order is ever
+removed, and what is older than that is refused (`webhooks.accept`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import ColumnElement, delete, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from models import webhooks
+from models.errors import ConfigurationError, TransientError
+from models.tables import (
+    CohortBinding,
+    CohortList,
+    CohortListPart,
+    Snapshot,
+    SyncRun,
+    WebhookMessage,
+)
+from models.types import UNFINISHED, Direction, SnapshotState
+
+WEBHOOK = "webhook"
+# Amplitude repeats a message for about four minutes (8 retries, 1 s to 2 min, doubling), a failed sync with its
+# next one, a day later at most.
+KEEP = timedelta(days=7)
+SETTLE = timedelta(minutes=5)
+
+
+@dataclass(frozen=True)
+class View:
+    """A list as one transaction sees it. `replayed` and `changes` say how much is read beside the parts."""
+
+    list_id: int
+    generation: int
+    members: int
+    blank: int
+    unfolded: list[int]
+    since: int | None  # computed_time from which messages are applied; none: the parts say it all
+    upto: int
+    replayed: int
+    changes: int
+    alone: bool  # no unfinished run needs an older state of the list
+
+
+def begin(session: Session, run: SyncRun, *, now: datetime) -> Snapshot | datetime:
+    """The run's snapshot: what has been told by now; or when to look again."""
+    found = _ready(session, run.binding)
+    wait = _settles(session, run.binding, found)
+    if wait is not None and wait > now:
+        return wait
+    snapshot = Snapshot(
+        project_id=found.project_id,
+        cohort_id=found.cohort_id,
+        kind=WEBHOOK,
+        property=found.property,
+        state=SnapshotState.COMPLETED,
+        requested_at=now,
+        completed_at=now,
+        upto=session.scalar(select(func.max(WebhookMessage.id)).where(WebhookMessage.list_id == found.id))
+        or 0,
+    )
+    session.add(snapshot)
+    session.flush()
+    run.snapshot_id = snapshot.id
+    return snapshot
+
+
+def _ready(session: Session, binding: CohortBinding) -> CohortList:
+    """The binding's list, refused while it may be less than the cohort."""
+    names = {"binding": binding.name, "cohort": binding.cohort_id, "source": binding.project.name}
+    found = session.scalar(
+        select(CohortList).where(
+            CohortList.project_id == binding.project_id,
+            CohortList.cohort_id == binding.cohort_id,
+            CohortList.property == binding.destination.contact_key_property,
+        )
+    )
+    if found is None:
+        raise ConfigurationError("WEBHOOK_NO_MESSAGE", **names)
+    if not found.complete or _began_with_leavers(session, found):
+        raise ConfigurationError("WEBHOOK_INCOMPLETE", **names)
+    return found
+
+
+def _began_with_leavers(session: Session, found: CohortList) -> bool:
+    """Whether somebody left in the first sync that was seen: then it was not Amplitude's first one."""
+    if found.forgotten_through is not None:  # its beginning was looked at a week ago, and is gone
+        return False
+    first = _first(found)
+    left = select(WebhookMessage.id).where(
+        WebhookMessage.list_id == found.id,
+        WebhookMessage.computed_time == first,
+        WebhookMessage.in_cohort.is_(False),
+        WebhookMessage.n + WebhookMessage.blank > 0,
+    )
+    return session.scalar(left.limit(1)) is not None
+
+
+def _settles(session: Session, binding: CohortBinding, found: CohortList) -> datetime | None:
+    """When the first sync will have ended, where half of it could make anybody leave.
+
+    A list that was begun before the binding's first push only grows while it comes in. One that was begun
+    later (the binding was fed by downloads before) is waited for until nothing more of it comes.
+    """
+    locked = binding.attribute_locked_at
+    if locked is None or found.created_at < locked or found.forgotten_through is not None:
+        return None
+    last = session.scalar(
+        select(func.max(WebhookMessage.received_at)).where(
+            WebhookMessage.list_id == found.id, WebhookMessage.computed_time == _first(found)
+        )
+    )
+    return None if last is None else last + SETTLE
+
+
+def _first(found: CohortList) -> ColumnElement[int]:
+    return (
+        select(func.min(WebhookMessage.computed_time))
+        .where(WebhookMessage.list_id == found.id)
+        .scalar_subquery()
+    )
+
+
+# --- reading it -----------------------------------------------------------------------------------------
+
+
+def look(session: Session, snapshot: Snapshot) -> View:
+    """The list as the snapshot holds it; from here on the session sees one state, also on PostgreSQL."""
+    if session.get_bind().dialect.name == "postgresql":
+        session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+    found = session.scalar(select(CohortList).where(_of(snapshot)))
+    if found is None or snapshot.upto is None:
+        raise ConfigurationError("WEBHOOK_LIST_GONE", cohort=snapshot.cohort_id)
+    mine = _applied(found.id, snapshot.upto)
+    new = session.execute(
+        select(
+            WebhookMessage.id, WebhookMessage.in_cohort, WebhookMessage.blank, WebhookMessage.computed_time
+        ).where(mine, WebhookMessage.folded.is_(False))
+    ).all()
+    since = min((row.computed_time for row in new), default=None)
+    replayed, changes = (0, 0)
+    if since is not None:
+        replayed, changes = session.execute(
+            select(func.count(), func.coalesce(func.sum(WebhookMessage.n), 0)).where(
+                mine, WebhookMessage.computed_time >= since
+            )
+        ).one()
+    return View(
+        list_id=found.id,
+        generation=found.generation,
+        members=found.members,
+        blank=found.blank + sum(row.blank if row.in_cohort else -row.blank for row in new),
+        unfolded=[row.id for row in new],
+        since=since,
+        upto=snapshot.upto,
+        replayed=int(replayed),
+        changes=int(changes),
+        alone=_oldest_needed(session, snapshot) >= snapshot.upto,
+    )
+
+
+def _of(snapshot: Snapshot) -> ColumnElement[bool]:
+    return (
+        (CohortList.project_id == snapshot.project_id)
+        & (CohortList.cohort_id == snapshot.cohort_id)
+        & (CohortList.property == snapshot.property)
+    )
+
+
+def _applied(list_id: int, upto: int) -> ColumnElement[bool]:
+    """What the snapshot holds, and what the parts hold anyhow: a stretch of the order must be applied whole."""
+    return (WebhookMessage.list_id == list_id) & or_(
+        WebhookMessage.id <= upto, WebhookMessage.folded.is_(True)
+    )
+
+
+def _oldest_needed(session: Session, snapshot: Snapshot) -> int:
+    """The oldest state of the list that an unfinished run stands on: a held one is approved as it was shown."""
+    return (
+        session.scalar(
+            select(func.min(Snapshot.upto))
+            .join(SyncRun, SyncRun.snapshot_id == Snapshot.id)
+            .where(
+                SyncRun.state.in_(UNFINISHED),
+                Snapshot.kind == WEBHOOK,
+                Snapshot.project_id == snapshot.project_id,
+                Snapshot.cohort_id == snapshot.cohort_id,
+                Snapshot.property == snapshot.property,
+            )
+        )
+        or 0
+    )
+
+
+def iter_parts(session: Session, view: View) -> Iterator[bytes]:
+    """The parts, in order; fails if they are not whole."""
+    seen = 0
+    for n, keys in session.execute(
+        select(CohortListPart.n, CohortListPart.keys)
+        .where(CohortListPart.list_id == view.list_id, CohortListPart.generation == view.generation)
+        .order_by(CohortListPart.part)
+        .execution_options(yield_per=1)
+    ):
+        seen += n
+        yield keys
+    if seen != view.members:  # a list read in pieces would make everybody leave who is in a missing one
+        raise TransientError("INTERNAL", kind="a list that is not whole")
+
+
+def iter_messages(session: Session, view: View) -> Iterator[tuple[Direction, bytes]]:
+    """What is to be applied to the parts, in order."""
+    if view.since is None:
+        return
+    rows = session.execute(
+        select(WebhookMessage.in_cohort, WebhookMessage.keys)
+        .where(_applied(view.list_id, view.upto), WebhookMessage.computed_time >= view.since)
+        .order_by(WebhookMessage.computed_time, WebhookMessage.in_cohort, WebhookMessage.id)
+        .execution_options(yield_per=20)
+    )
+    for entered, keys in rows:
+        yield Direction.ENTER if entered else Direction.EXIT, keys
+
+
+# --- keeping it short -----------------------------------------------------------------------------------
+
+
+def fold(session: Session, view: View, parts: Iterable[tuple[int, bytes]]) -> bool:
+    """Make (rows, keys) parts of that view the new generation; False if somebody was faster."""
+    found = session.get(CohortList, view.list_id, with_for_update=True)
+    if found is None or found.generation != view.generation:
+        return False
+    generation, members = view.generation + 1, 0
+    for part, (n, keys) in enumerate(parts):
+        row = CohortListPart(list_id=found.id, generation=generation, part=part, n=n, keys=keys)
+        session.add(row)
+        session.flush()
+        session.expunge(row)  # tens of blobs of megabytes must not pile up in the session
+        members += n
+    session.execute(
+        delete(CohortListPart)
+        .where(CohortListPart.list_id == found.id, CohortListPart.generation != generation)
+        .execution_options(synchronize_session=False)
+    )
+    for start in range(0, len(view.unfolded), 500):
+        session.execute(
+            update(WebhookMessage)
+            .where(WebhookMessage.id.in_(view.unfolded[start : start + 500]))
+            .values(folded=True)
+            .execution_options(synchronize_session=False)
+        )
+    found.generation, found.members, found.blank = generation, members, view.blank
+    return True
+
+
+def forget_old(session: Session, list_id: int, *, now: datetime) -> int:
+    """Remove the folded beginning of the order that nothing late can fall into any more; how many went."""
+    found = session.get(CohortList, list_id)
+    if found is None:
+        return 0
+    webhooks.hold_messages(session, found)
+    session.refresh(found)
+    mine = WebhookMessage.list_id == list_id
+    keep = session.scalar(
+        select(func.min(WebhookMessage.computed_time)).where(
+            mine, or_(WebhookMessage.folded.is_(False), WebhookMessage.received_at > now - KEEP)
+        )
+    )
+    old = mine if keep is None else mine & (WebhookMessage.computed_time < keep)
+    count, newest = session.execute(
+        select(func.count(), func.max(WebhookMessage.computed_time)).where(old)
+    ).one()
+    if count:
+        session.execute(delete(WebhookMessage).where(old).execution_options(synchronize_session=False))
+        found.forgotten_through = newest
+    return int(count)

@@ -1,0 +1,159 @@
+"""The ASGI application: may it come in, is it a message, write it, and only then 200.
+
+Amplitude takes an answer that comes after one or two seconds for none and sends the message again, so nothing
+but one transaction stands between a message and its answer, and a message that comes twice changes nothing.
+Nothing of a body is ever logged, nor the text of an error that may quote one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from models import webhooks
+from models.database import Database
+from models.errors import ConfigurationError, SyncError
+from models.webhooks import HEADER
+from receiver.doors import Doors
+from receiver.message import MessageError, column, parse
+
+log = structlog.get_logger()
+
+MAX_BYTES = 32_000_000
+# Amplitude delivers four at once (its integration portal); bodies and transactions beyond these wait their turn.
+AT_ONCE = 8
+BODY_SECONDS = 20.0
+
+_STATUS = {"WEBHOOK_COHORT_UNKNOWN": 404, "WEBHOOK_TOO_OLD": 409}
+
+
+class _Refused(Exception):  # noqa: N818 - an answer, not a fault
+    def __init__(self, status: int, code: str, message: str, field: str | None = None) -> None:
+        super().__init__(code)
+        self.status, self.code, self.message, self.field = status, code, message, field
+
+    def response(self) -> Response:
+        error: dict[str, Any] = {"code": self.code, "message": self.message}
+        if self.field is not None:
+            error["field"] = self.field
+        return _json({"error": error}, self.status)
+
+
+class Receiver:
+    """The two routes, and the threads that write."""
+
+    def __init__(self, db: Database, doors: Doors, *, max_bytes: int = MAX_BYTES) -> None:
+        self._db, self._doors, self._max_bytes = db, doors, max_bytes
+        self._turn = asyncio.Semaphore(AT_ONCE)
+        self._threads = ThreadPoolExecutor(AT_ONCE, "write")
+        self.app = Starlette(
+            routes=[
+                Route("/healthz", self.health, methods=["GET"]),
+                Route("/webhooks/{source:path}", self.deliver, methods=["POST"]),
+            ]
+        )
+
+    async def health(self, _request: Request) -> Response:
+        """Whether this process can do its work: its own look at the database was answered lately."""
+        fresh = self._doors.fresh
+        return _json({"status": "ok" if fresh else "the database does not answer"}, 200 if fresh else 503)
+
+    async def deliver(self, request: Request) -> Response:
+        """One message."""
+        began = time.perf_counter()
+        source = request.path_params["source"]
+        facts: dict[str, Any] = {}
+        try:
+            project_id = self._admit(source, request)
+            async with self._turn:
+                body = await self._body(request)
+                loop = asyncio.get_running_loop()
+                facts = await loop.run_in_executor(self._threads, self._write, project_id, body)
+            return _json(facts)
+        except _Refused as refused:
+            facts = {"code": refused.code, "field": refused.field}
+            return refused.response()
+        except ClientDisconnect:
+            facts = {"code": "DISCONNECTED"}
+            return Response(status_code=400)
+        finally:
+            log.info("webhook", source=source[:100], ms=round((time.perf_counter() - began) * 1000), **facts)
+
+    def _admit(self, source: str, request: Request) -> int:
+        """The source's id. Nothing has been read but the head of the request."""
+        door = self._doors.find(source)
+        if door is None:
+            raise _Refused(404, "SOURCE_UNKNOWN", "There is no such source.")
+        given = request.headers.get(HEADER)
+        if not door.opens(given.encode("latin-1") if given is not None else None):
+            raise _Refused(401, "SECRET_WRONG", f"The header {HEADER} is missing or wrong.")
+        return door.project_id
+
+    async def _body(self, request: Request) -> bytes:
+        declared = request.headers.get("content-length", "0")
+        if not declared.isdigit() or int(declared) > self._max_bytes:
+            raise self._too_large()
+        body = bytearray()
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                async for piece in request.stream():
+                    body += piece
+                    if len(body) > self._max_bytes:
+                        raise self._too_large()
+        except TimeoutError:
+            raise _Refused(408, "BODY_SLOW", "The body did not arrive in time.") from None
+        return bytes(body)
+
+    def _too_large(self) -> _Refused:
+        return _Refused(413, "BODY_TOO_LARGE", f"A message may have {self._max_bytes:,} bytes.")
+
+    def _write(self, project_id: int, body: bytes) -> dict[str, Any]:
+        """In a thread: from the bytes to the commit."""
+        try:
+            return self._stored(project_id, body)
+        except MessageError as wrong:
+            what = f"{wrong.field} {wrong.problem}".strip()
+            raise _Refused(400, "MESSAGE_INVALID", f"{what[:1].upper()}{what[1:]}.", wrong.field) from None
+        except SyncError as error:
+            status = _STATUS.get(error.code, 503)
+            raise _Refused(status, error.code, error.message) from None
+        except SQLAlchemyError as error:
+            log.error("webhook_failed", kind=type(error).__name__)  # noqa: TRY400 - its text holds the values
+            raise _Refused(503, "DATABASE_UNREACHABLE", "It could not be stored; send it again.") from None
+        except Exception as error:  # noqa: BLE001 - whatever it is, its traceback would log the body
+            log.error("webhook_failed", kind=type(error).__name__)  # noqa: TRY400 - see above
+            raise _Refused(500, "INTERNAL", "It could not be stored; send it again.") from None
+
+    def _stored(self, project_id: int, body: bytes) -> dict[str, Any]:
+        now = datetime.now(UTC)
+        message = parse(body, now=now.timestamp())
+        head = message.head
+        with self._db.read() as session:
+            properties = webhooks.wanted(session, project_id, head.cohort_id)
+        if not properties:
+            raise ConfigurationError("WEBHOOK_COHORT_UNKNOWN", cohort=head.cohort_id)
+        columns = {name: column(message.users, name) for name in properties}
+        with self._db.write() as session:
+            stored = webhooks.accept(session, project_id, head, columns, now=now)
+        return {
+            "status": "stored" if stored else "duplicate",
+            "cohort": head.cohort_id,
+            "in_cohort": head.in_cohort,
+            "users": len(message.users),
+            "blank": {name: one.blank for name, one in columns.items()},
+        }
+
+
+def _json(body: dict[str, Any], status: int = 200) -> Response:
+    return Response(orjson.dumps(body), status, media_type="application/json")

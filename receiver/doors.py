@@ -1,0 +1,91 @@
+"""Who may deliver: every source's secret in memory, so that a stranger's request never reaches the database.
+
+What is kept is renewed every second: a new source or a rotated secret is known that soon, also where several
+receivers run. A database that is away leaves the secrets as they were.
+"""
+
+from __future__ import annotations
+
+import hmac
+import threading
+import time
+from dataclasses import dataclass, field
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from models import webhooks
+from models.database import Database
+from models.errors import SyncError
+from models.naming import name_key
+
+log = structlog.get_logger()
+
+RENEW_SECONDS = 1.0
+# So long without an answer of the database, and the receiver calls itself ill.
+STALE_SECONDS = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """A source; without a secret nobody may pass."""
+
+    project_id: int
+    secret: bytes | None = field(repr=False)
+
+    def opens(self, given: bytes | None) -> bool:
+        """Whether the secret is right, in a time that does not tell how nearly."""
+        if given is None or self.secret is None:
+            return False
+        return hmac.compare_digest(given, self.secret)
+
+
+class Doors:
+    """All sources, by id and by name."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._doors: dict[str, Door] = {}
+        self._known: dict[bytes, bytes] = {}
+        self._renewed = 0.0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="doors", daemon=True)
+
+    def start(self) -> None:
+        """Read them, and go on reading them."""
+        self.renew()
+        self._thread.start()
+
+    def close(self) -> None:
+        """No more."""
+        self._stop.set()
+        self._thread.join()
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the database answered lately."""
+        return time.monotonic() - self._renewed < STALE_SECONDS
+
+    def find(self, name: str) -> Door | None:
+        """The door of the source with that name or id."""
+        return self._doors.get(name_key(name))
+
+    def renew(self) -> None:
+        """Read the secrets; those that did not change are not decrypted again."""
+        with self._db.read() as session:
+            rows = webhooks.doors(session)
+        known = {token: self._known.get(token) or self._decrypt(token) for *_, token in rows if token}
+        doors: dict[str, Door] = {}
+        for number, name, token in rows:
+            doors[str(number)] = doors[name] = Door(number, known[token] if token else None)
+        self._known, self._doors, self._renewed = known, doors, time.monotonic()
+
+    def _decrypt(self, token: bytes) -> bytes:
+        return self._db.keyring.decrypt(token).get_secret_value().encode()
+
+    def _keep(self) -> None:
+        while not self._stop.wait(RENEW_SECONDS):
+            try:
+                self.renew()
+            except (SyncError, SQLAlchemyError) as error:
+                log.warning("secrets_not_renewed", kind=type(error).__name__)

@@ -1,0 +1,92 @@
+"""The receiver as a process: one listening socket, ended by SIGTERM or Ctrl-C after what it is writing."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+
+import uvicorn
+
+from config.logging import configure
+from config.settings import Settings
+from models.database import Database
+from models.errors import ConfigurationError
+from receiver.app import MAX_BYTES, Receiver
+from receiver.doors import Doors
+
+# Longer than Amplitude waits for an answer: what was begun is written and answered.
+GRACE_SECONDS = 5
+KEEP_ALIVE_SECONDS = 75
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], object]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._ready()
+
+
+def serve(
+    settings: Settings,
+    *,
+    host: str,
+    port: int,
+    max_bytes: int = MAX_BYTES,
+    ready: Callable[[str], object],
+) -> int:
+    """Receive until told to stop; `ready` gets the address once it answers. Port 0 means any free one."""
+    configure(settings, "receiver")
+    db = Database(settings)
+    doors = Doors(db)
+    listening = _listen(host, port)
+    try:
+        doors.start()
+        address = f"http://{_shown(host)}:{listening.getsockname()[1]}"
+        config = uvicorn.Config(
+            Receiver(db, doors, max_bytes=max_bytes).app,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            ws="none",
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+        )
+        _Server(config, lambda: ready(address)).run(sockets=[listening])
+    finally:
+        doors.close()
+        listening.close()
+        db.dispose()
+    return 0
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        found = socket.socket(family, kind, protocol)
+        try:
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            found.bind(address)
+            found.listen(512)
+        except OSError:
+            found.close()
+            raise
+    except OSError as error:
+        raise ConfigurationError(
+            "SETTING_INVALID",
+            field="host and port",
+            value=f"{host}:{port}",
+            hint=f"Nothing can listen there: {error.strerror}. Choose another --port.",
+        ) from None
+    return found
+
+
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
