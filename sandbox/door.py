@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from sandbox import arrange, look, presets
+from sandbox import arrange, look, presets, webhooks
 from sandbox.clock import iso
 from sandbox.replies import DoorError, json_of, reply
 from sandbox.world import World
@@ -54,6 +54,7 @@ def build(world: World) -> Starlette:
             route("switches", get_switches, "GET"),
             route("switches", put_switches, "PUT"),
             route("clock", post_clock, "POST"),
+            route("webhooks", webhooks.Sender().sync, "POST"),
             route("reset", reset, "POST"),
         ]
     )

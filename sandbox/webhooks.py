@@ -1,0 +1,222 @@
+"""Cohort webhooks as Amplitude sends them: `POST /_sandbox/webhooks` makes one sync of one cohort to one URL.
+
+The first sync tells the whole cohort, later ones who entered and who left since the last *successful* one; a
+message has one direction and up to `batch` users, four go out at once, and one that is not answered with 200 in
+time is sent again, up to eight times [DOC]. A sync succeeds if every message was delivered in the end.
+
+    {"url": …, "headers": {…}, "cohort": "purchrs", "batch": 1000, "properties": ["email"], "faults": [...]}
+
+Faults: `duplicate` sends every message twice, `reorder` sends them in any order, `drop-and-retry` hangs up before
+the first answer, `late` keeps every third message back until after the next sync's. `timeout`, `retries` and
+`first_pause` shorten Amplitude's patience for a test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import random
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from sandbox.cohorts import Cohort
+from sandbox.people import Person, properties_of
+from sandbox.replies import DoorError, json_of, reply
+from sandbox.world import World
+
+FAULTS = ("duplicate", "reorder", "drop-and-retry", "late")
+_FIELDS = {"url", "headers", "cohort", "batch", "properties", "faults", "timeout", "retries", "first_pause"}
+_AT_ONCE = 4
+_LONGEST_PAUSE = 128.0
+_LATE_EVERY = 3
+_OK = 200
+
+
+@dataclass
+class _Told:
+    """What one URL knows of one cohort."""
+
+    members: dict[Any, dict[str, Any]] = field(default_factory=dict)
+    computed: int = 0
+    kept_back: list[bytes] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How a message is delivered."""
+
+    url: str
+    headers: Mapping[str, str]
+    timeout: float
+    retries: int
+    first_pause: float
+    hang_up: bool
+
+
+@dataclass
+class _Delivery:
+    """What became of one message."""
+
+    delivered: bool = False
+    answers: list[int | None] = field(default_factory=list)  # none: no answer
+    slowest: float = 0.0
+
+
+class Sender:
+    """The syncs of one world."""
+
+    def __init__(self) -> None:
+        self._project: object = None
+        self._told: dict[tuple[str, str], _Told] = {}
+
+    async def sync(self, world: World, request: Request) -> Response:
+        """One sync, to its end."""
+        body = await json_of(request)
+        if unknown := set(body) - _FIELDS:
+            raise DoorError(f"a webhook has no {', '.join(sorted(unknown))}")
+        faults = set(body.get("faults", ()))
+        if unknown := faults - set(FAULTS):
+            raise DoorError(f"no fault {', '.join(sorted(unknown))}; there are: {', '.join(FAULTS)}")
+        cohort = world.project.cohorts.get(body["cohort"])
+        if cohort is None:
+            raise DoorError(f"no cohort {body['cohort']!r}")
+        way = _Way(
+            url=body["url"],
+            headers=body.get("headers", {}),
+            timeout=float(body.get("timeout", 1.5)),
+            retries=int(body.get("retries", 8)),
+            first_pause=float(body.get("first_pause", 1.0)),
+            hang_up="drop-and-retry" in faults,
+        )
+        if self._project is not world.project:  # everything was reset
+            self._project, self._told = world.project, {}
+        told = self._told.setdefault((way.url, cohort.id), _Told())
+        told.computed = max(int(world.clock.now()), told.computed + 1)
+        members = _members(cohort, body.get("properties", ()))
+        entered = [user for key, user in members.items() if key not in told.members]
+        exited = [user for key, user in told.members.items() if key not in members]
+        rng = random.Random(f"webhook {world.seed} {way.url} {told.computed}")
+        messages = [
+            message
+            for direction, users in (("enter", entered), ("exit", exited))
+            for message in _messages(
+                cohort, direction, users, int(body.get("batch", 1000)), told.computed, rng
+            )
+        ]
+        deliveries = await asyncio.to_thread(_deliver_all, way, self._mixed(told, messages, faults, rng))
+        succeeded = all(one.delivered for one in deliveries)
+        if succeeded:
+            told.members = members
+        answers = Counter(str(answer) for one in deliveries for answer in one.answers)
+        return reply(
+            {
+                "succeeded": succeeded,
+                "computed_time": told.computed,
+                "entered": len(entered),
+                "exited": len(exited),
+                "messages": len(messages),
+                "requests": sum(answers.values()),
+                "answers": dict(answers),
+                "kept_back": len(told.kept_back),
+                "slowest_ms": round(max((one.slowest for one in deliveries), default=0.0) * 1000, 1),
+            }
+        )
+
+    @staticmethod
+    def _mixed(told: _Told, messages: list[bytes], faults: set[str], rng: random.Random) -> list[bytes]:
+        """What goes out now, in which order."""
+        late, told.kept_back = told.kept_back, []
+        going = messages
+        if "late" in faults:
+            told.kept_back = messages[::_LATE_EVERY]
+            going = [one for number, one in enumerate(messages) if number % _LATE_EVERY]
+        if "duplicate" in faults:
+            going = going + going
+        if "reorder" in faults:
+            going = rng.sample(going, len(going))
+        return [*going, *late]
+
+
+def _members(cohort: Cohort, properties: Iterable[str]) -> dict[Any, dict[str, Any]]:
+    chosen = list(properties)
+
+    def user(person: Person | str) -> dict[str, Any]:
+        found: dict[str, Any] = {"user_id": person if isinstance(person, str) else person.user_id}
+        if chosen:
+            known = properties_of(person)
+            found["user_properties"] = {name: known[name] for name in chosen if name in known}
+        return found
+
+    members: dict[Any, dict[str, Any]] = {name: user(name) for name in cohort.plain}
+    members.update({(p.user_id, p.amplitude_id): user(p) for p in cohort.special})
+    return members
+
+
+def _messages(
+    cohort: Cohort, direction: str, users: list[dict[str, Any]], batch: int, computed: int, rng: random.Random
+) -> Iterable[bytes]:
+    number = uuid.UUID(int=rng.getrandbits(128), version=4)
+    for at in range(0, len(users), batch):
+        yield orjson.dumps(
+            {
+                "cohort_name": cohort.name,
+                "cohort_id": cohort.id,
+                "in_cohort": direction == "enter",
+                "computed_time": str(computed),
+                "message_id": f"{number}::{direction}::{at // batch}",
+                "users": users[at : at + batch],
+            }
+        )
+
+
+def _deliver_all(way: _Way, bodies: list[bytes]) -> list[_Delivery]:
+    with ThreadPoolExecutor(_AT_ONCE, "webhook") as pool:
+        return list(pool.map(lambda body: _deliver(way, body), bodies))
+
+
+def _deliver(way: _Way, body: bytes) -> _Delivery:
+    delivery = _Delivery()
+    for attempt in range(way.retries + 1):
+        if attempt:
+            time.sleep(min(_LONGEST_PAUSE, way.first_pause * 2.0 ** (attempt - 1)))
+        began = time.perf_counter()
+        answer = _post(way, body, hang_up=way.hang_up and not attempt)
+        delivery.answers.append(answer)
+        delivery.slowest = max(delivery.slowest, time.perf_counter() - began)
+        if answer == _OK:
+            delivery.delivered = True
+            break
+    return delivery
+
+
+def _post(way: _Way, body: bytes, *, hang_up: bool) -> int | None:
+    """The status, or none where no answer came, or nobody waited for it."""
+    target = urlsplit(way.url)
+    kind = http.client.HTTPSConnection if target.scheme == "https" else http.client.HTTPConnection
+    connection = kind(target.hostname or "", target.port, timeout=way.timeout)
+    headers = {
+        "Content-Type": "application/json",
+        "User-Agent": "Amplitude/Webhook/1.0",
+        **way.headers,
+    }
+    try:
+        connection.request("POST", target.path, body, headers)
+        if hang_up:
+            return None
+        with connection.getresponse() as answer:
+            answer.read()
+            return answer.status
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
