@@ -20,16 +20,16 @@ _numbers = count(1)
 
 def make_source(db: Database, name: str = "amplitude", **given: Any) -> AmplitudeProject:
     """A source of the Audiences tier: its bindings may have a schedule."""
-    values: dict[str, Any] = {"tier": Tier.AUDIENCES, "now": CREATED, "actor": "test", **given}
+    values: dict[str, Any] = {
+        "api_key": SecretStr("0123456789abcdef"),
+        "secret_key": SecretStr("fedcba9876543210"),
+        "tier": Tier.AUDIENCES,
+        "now": CREATED,
+        "actor": "test",
+        **given,
+    }
     with db.write() as session:
-        return sources.add_source(
-            session,
-            db.keyring,
-            name=name,
-            api_key=SecretStr("0123456789abcdef"),
-            secret_key=SecretStr("fedcba9876543210"),
-            **values,
-        )
+        return sources.add_source(session, db.keyring, name=name, **values)
 
 
 def make_destination(db: Database, name: str = "marketing", **given: Any) -> Destination:
@@ -37,15 +37,14 @@ def make_destination(db: Database, name: str = "marketing", **given: Any) -> Des
     values: dict[str, Any] = {
         "subdomain": "mc563885gzs27c5t9-63k636ttgm",
         "client_id": "client",
+        "client_secret": SecretStr("made-up-secret"),
         "contact_key_property": "user_id",
         "now": CREATED,
         "actor": "test",
         **given,
     }
     with db.write() as session:
-        return destinations.add_destination(
-            session, db.keyring, name=name, client_secret=SecretStr("made-up-secret"), **values
-        )
+        return destinations.add_destination(session, db.keyring, name=name, **values)
 
 
 def make_binding(
