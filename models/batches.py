@@ -41,6 +41,7 @@ def plan(
     data_extension_id: str,
     first_seq: int = 0,
     attempts: int = 0,
+    sent_at: datetime | None = None,
 ) -> int:
     """Journal batches of (direction, rows, keys) before any is sent; the number planned."""
     seq = first_seq
@@ -54,6 +55,7 @@ def plan(
             n=n,
             keys=keys,
             attempts=attempts,
+            sent_at=sent_at,
         )
         session.add(batch)
         session.flush()
@@ -74,7 +76,7 @@ def take_slot(
     """The run's next planned batch, marked as being sent, if the data extension has a free slot.
 
     At most `limit` jobs are in flight per data extension, across all runs and workers. A job that nobody has
-    heard of for `deadline` seconds no longer counts.
+    heard of for `deadline` seconds no longer counts, and a submission whose answer was lost may be a job.
     """
     batch = session.scalar(
         select(PushBatch)
@@ -99,13 +101,23 @@ def take_slot(
             PushBatch.sent_at > now - timedelta(seconds=deadline),
         )
     )
-    if (flying or 0) >= limit:
+    if (flying or 0) >= (max(1, limit - 1) if _something_lost(session, run, now) else limit):
         return None
     batch.state, batch.sent_at, batch.attempts = BatchState.SENDING, now, batch.attempts + 1
     batch.request_id, batch.polls, batch.due_at = None, 0, None
     if run.binding.attribute_locked_at is None:
         run.binding.attribute_locked_at = now
     return batch
+
+
+def _something_lost(session: Session, run: SyncRun, now: datetime) -> bool:
+    """Whether the destination may be working on a submission that nobody can follow."""
+    found = session.scalar(
+        select(CohortBinding.id)
+        .where(CohortBinding.destination_id == run.binding.destination_id, CohortBinding.quiet_until > now)
+        .limit(1)
+    )
+    return found is not None
 
 
 def submitted(session: Session, batch_id: int, request_id: str, *, poll_at: datetime) -> None:
@@ -120,6 +132,14 @@ def polled(session: Session, batch_id: int, *, poll_at: datetime) -> None:
     batch.polls, batch.due_at = batch.polls + 1, poll_at
 
 
+def not_sent(session: Session, batch_id: int) -> None:
+    """Back to planned, as if it had not been tried: the vendor refused it, or has seen nothing."""
+    batch = session.get_one(PushBatch, batch_id)
+    batch.state, batch.due_at, batch.attempts = BatchState.PLANNED, None, batch.attempts - 1
+    if batch.attempts == 0:
+        batch.sent_at = None
+
+
 def send_again(
     session: Session,
     batch_id: int,
@@ -131,8 +151,32 @@ def send_again(
     batch = session.get_one(PushBatch, batch_id)
     batch.state, batch.request_id, batch.due_at = BatchState.PLANNED, None, not_before
     if quiet_until is not None:
-        binding = session.get_one(CohortBinding, batch.binding_id)
-        binding.quiet_until = max(binding.quiet_until or quiet_until, quiet_until)
+        _keep_quiet(session, batch, quiet_until)
+
+
+def send_again_unheard(session: Session, run_id: int, *, quiet_until: datetime) -> None:
+    """Back to planned, whatever was being sent when its worker went away: the vendor may have it or not."""
+    for batch in in_flight(session, run_id):
+        if batch.state == BatchState.SENDING:
+            send_again(session, batch.id, quiet_until=quiet_until)
+
+
+def _keep_quiet(session: Session, batch: PushBatch, until: datetime) -> None:
+    binding = session.get_one(CohortBinding, batch.binding_id)
+    binding.quiet_until = max(binding.quiet_until or until, until)
+
+
+def in_doubt(session: Session, batch: PushBatch) -> bool:
+    """Whether a refusal of the batch's rows leaves open how they stand.
+
+    Either the answer to an earlier submission of the batch was lost, or its rows may be those of a lost batch.
+    """
+    binding = session.get_one(CohortBinding, batch.binding_id)
+    run = session.get_one(SyncRun, batch.run_id)
+    quiet, started = binding.quiet_until, run.started_at
+    if batch.attempts > 1 and quiet is not None and started is not None and quiet > started:
+        return True
+    return any_lost(session, batch.binding_id, but_of=batch.run_id)
 
 
 def acknowledge(
@@ -142,13 +186,15 @@ def acknowledge(
     *,
     accepted: tuple[int, bytes] | None = None,
     again: tuple[int, bytes] | None = None,
+    again_sent_at: datetime | None = None,
     rejected: Iterable[RejectedRow] = (),
     now: datetime,
 ) -> None:
     """The vendor took the batch: from here on its rows are the binding's state.
 
     `accepted` replaces (rows, keys) where not every row was taken; `again` are rows to be sent anew (deadlock
-    victims); `rejected` are recorded. `run` is the run that followed the batch, maybe not the one that made it.
+    victims), with `again_sent_at` if they may be applied already; `rejected` are recorded. `run` is the run that
+    followed the batch, maybe not the one that made it.
     """
     batch = session.get_one(PushBatch, batch_id, options=[undefer(PushBatch.keys)])
     if accepted is not None:
@@ -168,6 +214,7 @@ def acknowledge(
             data_extension_id=batch.data_extension_id,
             first_seq=next_seq(session, run.id),
             attempts=batch.attempts,
+            sent_at=again_sent_at,
         )
     rows = list(rejected)
     if rows:
@@ -206,8 +253,8 @@ def split(session: Session, run: SyncRun, batch_id: int, parts: Iterable[tuple[i
     batch.state = BatchState.DROPPED
 
 
-def keep_lost(session: Session, batch_id: int, n: int, keys: bytes, *, quiet_until: datetime) -> None:
-    """Rows of a batch of which the vendor said nothing: they may be applied or not."""
+def keep_lost(session: Session, batch_id: int, n: int, keys: bytes) -> None:
+    """Rows of an ended batch that may be applied or not: the next diff pushes them anew."""
     batch = session.get_one(PushBatch, batch_id)
     lost = PushBatch(
         run_id=batch.run_id,
@@ -219,10 +266,10 @@ def keep_lost(session: Session, batch_id: int, n: int, keys: bytes, *, quiet_unt
         keys=keys,
         attempts=batch.attempts,
         sent_at=batch.sent_at,
+        state=BatchState.LOST,
     )
     session.add(lost)
     session.flush()
-    lose(session, lost.id, quiet_until=quiet_until)
 
 
 def _record_rejections(
@@ -282,6 +329,17 @@ def in_flight(session: Session, run_id: int) -> list[PushBatch]:
     )
 
 
+def planned(session: Session, run_id: int) -> list[PushBatch]:
+    """The run's batches that are still to be sent, without their keys."""
+    return list(
+        session.scalars(
+            select(PushBatch)
+            .where(PushBatch.run_id == run_id, PushBatch.state == BatchState.PLANNED)
+            .order_by(PushBatch.seq)
+        )
+    )
+
+
 def count_by_state(session: Session, run_id: int) -> dict[str, int]:
     """How many of the run's batches are in which state."""
     rows = session.execute(
@@ -299,7 +357,10 @@ def keys_of(session: Session, batch_id: int) -> bytes:
 
 
 def settle_leftovers(session: Session, run_id: int) -> None:
-    """A run ends early: never sent is dropped, sent without an id is lost, submitted stays to be followed."""
+    """A run ends early: never sent is dropped, sent without an id is lost, submitted stays to be followed.
+
+    The worker has moved the binding's `quiet_until` on for whatever it was sending.
+    """
     mine = PushBatch.run_id == run_id
     session.flush()
     for condition, state in (
@@ -333,8 +394,15 @@ def lose(session: Session, batch_id: int, *, quiet_until: datetime) -> None:
     """Nobody will ever know how this batch ended: its keys are pushed anew by the next diff."""
     batch = session.get_one(PushBatch, batch_id)
     batch.state, batch.due_at = BatchState.LOST, None
-    binding = session.get_one(CohortBinding, batch.binding_id)
-    binding.quiet_until = max(binding.quiet_until or quiet_until, quiet_until)
+    _keep_quiet(session, batch, quiet_until)
+
+
+def any_lost(session: Session, binding_id: int, *, but_of: int | None = None) -> bool:
+    """Whether a push of the binding, by another run than `but_of`, has an unknown outcome."""
+    query = select(PushBatch.id).where(PushBatch.binding_id == binding_id, PushBatch.state == BatchState.LOST)
+    if but_of is not None:
+        query = query.where(PushBatch.run_id != but_of)
+    return session.scalar(query.limit(1)) is not None
 
 
 def iter_lost(session: Session, binding_id: int) -> Iterator[bytes]:
@@ -348,7 +416,7 @@ def iter_lost(session: Session, binding_id: int) -> Iterator[bytes]:
 
 
 def supersede_lost(session: Session, run: SyncRun) -> None:
-    """The run has pushed every key of the lost batches anew, to the last acknowledgement."""
+    """The run has pushed every key of the lost batches anew; what was refused meanwhile it keeps itself."""
     session.execute(
         update(PushBatch)
         .where(

@@ -19,10 +19,14 @@ from sqlalchemy.orm import Session
 
 from models import audit
 from models.batches import settle_leftovers
-from models.database import Database
+from models.database import Database, bound_locks
 from models.errors import ConfigurationError, LeaseLost, SyncError
+from models.snapshots import forget_upload
 from models.tables import CohortBinding, SyncRun
 from models.types import UNFINISHED, RunState, Stage, Trigger
+
+# Clocks of hosts differ a little: who is told to take a run must not refuse it for a few milliseconds.
+CLOCK_SLACK = timedelta(seconds=2)
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,7 @@ def _refuse_second(session: Session, binding: CohortBinding) -> None:
 def claim(db: Database, run_id: int, stage: Stage, *, now: datetime, lease: float) -> Claim | None:
     """Take the run if it stands at `stage` and is nobody's; none if it is not to be had (then do nothing)."""
     with db.write() as session:
+        bound_locks(session)
         fence = session.scalar(
             update(SyncRun)
             .where(SyncRun.id == run_id, SyncRun.stage == stage, claimable(now))
@@ -127,9 +132,23 @@ def claimable(now: datetime) -> Any:
     """The condition for a claim: queued, due to wake, or left by a worker whose lease ran out."""
     return or_(
         SyncRun.state == RunState.QUEUED,
-        and_(SyncRun.state == RunState.WAITING, SyncRun.wake_at <= now),
+        and_(SyncRun.state == RunState.WAITING, SyncRun.wake_at <= now + CLOCK_SLACK),
         and_(SyncRun.state == RunState.RUNNING, SyncRun.lease_until <= now),
     )
+
+
+def still_held(db: Database, held: Claim, *, now: datetime) -> bool:
+    """Whether the claim is good at this moment: to be asked right before what can't be taken back."""
+    with db.read() as session:
+        found = session.scalar(
+            select(SyncRun.id).where(
+                SyncRun.id == held.run_id,
+                SyncRun.fence == held.fence,
+                SyncRun.state == RunState.RUNNING,
+                SyncRun.lease_until > now,
+            )
+        )
+    return found is not None
 
 
 def renew(db: Database, held: Claim, *, now: datetime, lease: float) -> None:
@@ -144,6 +163,7 @@ def fenced(
 ) -> Iterator[tuple[Session, SyncRun]]:
     """One transaction on a claimed run, with the run loaded. Adds to its counts of requests."""
     with db.write() as session:
+        bound_locks(session)
         result = session.execute(
             update(SyncRun)
             .where(SyncRun.id == held.run_id, SyncRun.fence == held.fence, SyncRun.state == RunState.RUNNING)
@@ -167,7 +187,7 @@ def advance(run: SyncRun, stage: Stage, *, now: datetime) -> None:
 
 def release(run: SyncRun, *, now: datetime) -> None:
     """Leave the run where it stands, free for the next claim; publish it after the commit."""
-    run.lease_until, run.published_at = now, now
+    run.lease_until, run.published_at = now - CLOCK_SLACK, now
 
 
 def wait(run: SyncRun, wake_at: datetime) -> None:
@@ -182,8 +202,10 @@ def hold(run: SyncRun, error: SyncError) -> None:
 
 
 def finish(session: Session, run: SyncRun, state: RunState, *, now: datetime) -> None:
-    """The end. Its batches are left in states that the next run understands."""
+    """The end. Its batches are left in states that the next run understands; a file of a person's is forgotten."""
     run.state, run.finished_at, run.lease_until, run.wake_at = state, now, None, None
+    if run.snapshot_id is not None:
+        forget_upload(session, run.snapshot_id)
     if state in {RunState.FAILED, RunState.CANCELLED}:
         settle_leftovers(session, run.id)
     binding = session.get_one(CohortBinding, run.binding_id)
@@ -235,13 +257,16 @@ def list_runs(session: Session, binding: CohortBinding | None = None, *, limit: 
 
 
 def cancel(session: Session, run_id: int | str, *, now: datetime, actor: str) -> SyncRun:
-    """Stop it. What was submitted is followed to its end first, by the worker; nothing more is sent."""
-    run = get_run(session, run_id)
+    """Stop it. What was submitted is followed to its end first, by the worker; nothing more is sent.
+
+    A run whose every row was pushed already ends as it would have.
+    """
+    run = _locked(session, run_id)
     if RunState(run.state).finished:
         raise ConfigurationError("RUN_STATE", run=run.id, state=run.state, action="cancelling it")
     run.cancel_requested = True
     if run.state in {RunState.QUEUED, RunState.HELD, RunState.DEFERRED} or (
-        run.state == RunState.WAITING and run.stage != Stage.PUSH
+        run.state == RunState.WAITING and run.stage not in {Stage.PUSH, Stage.FINISH}
     ):
         note_error(run, ConfigurationError("CANCELLED", binding=run.binding.name))
         finish(session, run, RunState.CANCELLED, now=now)
@@ -270,7 +295,14 @@ def reject(session: Session, run_id: int | str, *, now: datetime, actor: str) ->
 
 
 def _held(session: Session, run_id: int | str, action: str) -> SyncRun:
-    run = get_run(session, run_id)
+    run = _locked(session, run_id)
     if run.state != RunState.HELD:
         raise ConfigurationError("RUN_STATE", run=run.id, state=run.state, action=action)
+    return run
+
+
+def _locked(session: Session, run_id: int | str) -> SyncRun:
+    """The run, kept from every worker until this transaction ends."""
+    run = get_run(session, run_id)
+    session.refresh(run, with_for_update={"of": SyncRun})
     return run

@@ -12,9 +12,9 @@ from sqlalchemy.orm import Session
 from models.database import lock
 from models.errors import ConfigurationError
 from models.tables import AmplitudeProject, CohortBinding, Snapshot, SnapshotPart, SyncRun
-from models.types import SnapshotState, Trigger
+from models.types import UNFINISHED, SnapshotState, Trigger
 
-DOWNLOAD, UPLOAD = "download", "upload"
+DOWNLOAD, UPLOAD = "download", "upload"  # and "webhook": models/cohort_lists.py
 UPLOAD_PART_BYTES = 4 << 20
 
 
@@ -61,10 +61,7 @@ def join_or_begin(
                 Snapshot.requested_at > now - timedelta(minutes=1),
             )
         ).all()
-        if len(recent) >= parallel or any(
-            other.state == SnapshotState.REQUESTING and other.cohort_id == binding.cohort_id
-            for other in recent
-        ):
+        if len(recent) >= parallel or _being_requested(session, run):
             return None
         spent = spent_this_month(session, binding.project_id, now=now)
         if spent >= binding.project.monthly_quota:
@@ -83,6 +80,22 @@ def join_or_begin(
         session.flush()
     run.snapshot_id = found.id
     return found
+
+
+def _being_requested(session: Session, run: SyncRun) -> bool:
+    """Whether an unfinished run is asking for this run's cohort just now; its answer may be shared."""
+    found = session.scalar(
+        select(Snapshot.id)
+        .join(SyncRun, SyncRun.snapshot_id == Snapshot.id)
+        .where(
+            Snapshot.project_id == run.binding.project_id,
+            Snapshot.cohort_id == run.binding.cohort_id,
+            Snapshot.state == SnapshotState.REQUESTING,
+            SyncRun.state.in_(UNFINISHED),
+        )
+        .limit(1)
+    )
+    return found is not None
 
 
 def spent_this_month(session: Session, project_id: int, *, now: datetime) -> int:

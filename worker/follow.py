@@ -6,15 +6,13 @@ submitted batch is followed to its end before anything that contradicts it is se
 
 from __future__ import annotations
 
-from datetime import datetime
-
 import structlog
 
 from models import batches, runs
 from models.batches import RejectedRow
 from models.errors import SyncError, TerminalError, TransientError
 from models.tables import PushBatch, SyncRun
-from models.types import BatchState
+from worker.check import require_destination
 from worker.codec import decode_keys, encode_keys
 from worker.keys import comparison_key
 from worker.marketing_cloud import JobState, MarketingCloud, RowResult
@@ -26,6 +24,8 @@ log = structlog.get_logger()
 BATCH_ATTEMPTS = 6
 # Results may lag behind the status under load; after so many looks missing rows are sent again.
 RESULT_LOOKS = 3
+# What stands for the vendor's reason where it never gave a row's result.
+NO_RESULT = ("NO_RESULT", "Marketing Cloud gave no result for the row; it is sent again by the next run.")
 # Kept short of a whole answer of the vendor's, and free of the row's key.
 MESSAGE_MAX = 300
 
@@ -43,9 +43,12 @@ def poll(hold: Hold, cloud: MarketingCloud, batch: PushBatch, *, pause: float) -
         if len(results) < batch.n and batch.polls < RESULT_LOOKS:
             _look_again(hold, batch, pause)
             return False
+        if not any(row.ok or row.deadlocked for row in results):
+            _look_for_the_cause(hold, cloud, batch)
         _commit(hold, batch, results)
         return True
     if job is JobState.FAILED:
+        _look_for_the_cause(hold, cloud, batch)
         _failed(hold, batch)
         return True
     deadline = hold.ctx.settings.job_deadline_seconds
@@ -87,30 +90,44 @@ def _commit(hold: Hold, batch: PushBatch, results: list[RowResult] | None) -> No
         untold = keys[len(results) :]
         worn_out = batch.attempts >= BATCH_ATTEMPTS
         mine = batch.run_id == run.id
+        final = worn_out or not mine  # another run's rows are left to the diff that follows
+        doubt = batches.in_doubt(session, batch)
         taken = [key for key, row in told if row.ok]
-        again = [key for key, row in told if row.deadlocked and not worn_out] + ([] if worn_out else untold)
+        again = [] if final else [key for key, row in told if row.deadlocked] + untold
         refused = [
             RejectedRow(key, comparison_key(key), row.code, _without(row.message, key))
             for key, row in told
-            if not row.ok and (worn_out or not row.deadlocked)
+            if not row.ok and (final or not row.deadlocked)
         ]
+        if final:
+            refused += [RejectedRow(key, comparison_key(key), *NO_RESULT) for key in untold]
         batches.acknowledge(
             session,
             run,
             batch.id,
             accepted=(len(taken), encode_keys(taken)),
-            again=(len(again), encode_keys(again)) if again and mine else None,
+            again=(len(again), encode_keys(again)) if again else None,
+            again_sent_at=batch.sent_at if doubt or untold else None,
             rejected=refused if mine else (),
             now=hold.now,
         )
-        if untold and (worn_out or not mine):
-            batches.keep_lost(session, batch.id, len(untold), encode_keys(untold), quiet_until=hold.now)
+        unknown = [row.key for row in refused] if doubt else untold if final else []
+        if unknown:
+            batches.keep_lost(session, batch.id, len(unknown), encode_keys(unknown))
     log.info("batch_had_errors", batch=batch.seq, taken=len(taken), again=len(again), rejected=len(refused))
 
 
+def _look_for_the_cause(hold: Hold, cloud: MarketingCloud, batch: PushBatch) -> None:
+    """Not one row was taken: say so if the data extension or the field is gone or has changed."""
+    run = hold.load()
+    if batch.run_id == run.id:
+        require_destination(cloud, run.binding, longest_key=0)
+
+
 def _look_again(hold: Hold, batch: PushBatch, pause: float) -> None:
-    with hold.transaction() as (session, _):
+    with hold.transaction() as (session, run):
         batches.polled(session, batch.id, poll_at=hold.later(pause))
+        run.attempt = 0  # the vendor answers
 
 
 def _failed(hold: Hold, batch: PushBatch) -> None:
@@ -128,7 +145,7 @@ def _failed(hold: Hold, batch: PushBatch) -> None:
 def _overdue(hold: Hold, batch: PushBatch) -> None:
     """Nobody will wait longer for it; it may still be executed."""
     minutes = round(hold.ctx.settings.job_deadline_seconds / 60)
-    quiet = _quiet(hold)
+    quiet = hold.quiet_until
     with hold.transaction() as (session, run):
         if batch.run_id != run.id:
             batches.lose(session, batch.id, quiet_until=quiet)
@@ -142,20 +159,17 @@ def _overdue(hold: Hold, batch: PushBatch) -> None:
 def revive(hold: Hold) -> None:
     """Batches of this run that a dead worker was sending: nobody knows whether the vendor has them."""
     with hold.transaction() as (session, run):
-        for batch in batches.in_flight(session, run.id):
-            if batch.state == BatchState.SENDING:
-                batches.send_again(session, batch.id, quiet_until=_quiet(hold))
+        batches.send_again_unheard(session, run.id, quiet_until=hold.quiet_until)
 
 
 def unsent(hold: Hold, batch_id: int, error: SyncError, *, uncertain: bool) -> None:
     """A PUT that failed: back to planned; uncertain if the vendor may have it all the same."""
     with hold.transaction() as (session, _):
-        batches.send_again(session, batch_id, quiet_until=_quiet(hold) if uncertain else None)
+        if uncertain:
+            batches.send_again(session, batch_id, quiet_until=hold.quiet_until)
+        else:
+            batches.not_sent(session, batch_id)
     log.info("batch_not_submitted", code=error.code, uncertain=uncertain)
-
-
-def _quiet(hold: Hold) -> datetime:
-    return hold.later(hold.ctx.settings.uncertain_seconds)
 
 
 def _without(message: str, key: str) -> str:

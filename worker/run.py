@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from config.queue import QueueUnavailableError, publish
-from models import runs
+from models import batches, runs
 from models.errors import (
     ConfigurationError,
     HeldForApproval,
@@ -72,6 +72,16 @@ class Hold:
         """The instant that many seconds from now."""
         return self.now + timedelta(seconds=seconds)
 
+    @property
+    def quiet_until(self) -> datetime:
+        """Until when a submission without an answer may still be carried out."""
+        return self.later(self.ctx.settings.uncertain_seconds)
+
+    def require_lease(self) -> None:
+        """LeaseLost if this worker was away for so long that another may have the run."""
+        if not runs.still_held(self.ctx.db, self.claim, now=self.now):
+            raise LeaseLost(self.claim.run_id)
+
     def transaction(self) -> AbstractContextManager[tuple[Session, SyncRun]]:
         """A fenced transaction: (session, run). Books the requests made since the last one."""
         return fenced(
@@ -116,7 +126,7 @@ def work(ctx: Context, run_id: int, stage: Stage, function: StageFunction) -> No
 def _attempt(hold: Hold, function: StageFunction) -> Stage | None:
     try:
         run = hold.load()
-        if run.cancel_requested and run.stage != Stage.PUSH:
+        if run.cancel_requested and run.stage not in {Stage.PUSH, Stage.FINISH}:
             settle(hold, ConfigurationError("CANCELLED", binding=run.binding.name))
             return None
         return function(hold)
@@ -139,6 +149,8 @@ def settle(hold: Hold, error: SyncError) -> None:
     """What the error means for the run: wait, hold, or end."""
     ctx = hold.ctx
     with hold.transaction() as (session, run):
+        # What was being sent when the error came has an unknown outcome, also if the run ends here.
+        batches.send_again_unheard(session, run.id, quiet_until=hold.quiet_until)
         runs.note_error(run, error)
         match error:
             case RateLimited():

@@ -85,7 +85,7 @@ def _unchanged(hold: Hold, run: SyncRun, path: Path, column: str) -> bool:
     if digest != run.binding.confirmed_digest:
         return False
     with hold.transaction() as (session, mine):
-        if any(True for _ in batches.iter_lost(session, mine.binding_id)):
+        if batches.any_lost(session, mine.binding_id):
             return False
         last = runs.last_with_digest(session, mine, digest)
         if last is None:
@@ -102,6 +102,7 @@ def _store_counts(hold: Hold, found: Diff) -> None:
         for name in ("snapshot_rows", "members", "blank", "duplicate", "entered", "exited"):
             setattr(run, name, getattr(found.counts, name))
         run.digest = found.digest
+        run.binding.member_count = found.counts.state_members
         if run.snapshot is not None:
             run.snapshot.rows, run.snapshot.digest = found.counts.snapshot_rows, found.digest
 
@@ -148,6 +149,7 @@ def _plan(hold: Hold, found: Diff, extension: DataExtension, field: Field) -> St
             ((Direction(b.direction), b.n, b.keys) for b in planned),
             data_extension_id=extension.id,
         )
+        run.binding.confirmed_digest = None  # from the first batch on, until a run has pushed all of its own
         runs.note_error(run, None)
         runs.advance(run, Stage.PUSH, now=hold.now)
     return Stage.PUSH

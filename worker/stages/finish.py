@@ -12,7 +12,7 @@ from pathlib import Path
 import structlog
 from sqlalchemy.orm import Session
 
-from models import batches, runs, snapshots, state
+from models import batches, runs, state
 from models.tables import SyncRun
 from models.types import RunState, Stage
 from worker import snapshot_store
@@ -26,16 +26,17 @@ def finish(hold: Hold) -> Stage | None:
     """End the run."""
     with hold.transaction() as (session, run):
         folded = _compact(hold, session, run)
-        verdict = RunState.PARTIAL if run.rejected else RunState.SUCCEEDED
+        complete = not run.rejected and run.acknowledged == run.entered + run.exited
+        verdict = RunState.SUCCEEDED if complete else RunState.PARTIAL
         batches.supersede_lost(session, run)
         batches.forget_rejections(session, run)
-        run.binding.confirmed_digest = run.digest if verdict is RunState.SUCCEEDED else None
+        run.binding.confirmed_digest = run.digest if complete else None
+        if complete:
+            run.binding.member_count = run.members
         if verdict is RunState.SUCCEEDED:
             run.binding.member_count = run.members  # keys that were pushed anew are counted once
         runs.note_error(run, None)
         runs.finish(session, run, verdict, now=hold.now)
-        if run.snapshot is not None and run.snapshot.kind == snapshots.UPLOAD:
-            snapshots.forget_upload(session, run.snapshot.id)
     if run.snapshot is not None:
         snapshot_store.forget(hold, run.snapshot)
     log.info("run_finished", **canonical(run), folded=folded)

@@ -16,13 +16,13 @@ from redis.exceptions import RedisError
 
 from config.queue import KEY_PREFIX, QUEUE
 from models import batches, runs
-from models.errors import ConfigurationError, RateLimited, SyncError, TerminalError, TransientError
+from models.errors import ConfigurationError, RateLimited, SyncError, TerminalError
 from models.tables import PushBatch, SyncRun
 from models.types import BatchState, Direction, Stage
 from worker import follow
 from worker.check import flag_value, require_destination
 from worker.codec import decode_keys, encode_keys, row_bodies
-from worker.http import AnswerLostError
+from worker.http import NotSentError
 from worker.marketing_cloud import CONTACT_KEY, JOBS_IN_FLIGHT, MarketingCloud, PayloadTooLargeError
 from worker.run import Hold
 
@@ -36,6 +36,8 @@ PATIENCE_SECONDS = 1.0
 FIRST_POLL_SECONDS = 0.25
 POLL_MAX_SECONDS = 15.0
 NO_SLOT_SECONDS = 1.0
+# A PUT that failed like this was not queued. All else (no answer, a server's error, an odd answer) tells nothing.
+NOT_QUEUED = (NotSentError, RateLimited, ConfigurationError)
 
 
 @dataclass
@@ -82,17 +84,17 @@ class Push:
         follow.revive(self.hold)
         end, idle = time.monotonic() + CLAIM_SECONDS, 0.0
         while True:
-            moved = self._fill_slots()
-            flying, planned = self._look()
-            moved |= self._poll_due(flying)
-            if not flying and not planned:
+            moved = self._poll_due()
+            moved |= self._fill_slots()
+            left = self._left()
+            if not left:
                 return self._done()
             if moved:
                 idle = 0.0
                 if time.monotonic() > end:
                     return self._leave(None)
                 continue
-            pause = self._until_next(flying)
+            pause = self._until_next(left)
             idle += pause
             if idle > PATIENCE_SECONDS or time.monotonic() > end or _others_wait(self.hold):
                 return self._leave(pause)
@@ -120,13 +122,14 @@ class Push:
         target = self.target
         value = flag_value(target.type, entering=batch.direction == Direction.ENTER)
         body = row_bodies(decode_keys(batch.keys), CONTACT_KEY, target.field, value)
+        self.hold.require_lease()
         try:
             request_id = self.cloud.submit(target.data_extension_id, body)
         except PayloadTooLargeError as error:
             self._split(batch, error)
             return
         except SyncError as error:
-            follow.unsent(self.hold, batch.id, error, uncertain=_maybe_queued(error))
+            follow.unsent(self.hold, batch.id, error, uncertain=not isinstance(error, NOT_QUEUED))
             raise
         self.submitted_at[batch.id] = self.hold.now
         with self.hold.transaction() as (session, _):
@@ -136,6 +139,7 @@ class Push:
         """413: two halves instead of one batch."""
         keys = list(decode_keys(batch.keys))
         if len(keys) == 1:
+            follow.unsent(self.hold, batch.id, error, uncertain=False)
             raise TerminalError(error.code, error.detail, **error.context)
         half = len(keys) // 2
         with self.hold.transaction() as (session, run):
@@ -146,17 +150,18 @@ class Push:
                 [(len(part), encode_keys(part)) for part in (keys[:half], keys[half:])],
             )
 
-    def _look(self) -> tuple[list[PushBatch], int]:
+    def _left(self) -> list[PushBatch]:
+        """What is in flight, and what is still to be sent unless the run is to be cancelled."""
         with self.hold.ctx.db.read() as session:
-            flying = [b for b in batches.in_flight(session, self.run.id) if b.state == BatchState.SUBMITTED]
             cancelled = session.get_one(SyncRun, self.run.id).cancel_requested
-            planned = (
-                0 if cancelled else batches.count_by_state(session, self.run.id).get(BatchState.PLANNED, 0)
+            return batches.in_flight(session, self.run.id) + (
+                [] if cancelled else batches.planned(session, self.run.id)
             )
-            return flying, planned
 
-    def _poll_due(self, flying: list[PushBatch]) -> bool:
+    def _poll_due(self) -> bool:
         moved = False
+        with self.hold.ctx.db.read() as session:
+            flying = batches.in_flight(session, self.run.id)
         for batch in flying:
             if batch.due_at is not None and batch.due_at > self.hold.now:
                 continue
@@ -167,9 +172,12 @@ class Push:
                     self.pace.ended((self.hold.now - started).total_seconds())
         return moved
 
-    def _until_next(self, flying: list[PushBatch]) -> float:
-        """Seconds to the next look at a job, or for a slot to become free."""
-        waits = [(b.due_at - self.hold.now).total_seconds() for b in flying if b.due_at is not None]
+    def _until_next(self, left: list[PushBatch]) -> float:
+        """Seconds to the next look at a job, to a batch put off, or for a slot to become free."""
+        now = self.hold.now
+        waits = [(b.due_at - now).total_seconds() for b in left if b.due_at is not None]
+        if any(b.due_at is None or b.due_at <= now for b in left if b.state == BatchState.PLANNED):
+            waits.append(NO_SLOT_SECONDS)
         return max(0.01, min(waits, default=NO_SLOT_SECONDS))
 
     def _leave(self, pause: float | None) -> Stage | None:
@@ -206,15 +214,6 @@ def _target(cloud: MarketingCloud, run: SyncRun) -> Target:
                 return Target(stored["id"], name, kind)
     extension, attribute = require_destination(cloud, run.binding, longest_key=0)
     return Target(extension.id, attribute.name, attribute.type)
-
-
-def _maybe_queued(error: SyncError) -> bool:
-    """Whether a failed PUT may have been queued: no answer, or a server's error, tells nothing."""
-    if isinstance(error, AnswerLostError):
-        return True
-    return (
-        isinstance(error, TransientError) and not isinstance(error, RateLimited) and "status" in error.context
-    )
 
 
 def _others_wait(hold: Hold) -> bool:
