@@ -1,14 +1,15 @@
 """Amplitude's Behavioral Cohorts API: list, request, poll, fetch the file, ask the quota.
 
 `request` is a GET with side effects: it starts a job and spends one of 500 downloads a month, so nothing here
-ever repeats it. Facts: docs/vendors.md.
+ever repeats it, and whatever leaves open whether it was taken is an AnswerLostError. Facts: docs/vendors.md.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,12 +17,16 @@ from urllib.parse import quote
 import requests
 from requests.auth import HTTPBasicAuth
 
-from models.errors import ConfigurationError, ContractError, RateLimited, TransientError
+from models.errors import ConfigurationError, ContractError, RateLimited, SyncError, TransientError
 from models.tables import AmplitudeProject
 from models.types import Region
+from worker import amplitude_answers as answers
+from worker.amplitude_answers import Cohort, Usage
 from worker.context import Context
 from worker.http import AnswerLostError, Http, json_of, retry_after
 from worker.limits import AMPLITUDE_CONCURRENT, AMPLITUDE_REQUESTS, Limits
+
+__all__ = ["Amplitude", "Cohort", "Usage"]
 
 # Amplitude, Behavioral Cohorts API, "Regions"; analytics.amplitude.com is the browser app, not the API.
 HOSTS = {Region.DEFAULT: "https://amplitude.com", Region.EU: "https://analytics.eu.amplitude.com"}
@@ -31,24 +36,23 @@ COHORT_MAX_MEMBERS = 2_000_000
 RATE_LIMIT_DEFAULT_SECONDS = 20.0
 # A signed link works for one minute; a fresh one costs nothing.
 LINK_TRIES = 3
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
 CHUNK_BYTES = 1 << 20
 # Columns that every file has; everything else must be asked for with props and propKeys.
 BUILT_IN = frozenset({"user_id", "amplitude_id"})
+# A request that holds one of the five places for longer has died with its worker.
+LONGEST_SECONDS = 1800.0
 
 
 @dataclass(frozen=True)
-class Cohort:
-    """One cohort of the list. `group` is "User" unless the cohort holds groups."""
+class _Call:
+    """What is asked: its words in an error, the cohort and the property if they can be at fault."""
 
-    id: str
-    name: str
-    size: int | None
-    archived: bool
-    hidden: bool
-    published: bool
-    finished: bool
-    group: str
-    last_computed: datetime | None
+    words: str
+    cohort: str = ""
+    property: str = ""
+    costs: bool = False
+    of_request: bool = False  # of a request id, which may not be known yet or any more
 
 
 class Amplitude:
@@ -59,10 +63,11 @@ class Amplitude:
         self._region = source.region
         self._quota = source.monthly_quota
         self._base = ctx.settings.amplitude_base_url or HOSTS[Region(source.region)]
-        self._auth = HTTPBasicAuth(
-            ctx.db.keyring.decrypt(source.api_key_token).get_secret_value().encode(),
-            ctx.db.keyring.decrypt(source.secret_key_token).get_secret_value().encode(),
+        self._keys = tuple(
+            ctx.db.keyring.decrypt(token).get_secret_value()
+            for token in (source.api_key_token, source.secret_key_token)
         )
+        self._auth = HTTPBasicAuth(*(key.encode() for key in self._keys))
         self._clock = ctx.clock
         self._http = Http("AMPLITUDE_UNAVAILABLE")
         self._limits = Limits(ctx.redis, f"amplitude:{source.id}", code="AMPLITUDE_RATE_LIMITED")
@@ -77,15 +82,22 @@ class Amplitude:
         self._http.close()
 
     def cohorts(self) -> list[Cohort]:
-        """Every discoverable cohort of the project, in one answer."""
-        body = self._json(self._get("/api/3/cohorts"), "the list of cohorts")
-        if not isinstance(body.get("cohorts"), list):
-            raise ContractError("AMPLITUDE_CONTRACT", call="the list of cohorts")
-        return [_cohort(item) for item in body["cohorts"] if isinstance(item, dict) and item.get("id")]
+        """Every discoverable (published) cohort of the project; there are no pages. includeSyncInfo is not needed."""
+        call = _Call("the list of cohorts")
+        with self._get("/api/3/cohorts", call) as response:
+            body = self._json(response, call)
+        listed = body.get("cohorts")
+        if not isinstance(listed, list):
+            raise ContractError("AMPLITUDE_CONTRACT", call=call.words)
+        return [answers.cohort(item) for item in listed if isinstance(item, dict) and item.get("id")]
 
     def require(self, cohort_id: str) -> Cohort:
-        """The cohort, refused if it can't be synced to contacts."""
-        found = next((cohort for cohort in self.cohorts() if cohort.id == cohort_id), None)
+        """The cohort as listed now, refused if it can't be synced to contacts."""
+        return self.suitable(self.cohorts(), cohort_id)
+
+    def suitable(self, listed: list[Cohort], cohort_id: str) -> Cohort:
+        """The cohort among those listed, refused if it can't be synced to contacts."""
+        found = next((cohort for cohort in listed if cohort.id == cohort_id), None)
         if found is None:
             raise ConfigurationError("COHORT_NOT_FOUND", cohort=cohort_id, source=self._source)
         if found.archived:
@@ -93,67 +105,77 @@ class Amplitude:
         if found.group != "User":
             raise ConfigurationError("COHORT_OF_GROUPS", cohort=cohort_id, group=found.group)
         if found.size is not None and found.size > COHORT_MAX_MEMBERS:
-            raise ConfigurationError("COHORT_TOO_LARGE", cohort=cohort_id, size=found.size)
+            raise ConfigurationError("COHORT_TOO_LARGE", cohort=cohort_id, size=f"{found.size:,}")
         return found
 
     def request(self, cohort_id: str, contact_key_property: str) -> str:
-        """Start a download of the cohort: its request id. Spends one of the month's downloads."""
-        self._limits.admit("request", AMPLITUDE_REQUESTS)
+        """Start a download of the cohort: its request id. Spends one of the month's downloads.
+
+        AnswerLostError wherever it may have been taken all the same: by a 5xx, or an answer without a request id.
+        """
         params: dict[str, str] = {}
         if contact_key_property not in BUILT_IN:
+            # Repeatable, bare names (Behavioral Cohorts API); the file's header may have `gp:` all the same.
             params = {"props": "1", "propKeys": contact_key_property.removeprefix("gp:")}
-        response = self._get(
-            f"/api/5/cohorts/request/{quote(cohort_id, safe='')}", params=params, cohort=cohort_id
-        )
-        request_id = self._json(response, "the cohort request").get("request_id")
+        call = _Call("the cohort request", cohort_id, contact_key_property, costs=True)
+        # On a connection of its own: one that the vendor has closed meanwhile would look like an answer lost.
+        self._http.close()
+        with self._get(
+            f"/api/5/cohorts/request/{quote(cohort_id, safe='')}", call, params=params
+        ) as response:
+            body = json_of(response)
+            status = response.status_code
+        request_id = body.get("request_id") if isinstance(body, dict) else None
         if not isinstance(request_id, str) or not request_id:
-            raise ContractError("AMPLITUDE_CONTRACT", call="the cohort request")
+            raise AnswerLostError("AMPLITUDE_UNAVAILABLE", f"It answered {status} without a request id.")
         return request_id
 
     def completed(self, request_id: str) -> bool:
         """Whether the download is ready: 202 "JOB INPROGRESS", then 200 "JOB COMPLETED"."""
-        response = self._get(f"/api/5/cohorts/request-status/{quote(request_id, safe='')}")
-        status = self._json(response, "the request's status").get("async_status")
-        if response.status_code == requests.codes.accepted or status == "JOB INPROGRESS":
+        call = _Call("the request's status", of_request=True)
+        with self._get(f"/api/5/cohorts/request-status/{quote(request_id, safe='')}", call) as response:
+            if response.status_code == requests.codes.accepted:
+                return False
+            status = self._json(response, call).get("async_status")
+        if status == "JOB INPROGRESS":
             return False
         if status == "JOB COMPLETED":
             return True
-        raise ContractError("AMPLITUDE_CONTRACT", call="the request's status")
+        raise ContractError("AMPLITUDE_CONTRACT", call=call.words)
 
     def download(self, request_id: str, path: Path, *, max_bytes: int) -> None:
         """Write the file to `path`, as sent (gzip or not). A partial file is never left there."""
+        call = _Call("the cohort file", of_request=True)
+        where = f"/api/5/cohorts/request/{quote(request_id, safe='')}/file"
         for _ in range(LINK_TRIES):
-            response = self._get(f"/api/5/cohorts/request/{quote(request_id, safe='')}/file", stream=True)
-            if response.status_code in {301, 302, 303, 307}:
+            with self._get(where, call, stream=True) as response:
+                if response.status_code not in REDIRECTS:
+                    self._save(response, path, max_bytes)
+                    return
                 link = response.headers.get("Location", "")
-                response.close()
-                if not link.startswith(("https://", "http://")):
-                    raise ContractError("AMPLITUDE_CONTRACT", call="the cohort file")
-                # A signed link must not see our credentials: S3 refuses two kinds of them at once.
-                response = self._http.send("GET", link, stream=True, headers={"Accept-Encoding": "gzip"})
-                if response.status_code == requests.codes.forbidden:  # the link's minute is over
-                    response.close()
-                    continue
-            if response.status_code != requests.codes.ok:
-                response.close()
-                raise TransientError("AMPLITUDE_UNAVAILABLE", f"The file answered {response.status_code}.")
-            self._save(response, path, max_bytes)
-            return
+            if not link.startswith(("https://", "http://")) or (
+                link.startswith("http://") and self._base.startswith("https://")
+            ):
+                raise ContractError("AMPLITUDE_CONTRACT", call=call.words)
+            # A signed link must not see our credentials: S3 refuses two kinds of them at once.
+            with self._http.send("GET", link, stream=True) as response:
+                if response.status_code != requests.codes.forbidden:  # the link's minute is over
+                    self._save(response, path, max_bytes)
+                    return
         raise TransientError("AMPLITUDE_UNAVAILABLE", "The file's link was refused.")
 
-    def usage(self) -> tuple[int, int] | None:
-        """(used, limit) of this month as Amplitude tells, or none: advisory, its schema is not documented."""
-        body = self._json(self._get("/api/3/cohorts/usage"), "the usage")
-        inner = body.get("rest_download", body)
-        if not isinstance(inner, dict):
-            return None
-        used, limit = inner.get("usage", inner.get("count")), inner.get("limit")
-        return (used, limit) if isinstance(used, int) and isinstance(limit, int) else None
+    def usage(self) -> Usage | None:
+        """The month's downloads as Amplitude counts them, or none: advisory, its schema is not documented."""
+        call = _Call("the usage")
+        with self._get("/api/3/cohorts/usage", call) as response:
+            return answers.usage(self._json(response, call))
 
     def _save(self, response: requests.Response, path: Path, max_bytes: int) -> None:
+        if response.status_code != requests.codes.ok:
+            raise TransientError("AMPLITUDE_UNAVAILABLE", f"The file answered {response.status_code}.")
         draft, size = path.with_name(f"{path.name}.{os.getpid()}.part"), 0
         try:
-            with self._http.reading(), response, draft.open("wb") as file:
+            with self._http.reading(), draft.open("wb") as file:
                 for chunk in response.raw.stream(CHUNK_BYTES, decode_content=False):
                     size += len(chunk)
                     if size > max_bytes:
@@ -163,60 +185,59 @@ class Amplitude:
         finally:
             draft.unlink(missing_ok=True)
 
-    def _get(self, path: str, *, cohort: str = "", **options: Any) -> requests.Response:
+    @contextmanager
+    def _get(self, path: str, call: _Call, **options: Any) -> Iterator[requests.Response]:
+        """One answer below 400, to be read while one of the project's five places is held."""
         self._limits.check_cooldown()
-        with self._limits.at_once(AMPLITUDE_CONCURRENT, longest=600.0):
-            response = self._http.send("GET", self._base + path, auth=self._auth, **options)
-        self._raise_for(response, cohort)
-        return response
+        with self._limits.at_once(AMPLITUDE_CONCURRENT, longest=LONGEST_SECONDS):
+            if call.costs:
+                self._limits.admit("request", AMPLITUDE_REQUESTS)
+            with self._http.send("GET", self._base + path, auth=self._auth, **options) as response:
+                if response.status_code < requests.codes.bad_request:
+                    yield response
+                    return
+                with self._http.reading():
+                    text = response.text
+        raise self._refusal(response, text, call)
 
-    def _raise_for(self, response: requests.Response, cohort: str) -> None:
-        status = response.status_code
-        if status < requests.codes.bad_request:
-            return
-        text = response.text[:2000]
-        response.close()
+    def _refusal(self, response: requests.Response, text: str, call: _Call) -> SyncError:
+        status, said = response.status_code, answers.said(text, self._keys)
         if status == requests.codes.too_many_requests:
-            if "month" in text.lower() or "quota" in text.lower():
-                raise ConfigurationError("AMPLITUDE_QUOTA", source=self._source, quota=self._quota)
-            wait = retry_after(response, now=self._clock(), default=RATE_LIMIT_DEFAULT_SECONDS)
-            self._limits.cool_down(wait, "AMPLITUDE_RATE_LIMITED")
-            raise RateLimited("AMPLITUDE_RATE_LIMITED", retry_after=wait)
-        if status in {401, 403}:
-            # Observed: a wrong secret says "Invalid API/Secret Key combination", an unknown key (usually the
-            # other region's) "Invalid API Key".
-            code = "AMPLITUDE_REGION" if "Invalid API Key" in text else "AMPLITUDE_CREDENTIALS"
-            raise ConfigurationError(code, source=self._source, region=self._region)
-        if status == requests.codes.not_found and cohort:
-            raise ConfigurationError("COHORT_NOT_FOUND", cohort=cohort, source=self._source)
-        if status in {502, 504}:
-            raise AnswerLostError("AMPLITUDE_UNAVAILABLE", f"A gateway answered {status}.")
+            return self._too_many(response, said, call)
         if status >= requests.codes.server_error or status == requests.codes.request_timeout:
-            raise TransientError("AMPLITUDE_UNAVAILABLE", f"It answered {status}.")
-        raise ContractError("AMPLITUDE_CONTRACT", f"It answered {status}.", call=cohort or "a request")
+            detail = f"It answered {status}."
+            if call.costs and status != requests.codes.service_unavailable:
+                return AnswerLostError("AMPLITUDE_UNAVAILABLE", detail)  # it may have started the job
+            return TransientError("AMPLITUDE_UNAVAILABLE", detail)
+        code = answers.refusal(status, text, costs=call.costs, of_request=call.of_request)
+        facts = {"source": self._source, "region": self._region, "quota": self._quota, "call": call.words}
+        facts |= {"cohort": call.cohort, "property": call.property, "size": "too many"}
+        if code == "AMPLITUDE_UNAVAILABLE":  # a request that is not known yet, or no more
+            return TransientError(code, f"{call.words.capitalize()} answered {status}.")
+        if code == "AMPLITUDE_CONTRACT":
+            return ContractError(code, f"It answered {status}. {said}".strip(), **facts)
+        return ConfigurationError(code, said if code in answers.UNEXPLAINED else "", **facts)
 
-    def _json(self, response: requests.Response, call: str) -> dict[str, Any]:
-        with self._http.reading():
-            body = json_of(response)
-        if not isinstance(body, dict):
-            raise ContractError("AMPLITUDE_CONTRACT", call=call)
-        return body
+    def _too_many(self, response: requests.Response, said: str, call: _Call) -> SyncError:
+        """A 429: the month's quota, or one of the limits. The body says which, in no documented words."""
+        if call.costs and (answers.of_quota(said) or self._used_up()):
+            return ConfigurationError("AMPLITUDE_QUOTA", source=self._source, quota=self._quota)
+        wait = retry_after(response, now=self._clock(), default=RATE_LIMIT_DEFAULT_SECONDS)
+        self._limits.cool_down(wait, "AMPLITUDE_RATE_LIMITED")
+        return RateLimited("AMPLITUDE_RATE_LIMITED", retry_after=wait)
 
+    def _used_up(self) -> bool:
+        """Whether Amplitude's own count has reached its limit: without this a spent quota would be waited for."""
+        with suppress(SyncError):
+            usage = self.usage()
+            return usage is not None and 0 < usage.limit <= usage.used
+        return False
 
-def _cohort(item: dict[str, Any]) -> Cohort:
-    definition = item.get("definition")
-    group = definition.get("countGroup") if isinstance(definition, dict) else None
-    if isinstance(group, dict):  # a bare string in recordings of 2022
-        group = group.get("name")
-    size, computed = item.get("size"), item.get("lastComputed")
-    return Cohort(
-        id=str(item["id"]),
-        name=str(item.get("name") or ""),
-        size=size if isinstance(size, int) else None,
-        archived=item.get("archived") is True,
-        hidden=item.get("hidden") is True,
-        published=item.get("published") is not False,
-        finished=item.get("finished") is True,
-        group=str(group or "User"),
-        last_computed=datetime.fromtimestamp(computed, UTC) if isinstance(computed, int) else None,
-    )
+    def _json(self, response: requests.Response, call: _Call) -> dict[str, Any]:
+        """A JSON object. Anything else on a call that costs nothing is a gateway's, and passes."""
+        body = json_of(response)
+        if isinstance(body, dict):
+            return body
+        if body is None:
+            raise TransientError("AMPLITUDE_UNAVAILABLE", f"{call.words.capitalize()} was not JSON.")
+        raise ContractError("AMPLITUDE_CONTRACT", call=call.words)

@@ -6,42 +6,43 @@ of each run (`require_destination`), where the first failing step is the run's e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import closing, suppress
+from dataclasses import replace
 from datetime import datetime
 
-from models.errors import ConfigurationError, RateLimited, SyncError, TransientError
+from models import snapshots
+from models.errors import ConfigurationError, SyncError
 from models.tables import AmplitudeProject, CohortBinding, Destination
 from models.types import Tier
-from worker.amplitude import Amplitude
+from worker.amplitude import Amplitude, Cohort
+from worker.check_extension import FLAG_TYPES, Step, extension_steps, failed
 from worker.context import Context
-from worker.marketing_cloud import CONTACT_KEY, DATA_EXTENSION_NAME, DataExtension, Field, MarketingCloud
+from worker.marketing_cloud import DATA_EXTENSION_NAME, DataExtension, Field, MarketingCloud
+from worker.token import Token
 
-FLAG_TYPES: dict[str, tuple[bool | str | int, bool | str | int]] = {
-    "Boolean": (True, False),
-    "Text": ("true", "false"),
-    "Number": (1, 0),
-}
-KEY_TYPES = ("Text", "EmailAddress")
-LONGEST_FLAG_TEXT = len("false")
+__all__ = ["Step", "check_binding", "check_destination", "check_source", "flag_value", "require_destination"]
+
 # A client secret ends 180 days after it was made (Hightouch's notes on Salesforce's packages).
 SECRET_DAYS = 180
 SECRET_WARN_DAYS = 150
-# Contact Key holds up to 254 characters; the user interface makes Text fields of 50.
-KEY_LENGTH_ADVISED = 254
-
-
-@dataclass(frozen=True)
-class Step:
-    """One precondition. `status` is ok, warn or fail; a failing one has a code and a remedy."""
-
-    name: str
-    status: str
-    detail: str
-    code: str | None = None
-    remedy: str | None = None
-    error: SyncError | None = None
+# From this share of the month's downloads on a person should know.
+DOWNLOADS_WARN_PERCENT = 90
+# Which step an error belongs to, by how its code begins; whatever else is said by the vendor as a whole.
+_STEPS = (
+    ("COHORT", "cohort"),
+    ("AMPLITUDE_QUOTA", "downloads"),
+    ("AMPLITUDE_CREDENTIALS", "Amplitude credentials"),
+    ("AMPLITUDE_REGION", "Amplitude credentials"),
+    ("AMPLITUDE_FORBIDDEN", "Amplitude credentials"),
+    ("AMPLITUDE", "Amplitude"),
+    ("MC_CREDENTIALS", "Marketing Cloud credentials"),
+    ("MC_ACCOUNT", "business unit"),
+    ("MC_SUBDOMAIN", "subdomain"),
+    ("MC_FORBIDDEN", "scopes"),
+    ("MC_SCOPES", "scopes"),
+    ("DATA_EXTENSION", "data extension"),
+    ("MC", "Marketing Cloud"),
+)
 
 
 def check_binding(ctx: Context, binding: CohortBinding) -> list[Step]:
@@ -53,40 +54,20 @@ def check_binding(ctx: Context, binding: CohortBinding) -> list[Step]:
 
 
 def check_source(ctx: Context, source: AmplitudeProject, binding: CohortBinding | None = None) -> list[Step]:
-    """The plan, the credentials, and, with a binding, its cohort."""
-    steps = []
-    if binding is not None and binding.cron and source.tier != Tier.AUDIENCES:
-        steps.append(
-            _failed("plan", ConfigurationError("PLAN_ON_DEMAND_ONLY", source=source.name, tier=source.tier))
-        )
-    else:
-        steps.append(
-            Step(
-                "plan",
-                "ok",
-                f"{source.tier}: "
-                + ("on a schedule or on demand" if source.tier == Tier.AUDIENCES else "on demand only"),
-            )
-        )
+    """The plan, the credentials, the month's downloads, and, with a binding, its cohort."""
+    steps = [_plan(source, binding)]
     with closing(Amplitude(ctx, source)) as amplitude:
         try:
-            if binding is None:
-                found = amplitude.cohorts()
-                steps.append(Step("Amplitude credentials", "ok", f"{len(found)} cohorts are listed"))
-                return steps
-            cohort = amplitude.require(binding.cohort_id)
-        except (ConfigurationError, TransientError, RateLimited) as error:
-            name = "cohort" if error.code.startswith("COHORT") else "Amplitude credentials"
-            return [*steps, _failed(name, error)]
-    steps.append(Step("Amplitude credentials", "ok", "accepted"))
-    if cohort.hidden:
-        steps.append(Step("cohort", "warn", f"{cohort.name!r} is hidden in Amplitude"))
-    elif not cohort.finished:
-        steps.append(
-            Step("cohort", "warn", f"{cohort.name!r} has never been computed; the first run does that")
-        )
-    else:
-        steps.append(Step("cohort", "ok", f"{cohort.name!r}, {_members(cohort.size)}"))
+            listed = amplitude.cohorts()
+        except SyncError as error:
+            return [*steps, _of(error)]
+        steps.append(_listed(listed))
+        steps.append(_downloads(ctx, source, amplitude))
+        if binding is not None:
+            try:
+                steps.append(_cohort(amplitude.suitable(listed, binding.cohort_id)))
+            except SyncError as error:
+                steps.append(_of(error))
     return steps
 
 
@@ -97,28 +78,29 @@ def check_destination(
     steps = [_secret_age(destination, ctx.clock())]
     with closing(MarketingCloud(ctx, destination)) as cloud:
         try:
-            token = cloud.token()
+            token = cloud.checked_token()
             steps.append(Step("Marketing Cloud credentials", "ok", "accepted"))
-            if token.missing_scopes:
-                error = ConfigurationError("MC_SCOPES", missing=", ".join(token.missing_scopes))
-                steps.append(_failed("scopes", error))
-            else:
-                steps.append(Step("scopes", "ok", "all six are granted"))
+            steps.append(_scopes(token))
             extension = cloud.find()
-        except (ConfigurationError, TransientError, RateLimited) as error:
-            name = "data extension" if error.code.startswith("DATA_EXT") else "Marketing Cloud credentials"
-            return [*steps, _failed(name, error)]
-    steps.append(Step("data extension", "ok", f"{DATA_EXTENSION_NAME}, key {extension.key}"))
+            steps.append(Step("data extension", "ok", _found(extension)))
+            extension = _in_full(cloud, extension)
+        except SyncError as error:
+            return [*steps, _of(error)]
     return [*steps, *extension_steps(extension, binding, longest_key=None)]
 
 
 def require_destination(
     cloud: MarketingCloud, binding: CohortBinding, *, longest_key: int
 ) -> tuple[DataExtension, Field]:
-    """The data extension and the attribute's field, or the first failing step's error."""
-    token = cloud.token()
-    if token.missing_scopes:
-        raise ConfigurationError("MC_SCOPES", missing=", ".join(token.missing_scopes))
+    """The data extension and the attribute's field, or the first failing step's error.
+
+    `longest_key` is that of the snapshot's longest contact key, in UTF-16 code units, as nvarchar counts.
+    """
+    missing = _scopes(cloud.token())
+    if missing.error is not None:
+        missing = _scopes(cloud.checked_token())  # a cached token keeps the scopes it was made with
+        if missing.error is not None:
+            raise missing.error
     extension = cloud.find()
     for step in extension_steps(extension, binding, longest_key=longest_key):
         if step.error is not None:
@@ -134,110 +116,108 @@ def flag_value(field_type: str, *, entering: bool) -> bool | str | int:
     return FLAG_TYPES[field_type][0 if entering else 1]
 
 
-def extension_steps(
-    extension: DataExtension, binding: CohortBinding | None, *, longest_key: int | None
-) -> list[Step]:
-    """What can be said of the data extension without another request."""
-    steps = [_named("primary key", lambda: _primary_key(extension))]
-    if longest_key is not None:
-        steps.append(_named("key length", lambda: _key_length(extension, longest_key)))
-    mine = binding.attribute if binding is not None else ""
-    steps.append(_named("other required fields", lambda: _required(extension, mine)))
-    if binding is not None:
-        steps.append(_named("attribute", lambda: _attribute(extension, binding)))
-    steps += _advice(extension)
-    return steps
+def _plan(source: AmplitudeProject, binding: CohortBinding | None) -> Step:
+    if source.tier == Tier.AUDIENCES:
+        return Step("plan", "ok", f"{source.tier}: on a schedule or on demand")
+    if binding is not None and binding.cron:
+        return failed("plan", ConfigurationError("PLAN_ON_DEMAND_ONLY", source=source.name, tier=source.tier))
+    return Step("plan", "ok", f"{source.tier}: on demand only")
 
 
-def _primary_key(extension: DataExtension) -> str:
-    keys = [field for field in extension.fields if field.primary_key]
-    if [field.name for field in keys] != [CONTACT_KEY]:
-        found = " and ".join(repr(field.name) for field in keys) or "none"
-        raise ConfigurationError("PRIMARY_KEY_WRONG", found=found)
-    if keys[0].type not in KEY_TYPES:
-        raise ConfigurationError("PRIMARY_KEY_WRONG", found=f"of the type {keys[0].type}")
-    return f"{CONTACT_KEY}, {keys[0].type}({keys[0].length or 'max'})"
+def _listed(cohorts: list[Cohort]) -> Step:
+    if cohorts:
+        return Step("Amplitude credentials", "ok", f"accepted; {len(cohorts)} cohorts are listed")
+    return Step(  # a key without the plan's rights is answered with an empty list, not with an error
+        "Amplitude credentials",
+        "warn",
+        "accepted, and no cohort is listed",
+        remedy="Publish a cohort; if there are published ones, check that the plan has cohorts over the API.",
+    )
 
 
-def _key_length(extension: DataExtension, longest: int) -> str:
-    field = extension.field_named(CONTACT_KEY)
-    if field is not None and field.length is not None and longest > field.length:
-        raise ConfigurationError("KEY_TOO_LONG", longest=longest, length=field.length)
-    return f"the longest key has {longest} characters"
-
-
-def _required(extension: DataExtension, attribute: str) -> str:
-    fields = [
-        field.name
-        for field in extension.fields
-        if field.required
-        and not field.default
-        and not field.primary_key
-        and field.name.casefold() != attribute.casefold()
-    ]
-    if fields:
-        raise ConfigurationError("REQUIRED_FIELDS", fields=", ".join(fields))
-    return "none without a default"
-
-
-def _attribute(extension: DataExtension, binding: CohortBinding) -> str:
-    field = extension.field_named(binding.attribute)
-    if field is None:
-        raise ConfigurationError("ATTRIBUTE_MISSING", attribute=binding.attribute, binding=binding.name)
-    if field.primary_key:
-        raise ConfigurationError("ATTRIBUTE_UNUSABLE", attribute=field.name, reason="it is the primary key")
-    if field.type not in FLAG_TYPES:
-        raise ConfigurationError("ATTRIBUTE_TYPE", attribute=field.name, type=field.type)
-    if field.type == "Text" and field.length is not None and field.length < LONGEST_FLAG_TEXT:
-        raise ConfigurationError(
-            "ATTRIBUTE_UNUSABLE", attribute=field.name, reason=f"{field.length} characters can't hold 'false'"
+def _downloads(ctx: Context, source: AmplitudeProject, amplitude: Amplitude) -> Step:
+    """Our own ledger decides; Amplitude's count is told beside it where it tells one."""
+    with ctx.db.read() as session:
+        spent, quota = snapshots.quota(session, source, now=ctx.clock())
+    detail = f"{spent} of {quota} of this month"
+    with suppress(SyncError):
+        usage = amplitude.usage()
+        if usage is not None:
+            detail += f"; Amplitude counts {usage.used} of {usage.limit}"
+            spent, quota = (
+                (usage.used, usage.limit) if usage.limit - usage.used < quota - spent else (spent, quota)
+            )
+    if spent >= quota:
+        error = ConfigurationError("AMPLITUDE_QUOTA", source=source.name, quota=quota)
+        return replace(failed("downloads", error), detail=f"{detail}. {error.message}")
+    if spent * 100 >= DOWNLOADS_WARN_PERCENT * quota:
+        remedy = (
+            "Run bindings less often, or ask Amplitude for more: the count begins anew on the first (UTC)."
         )
-    return f"{field.name}, {field.type}"
+        return Step("downloads", "warn", detail, remedy=remedy)
+    return Step("downloads", "ok", detail)
 
 
-def _advice(extension: DataExtension) -> Iterator[Step]:
-    key = extension.field_named(CONTACT_KEY)
-    if key is not None and key.length is not None and key.length < KEY_LENGTH_ADVISED:
-        yield Step(
-            "contact key's length",
-            "warn",
-            f"{key.length} characters; a contact key may have {KEY_LENGTH_ADVISED}",
+def _cohort(cohort: Cohort) -> Step:
+    if not cohort.published:
+        detail = f"{cohort.name!r} is not published; Amplitude may stop listing it"
+        return Step("cohort", "warn", detail, remedy="Publish it in Amplitude.")
+    if cohort.hidden:
+        detail = f"{cohort.name!r} is hidden in Amplitude"
+        return Step("cohort", "warn", detail, remedy="Unhide it if it is meant to be synced.")
+    if not cohort.finished:
+        detail = f"{cohort.name!r} has not been computed yet; the first run does that"
+        return Step(
+            "cohort", "warn", detail, remedy="Nothing, or open it in Amplitude and see that it computes."
         )
-    if extension.retention.get("DataRetentionPeriodLength") or extension.retention.get("RetainUntil"):
-        yield Step(
-            "retention",
-            "warn",
-            "Marketing Cloud deletes rows or the data extension after a time: flags "
-            "of members who stay would be lost",
-            remedy="Switch data retention off in its properties.",
-        )
-    yield Step(
-        "attribute group", "ok", "advice: link the data extension to an attribute group through Contact Key"
+    size = "never computed" if cohort.size is None else f"{cohort.size:,} members when last computed"
+    return Step("cohort", "ok", f"{cohort.name!r}, {size}")
+
+
+def _scopes(token: Token) -> Step:
+    """All six, as Amplitude's own set-up asks for: rows are written with two of them."""
+    missing = token.missing_scopes
+    if not missing:
+        return Step("scopes", "ok", "all six are granted")
+    needed = [scope for scope in missing if scope.startswith("data_extensions")]
+    detail = "" if needed else "Rows could be written without, but the set-up is not the documented one."
+    return failed("scopes", ConfigurationError("MC_SCOPES", detail, missing=", ".join(missing)))
+
+
+def _found(extension: DataExtension) -> str:
+    apart = "" if extension.key == DATA_EXTENSION_NAME else ", which is not its name"
+    sendable = "; sendable: Contact Key should be related to Subscriber Key" if extension.sendable else ""
+    return f"{DATA_EXTENSION_NAME}, key {extension.key}{apart}{sendable}"
+
+
+def _in_full(cloud: MarketingCloud, extension: DataExtension) -> DataExtension:
+    """With what REST alone tells of its fields: which are hidden or read-only."""
+    told = {field.name.casefold(): field for field in cloud.rest_fields(extension.id)}
+    return replace(
+        extension,
+        fields=tuple(
+            replace(field, hidden=rest.hidden, read_only=rest.read_only)
+            if (rest := told.get(field.name.casefold()))
+            else field
+            for field in extension.fields
+        ),
     )
 
 
 def _secret_age(destination: Destination, now: datetime) -> Step:
     days = (now.date() - destination.client_secret_made_on).days
     if days >= SECRET_WARN_DAYS:
+        ended = "it may have ended" if days >= SECRET_DAYS else "it may end"
         return Step(
             "client secret's age",
             "warn",
-            f"{days} days; it may end after {SECRET_DAYS}",
+            f"{days} days; {ended} after {SECRET_DAYS}",
             remedy=f"Make a new one, then `cohort-sync destination update {destination.name} --client-secret …`.",
         )
     return Step("client secret's age", "ok", f"{days} days of {SECRET_DAYS}")
 
 
-def _named(name: str, look: Callable[[], str]) -> Step:
-    try:
-        return Step(name, "ok", look())
-    except ConfigurationError as error:
-        return _failed(name, error)
-
-
-def _failed(name: str, error: SyncError) -> Step:
-    return Step(name, "fail", error.message, error.code, error.remedy, error)
-
-
-def _members(size: int | None) -> str:
-    return "never computed" if size is None else f"{size:,} members when last computed"
+def _of(error: SyncError) -> Step:
+    """The failing step that an error belongs to."""
+    name = next((step for begin, step in _STEPS if error.code.startswith(begin)), "vendors")
+    return failed(name, error)

@@ -8,15 +8,24 @@ but a connection that could not be made.
 from __future__ import annotations
 
 import email.utils
+import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 import requests
-import urllib3
 from requests.adapters import HTTPAdapter
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, MaxRetryError, NewConnectionError
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    LocationParseError,
+    MaxRetryError,
+    NameResolutionError,
+    NewConnectionError,
+    ProxyError,
+)
 from urllib3.util import Retry
 
 from models.errors import SyncError, TransientError
@@ -37,32 +46,46 @@ class AnswerLostError(TransientError):
 
 
 class Http:
-    """A session with one vendor. `count` is the number of requests made; `code` names failures."""
+    """A session with one vendor. `count` is the number of requests made; `code` names failures.
 
-    def __init__(self, code: str) -> None:
+    Seconds: `connect_seconds` for a connection, `read_seconds` between two pieces of an answer.
+    """
+
+    def __init__(
+        self, code: str, *, connect_seconds: float = CONNECT_SECONDS, read_seconds: float = READ_SECONDS
+    ) -> None:
         self.count = 0
         self._code = code
+        self._timeout = (connect_seconds, read_seconds)
         self._session = requests.Session()
         self._session.headers["User-Agent"] = USER_AGENT
-        retry = Retry(total=2, connect=2, read=0, redirect=0, status=0, other=0, backoff_factor=0.1)
+        # Bodies are also kept as sent: nothing is asked for that the reader of a snapshot can't undo.
+        self._session.headers["Accept-Encoding"] = "gzip"
+        # Without the last one urllib3 takes an answer that has a Retry-After for a failure, and hides it.
+        retry = Retry(
+            total=2,
+            connect=2,
+            read=0,
+            redirect=0,
+            status=0,
+            other=0,
+            backoff_factor=0.1,
+            respect_retry_after_header=False,
+        )
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, HTTPAdapter(max_retries=retry, pool_maxsize=4))
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections; the next request opens one anew."""
         self._session.close()
 
-    def send(
-        self, method: str, url: str, *, read_timeout: float = READ_SECONDS, **options: Any
-    ) -> requests.Response:
+    def send(self, method: str, url: str, **options: Any) -> requests.Response:
         """One request; NotSentError or AnswerLostError where no answer came. Any status is an answer."""
         self.count += 1
         options.setdefault("auth", _no_auth)  # else a ~/.netrc would add one
         try:
-            return self._session.request(
-                method, url, timeout=(CONNECT_SECONDS, read_timeout), allow_redirects=False, **options
-            )
-        except requests.RequestException as error:
+            return self._session.request(method, url, timeout=self._timeout, allow_redirects=False, **options)
+        except (requests.RequestException, HTTPError) as error:
             raise self._classified(error) from None  # the cause may hold a URL with a signature
 
     @contextmanager
@@ -73,20 +96,35 @@ class Http:
         except (requests.RequestException, HTTPError) as error:
             raise AnswerLostError(self._code, f"The answer broke off ({_kind(error)}).") from None
 
-    def _classified(self, error: requests.RequestException) -> SyncError:
+    def _classified(self, error: Exception) -> SyncError:
         reason: Any = error.args[0] if error.args else None
         if isinstance(reason, MaxRetryError):
             reason = reason.reason
-        unsent = isinstance(error, requests.ConnectTimeout) or isinstance(
-            reason, (NewConnectionError, ConnectTimeoutError)
-        )
-        if unsent:
+        if _unsent(error) or _unsent(reason):
             return NotSentError(
                 self._code,
                 f"No connection could be made ({_kind(reason or error)}).",
-                dns=isinstance(reason, urllib3.exceptions.NameResolutionError),
+                unknown_host=_unknown_host(reason),
             )
         return AnswerLostError(self._code, f"No answer came ({_kind(reason or error)}).")
+
+
+_BEFORE_SENDING = (NewConnectionError, ConnectTimeoutError, ProxyError, LocationParseError)
+
+
+def _unsent(error: object) -> bool:
+    """Whether it failed before anything was sent: no connection, no proxy, or a certificate nobody trusts."""
+    if isinstance(error, (*_BEFORE_SENDING, requests.ConnectTimeout, requests.exceptions.InvalidURL)):
+        return True
+    return any(isinstance(cause, ssl.SSLCertVerificationError) for cause in getattr(error, "args", ()))
+
+
+def _unknown_host(error: object) -> bool:
+    """Whether the name does not exist: not a resolver that is away for the moment (EAI_AGAIN)."""
+    if isinstance(error, LocationParseError):
+        return True
+    cause = error.__cause__ if isinstance(error, NameResolutionError) else None
+    return isinstance(cause, socket.gaierror) and cause.errno != socket.EAI_AGAIN
 
 
 def json_of(response: requests.Response) -> Any:
@@ -124,4 +162,4 @@ def _kind(error: object) -> str:
     """The kind of the failure alone: its text may hold an address or a signed link."""
     if isinstance(error, BaseException) and error.args and isinstance(error.args[-1], BaseException):
         error = error.args[-1]
-    return type(error).__name__
+    return type(error).__name__ if isinstance(error, BaseException) else "no connection"

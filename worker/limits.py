@@ -1,7 +1,8 @@
 """The vendors' limits, held by all workers together through Redis.
 
 `admit` never waits: it raises RateLimited with the time to come back, and the run leaves its worker slot.
-A cool-down is one key per vendor account that a Retry-After sets for everybody. When Redis loses its data
+A cool-down is one key per vendor account that a Retry-After sets for everybody; a block opens a circuit that one
+trial request closes. When Redis loses its data
 the limits start anew; the vendors' own 429 then teaches them.
 """
 
@@ -30,19 +31,28 @@ AMPLITUDE_CONCURRENT = 5
 MARKETING_CLOUD_REQUESTS = (Rate(2400, Duration.MINUTE),)
 
 
+# A blocked account's first pause and the longest, in seconds: 50200 carries no Retry-After, "long back-off (minutes)".
+BLOCKED_SECONDS, BLOCKED_MAX_SECONDS = 300.0, 3600.0
+BLOCKED = "MC_BLOCKED"
+# A trial request may take as long as a connection and an answer may; after that another one may try.
+TRIAL_SECONDS = 140.0
+# A circuit that nobody asked about for so long is forgotten.
+_FORGET_SECONDS = 86_400
+
+
 class Limits:
     """One vendor account's limits. `account` identifies it (never a secret); `code` is what a denial says."""
 
-    def __init__(self, connection: redis.Redis, account: str, *, code: str, cooling_code: str = "") -> None:
+    def __init__(self, connection: redis.Redis, account: str, *, code: str) -> None:
         self._redis = connection
         self._key = f"{KEY_PREFIX}limit:{account}"
         self._code = code
-        self._cooling_code = cooling_code or code
+        self._trial = False
 
     def admit(self, what: str, rates: tuple[Rate, ...]) -> None:
         """Count one request of the kind `what`, or raise RateLimited."""
+        self.check_cooldown()
         with _broker_errors():
-            self.check_cooldown()
             for _ in range(2):
                 bucket = RedisBucket.init(list(rates), self._redis, f"{self._key}:{what}")
                 item = RateItem(uuid.uuid4().hex, int(time.time() * 1000))
@@ -55,19 +65,45 @@ class Limits:
                 raise RateLimited(self._code, retry_after=max(0.5, int(wait) / 1000))
 
     def check_cooldown(self) -> None:
-        """Raise RateLimited while the vendor's account cools down."""
-        left = self._redis.pttl(f"{self._key}:cool")
-        if isinstance(left, int) and left > 0:
-            blocked = self._redis.get(f"{self._key}:cool")
-            code = blocked.decode() if isinstance(blocked, bytes) else self._cooling_code
-            raise RateLimited(code, retry_after=left / 1000)
+        """Raise RateLimited while the account cools down, or while another's trial request is under way."""
+        with _broker_errors():
+            code, left = self._cooling()
+            if code is None and not self._trial and self._redis.exists(f"{self._key}:blocked"):
+                if self._redis.set(f"{self._key}:trial", 1, px=int(TRIAL_SECONDS * 1000), nx=True):
+                    self._trial = True
+                else:  # the answer to the trial tells; looking again costs nothing
+                    code, left = BLOCKED, 1.0
+        if code is not None:
+            raise RateLimited(code, retry_after=left)
 
     def cool_down(self, seconds: float, code: str) -> None:
         """Hold everybody's requests for `seconds`; a longer cool-down stays."""
-        key, milliseconds = f"{self._key}:cool", max(1, int(seconds * 1000))
         with _broker_errors():
-            if not self._redis.set(key, code, px=milliseconds, nx=True):
-                self._redis.pexpire(key, milliseconds, gt=True)
+            self._redis.eval(_COOL, 1, f"{self._key}:cool", max(1, int(seconds * 1000)), code)
+
+    def block(self) -> float:
+        """Open the circuit: nobody asks for minutes, then one trial request does. Seconds until then.
+
+        Each failed trial doubles the pause; what was under way when it opened gets the same answer and counts once.
+        """
+        with _broker_errors():
+            code, left = self._cooling()
+            if code == BLOCKED:
+                return left
+            times = int(str(self._redis.incr(f"{self._key}:blocked")))
+            self._redis.expire(f"{self._key}:blocked", _FORGET_SECONDS)
+            self._redis.delete(f"{self._key}:trial")
+        self._trial = False
+        seconds = min(BLOCKED_MAX_SECONDS, BLOCKED_SECONDS * 2.0 ** min(times - 1, 10))
+        self.cool_down(seconds, BLOCKED)
+        return seconds
+
+    def passed(self) -> None:
+        """The vendor answered: if this was the trial request, the circuit is closed."""
+        if self._trial:
+            self._trial = False
+            with _broker_errors():
+                self._redis.delete(f"{self._key}:blocked", f"{self._key}:trial")
 
     @contextmanager
     def at_once(self, most: int, *, longest: float) -> Iterator[None]:
@@ -83,7 +119,18 @@ class Limits:
             with suppress(RedisError):  # it is forgotten by its age
                 self._redis.zrem(key, token)
 
+    def _cooling(self) -> tuple[str | None, float]:
+        left = self._redis.pttl(f"{self._key}:cool")
+        if not isinstance(left, int) or left <= 0:
+            return None, 0.0
+        code = self._redis.get(f"{self._key}:cool")
+        return code.decode() if isinstance(code, bytes) else self._code, left / 1000
 
+
+_COOL = """
+if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[1]) then redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[1]) end
+return 1
+"""
 _ENTER = """
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[1] - ARGV[2])
 if redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[3]) then return 0 end

@@ -1,4 +1,4 @@
-"""Marketing Cloud's APIs: find the data extension, upsert rows asynchronously, follow a job, read rows back.
+"""Marketing Cloud's APIs: find the data extension, upsert rows, follow a job, read rows back.
 
 An upsert is of absolute values, so sending one twice is harmless; what may never happen is an old one landing
 after a newer contradicting one: that order is kept by the caller. Facts: docs/vendors.md.
@@ -7,80 +7,46 @@ after a newer contradicting one: that order is kept by the caller. Facts: docs/v
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 from urllib.parse import quote
 
-import requests
-
-from models.errors import ConfigurationError, ContractError, RateLimited, SyncError, TransientError
+from models.errors import ConfigurationError, ContractError, TransientError
 from models.tables import Destination
-from worker import soap
+from worker import data_extension as described
 from worker.context import Context
-from worker.http import Http, json_of, retry_after
-from worker.limits import MARKETING_CLOUD_REQUESTS, Limits
-from worker.token import Token, Tokens, too_many
+from worker.data_extension import CONTACT_KEY, DATA_EXTENSION_NAME, DataExtension, Field
+from worker.http import AnswerLostError, json_of
+from worker.mc_calls import Calls, PayloadTooLargeError
+from worker.soap import RetrieveRefusedError
+from worker.token import Token
 
-DATA_EXTENSION_NAME = "Amplitude Engage"
-CONTACT_KEY = "Contact Key"
+__all__ = [
+    "BATCH_BYTES",
+    "BATCH_ROWS",
+    "CONTACT_KEY",
+    "DATA_EXTENSION_NAME",
+    "JOBS_IN_FLIGHT",
+    "SYNC_ROWS",
+    "DataExtension",
+    "Field",
+    "JobState",
+    "MarketingCloud",
+    "PayloadTooLargeError",
+    "RowResult",
+]
+
 # "API Limits and Guidelines": 32,000 objects an asynchronous request, hard. Ours stay well below.
 BATCH_ROWS = 25_000
 # The rowset's documentation says 5 MB; a peer measured 5.9. A margin below the smaller.
 BATCH_BYTES = 4_500_000
 # Deadlocks come from concurrent writers; Salesforce advises consecutive loads.
 JOBS_IN_FLIGHT = 2
+# The same page: 50 objects a synchronous request, soft.
+SYNC_ROWS = 50
 PAGE_ROWS = 2_500
-SOAP_RATE_LIMITED = "17"
-
-_PROPERTIES = (
-    "ObjectID",
-    "CustomerKey",
-    "Name",
-    "CategoryID",
-    "IsSendable",
-    "DataRetentionPeriodLength",
-    "DataRetentionPeriodUnitOfMeasure",
-    "RowBasedRetention",
-    "ResetRetentionPeriodOnImport",
-    "DeleteAtEndOfRetentionPeriod",
-    "RetainUntil",
-)
-_FIELD_PROPERTIES = (
-    "Name",
-    "FieldType",
-    "MaxLength",
-    "IsRequired",
-    "IsPrimaryKey",
-    "DefaultValue",
-    "Ordinal",
-)
-
-
-@dataclass(frozen=True)
-class Field:
-    """A column of the data extension. `length` is none where the type has none."""
-
-    name: str
-    type: str
-    length: int | None
-    required: bool
-    primary_key: bool
-    default: str
-
-
-@dataclass(frozen=True)
-class DataExtension:
-    """The data extension as found by its name: what the API addresses it by, and its columns."""
-
-    id: str
-    key: str
-    fields: tuple[Field, ...]
-    retention: dict[str, str] = field(default_factory=dict)
-
-    def field_named(self, name: str) -> Field | None:
-        """The field of that name; Marketing Cloud compares field names without case."""
-        return next((f for f in self.fields if f.name.casefold() == name.strip().casefold()), None)
+READ, WRITE = "data_extensions_read", "data_extensions_write"
 
 
 class JobState(Enum):
@@ -107,120 +73,126 @@ class RowResult:
         return not self.ok and self.message.rstrip().endswith("Rerun the transaction.")
 
 
-class PayloadTooLargeError(TransientError):
-    """413: split the batch."""
-
-
 class MarketingCloud:
     """A client for one destination."""
 
     def __init__(self, ctx: Context, destination: Destination) -> None:
-        self._ctx, self._name = ctx, destination.name
-        self._http = Http("MC_UNAVAILABLE")
-        account = f"marketing-cloud:{destination.subdomain}:{destination.account_id or ''}"
-        self._limits = Limits(ctx.redis, account, code="MC_RATE_LIMITED")
-        self._tokens = Tokens(ctx, destination, self._http, self._limits)
+        self._name = destination.name
+        self._calls = Calls(ctx, destination)
 
     def take_count(self) -> int:
         """Requests made since the last call."""
-        count, self._http.count = self._http.count, 0
+        count, self._calls.http.count = self._calls.http.count, 0
         return count
 
     def close(self) -> None:
         """Close the connections."""
-        self._http.close()
+        self._calls.http.close()
 
     def token(self) -> Token:
         """A token: cached, or fresh."""
-        self._limits.check_cooldown()
-        return self._tokens.get()
+        self._calls.limits.check_cooldown()
+        return self._calls.tokens.get()
+
+    def checked_token(self) -> Token:
+        """A token that tells the package's scopes of now, not those of when it was cached."""
+        self._calls.limits.check_cooldown()
+        return self._calls.tokens.checked()
 
     # --- finding ---------------------------------------------------------------------------------------
 
     def find(self) -> DataExtension:
-        """The data extension by its exact name, with its fields."""
-        found = [
-            item
-            for item in self._retrieve("DataExtension", _PROPERTIES, by="Name", value=DATA_EXTENSION_NAME)
-            if item.get("Name") == DATA_EXTENSION_NAME
-        ]
-        if not found:
-            raise ConfigurationError("DATA_EXTENSION_MISSING", destination=self._name)
-        if len(found) > 1:
-            raise ConfigurationError("DATA_EXTENSION_AMBIGUOUS", count=len(found), destination=self._name)
-        item = found[0]
-        key = item.get("CustomerKey", "")
-        fields = self._retrieve(
-            "DataExtensionField", _FIELD_PROPERTIES, by="DataExtension.CustomerKey", value=key
-        )
-        if not item.get("ObjectID") or not key or not fields:
-            raise ContractError("MC_CONTRACT", call="a SOAP Retrieve")
-        return DataExtension(
-            id=item["ObjectID"],
-            key=key,
-            fields=tuple(_field(f) for f in sorted(fields, key=lambda f: int(f.get("Ordinal") or 0))),
-            retention={name: item[name] for name in _PROPERTIES[5:] if item.get(name)},
-        )
+        """The data extension by its exact name, with its fields.
 
-    def _retrieve(
-        self, kind: str, properties: tuple[str, ...], *, by: str, value: str
-    ) -> list[dict[str, str]]:
-        refused: str | None = None
-        for last in (False, True):
-            self._limits.admit("rest", MARKETING_CLOUD_REQUESTS)
-            token = self._tokens.get(refused=refused)
-            response = self._http.send(
-                "POST",
-                f"{token.soap}Service.asmx",
-                data=soap.retrieve(kind, properties, by=by, value=value, token=token.value),
-                headers={"Content-Type": "text/xml; charset=utf-8", "SOAPAction": "Retrieve"},
+        The API addresses it by id or key, which the name says nothing about. SOAP's `Name equals` is the one exact
+        look-up, but without the scope it answers 200 with nothing: REST is asked then, which says 403.
+        """
+        found = self._calls.retrieve(
+            "DataExtension", described.PROPERTIES, by="Name", value=DATA_EXTENSION_NAME
+        )
+        item = described.the_one(found, destination=self._name)
+        if item is None:
+            named = self._searched()
+            raise ConfigurationError(
+                "DATA_EXTENSION_MISSING",
+                "REST finds one that SOAP does not show." if named else "",
+                destination=self._name,
             )
-            if response.status_code == requests.codes.ok:
-                return soap.results(response.content)
-            fault = soap.fault(response.content)
-            expired = "Token" in fault or response.status_code == requests.codes.unauthorized
-            if expired and not last:
-                refused = token.value
-                continue
-            raise self._soap_refusal(response, fault, expired=expired)
-        raise AssertionError  # the loop returns or raises
+        if not item.get("ObjectID") or not item.get("CustomerKey"):
+            raise ContractError("MC_CONTRACT", call="a SOAP Retrieve")
+        fields = self._fields(item)
+        if not fields:
+            raise ConfigurationError("DATA_EXTENSION_FIELDS", destination=self._name)
+        return described.made_of(item, fields)
 
-    def _soap_refusal(self, response: requests.Response, fault: str, *, expired: bool) -> SyncError:
-        if expired:
-            return ConfigurationError("MC_FORBIDDEN", call="a SOAP Retrieve", scope="data_extensions_read")
-        if response.status_code == requests.codes.too_many_requests:
-            return too_many(response, self._limits, self._ctx)
-        if SOAP_RATE_LIMITED in fault.split() or "Rate Limited" in fault or "Rate limit" in fault:
-            wait = retry_after(response, now=self._ctx.clock(), default=30.0)
-            self._limits.cool_down(wait, "MC_RATE_LIMITED")
-            return RateLimited("MC_RATE_LIMITED", retry_after=wait)
-        return TransientError("MC_UNAVAILABLE", f"A SOAP Retrieve answered {response.status_code}.")
+    def rest_fields(self, data_extension_id: str) -> list[Field]:
+        """The fields as REST tells them; it alone knows which are hidden or read-only."""
+        path = f"data/v1/customobjects/{quote(data_extension_id, safe='')}/fields"
+        return described.rest_fields(json_of(self._calls.rest("GET", path, scope=READ)))
+
+    def _fields(self, item: dict[str, str]) -> list[Field]:
+        try:
+            found = self._calls.retrieve(
+                "DataExtensionField",
+                described.FIELD_PROPERTIES,
+                by="DataExtension.CustomerKey",
+                value=item["CustomerKey"],
+            )
+        except (
+            RetrieveRefusedError
+        ):  # "String or binary data would be truncated.": a key too long for this filter
+            return self.rest_fields(item["ObjectID"])
+        return described.soap_fields(found)
+
+    def _searched(self) -> bool:
+        """Whether REST finds that name; a missing scope is an error here. `$search` matches substrings."""
+        response = self._calls.rest(
+            "GET", f"data/v1/customobjects?$search={quote(DATA_EXTENSION_NAME)}", scope=READ
+        )
+        body = json_of(response)
+        items = body.get("items") if isinstance(body, dict) else None
+        return any(isinstance(item, dict) and item.get("name") == DATA_EXTENSION_NAME for item in items or ())
 
     # --- writing ---------------------------------------------------------------------------------------
 
     def submit(self, data_extension_id: str, body: bytes) -> str:
         """Queue an upsert of `{"items": [...]}`: the job's request id. A 202 means queued, nothing more."""
-        response = self._call(
+        response = self._calls.rest(
             "PUT",
             f"data/v1/async/dataextensions/{quote(data_extension_id, safe='')}/rows",
-            scope="data_extensions_write",
+            scope=WRITE,
             data=body,
             headers={"Content-Type": "application/json"},
         )
         answer = json_of(response)
         request_id = answer.get("requestId") if isinstance(answer, dict) else None
-        if not isinstance(request_id, str) or not request_id:
-            raise ContractError("MC_CONTRACT", call="the upsert")
+        if not isinstance(request_id, str) or not request_id:  # it may be queued all the same
+            raise AnswerLostError(
+                "MC_UNAVAILABLE", f"It answered {response.status_code} without a request id."
+            )
         return request_id
+
+    def save(self, data_extension_id: str, body: bytes) -> None:
+        """Upsert at most SYNC_ROWS rows of `[{"keys": {...}, "values": {...}}]` at once.
+
+        RowsRefusedError for a bad row, without saying which: those before it are saved, those after it are dropped.
+        """
+        try:
+            self._calls.rest(
+                "POST",
+                f"hub/v1/dataevents/{quote(data_extension_id, safe='')}/rowset",
+                scope=WRITE,
+                data=body,
+                headers={"Content-Type": "application/json"},
+            )
+        except ConfigurationError as error:
+            if error.code == "MC_FORBIDDEN":  # seen with scopes that sufficed for asynchronous rows
+                raise ConfigurationError("MC_SYNC_UNAVAILABLE", destination=self._name) from error
+            raise
 
     def job(self, request_id: str) -> JobState:
         """Where a job stands."""
-        response = self._call(
-            "GET", f"data/v1/async/{quote(request_id, safe='')}/status", scope="data_extensions_read"
-        )
-        answer = json_of(response)
-        if not isinstance(answer, dict):
-            raise ContractError("MC_CONTRACT", call="the job's status")
+        answer = self._read(f"data/v1/async/{quote(request_id, safe='')}/status")
         status = answer.get("status")
         if not isinstance(status, dict):
             return JobState.UNSEEN
@@ -234,22 +206,25 @@ class MarketingCloud:
                 return JobState.RUNNING
 
     def results(self, request_id: str) -> list[RowResult]:
-        """The rows' outcomes in the order they were submitted in; it may be shorter than the batch."""
+        """The rows' outcomes in the order they were submitted in; it may be shorter than the batch.
+
+        Whether there are pages is not documented. A row is known by its position alone, so a further page counts
+        only after a full one, and only if it says that it is the one asked for.
+        """
         rows: list[RowResult] = []
         page = 1
         while True:
-            response = self._call(
-                "GET",
+            answer = self._read(
                 f"data/v1/async/{quote(request_id, safe='')}/results",
-                scope="data_extensions_read",
                 params={"$page": page} if page > 1 else None,
             )
-            answer = json_of(response)
-            items = answer.get("items") if isinstance(answer, dict) else None
-            if not items or not isinstance(items, list):
+            items = answer.get("items")
+            if not isinstance(items, list) or (page > 1 and answer.get("page") != page):
                 return rows
             rows += [_row_result(item) for item in items]
-            if len(rows) >= int(answer.get("count") or 0):
+            count, size = answer.get("count"), answer.get("pageSize")
+            more = isinstance(count, int) and len(rows) < count
+            if not items or not more or len(items) != size:
                 return rows
             page += 1
 
@@ -259,73 +234,25 @@ class MarketingCloud:
             f"data/v1/customobjectdata/key/{quote(key, safe='')}/rowset?%24page=1&%24pagesize={PAGE_ROWS}"
         )
         while path:
-            answer = json_of(self._call("GET", path, scope="data_extensions_read"))
-            if not isinstance(answer, dict):
-                raise ContractError("MC_CONTRACT", call="reading the rows")
+            answer = self._read(path)
             for item in answer.get("items") or []:  # absent when there are none
                 yield str(item["keys"][CONTACT_KEY.lower()]), item.get("values", {})
             following = (answer.get("links") or {}).get("next")
             # The link lacks the /data prefix.
             path = f"data{following}" if following and answer.get("items") else None
 
-    # --- one call --------------------------------------------------------------------------------------
-
-    def _call(self, method: str, path: str, *, scope: str, **options: Any) -> requests.Response:
-        """One REST call; a refused token is renewed once, a second refusal is final."""
-        refused: str | None = None
-        headers = options.pop("headers", {})
-        for last in (False, True):
-            self._limits.admit("rest", MARKETING_CLOUD_REQUESTS)
-            token = self._tokens.get(refused=refused)
-            response = self._http.send(
-                method,
-                token.rest + path,
-                headers={**headers, "Authorization": f"Bearer {token.value}"},
-                **options,
+    def _read(self, path: str, **options: Any) -> dict[str, Any]:
+        """A JSON object. Anything else in its place is a gateway's page, and passes."""
+        response = self._calls.rest("GET", path, scope=READ, **options)
+        answer = json_of(response)
+        if isinstance(answer, dict):
+            return answer
+        what = path.partition("?")[0].rpartition("/")[2]
+        if answer is None:
+            raise TransientError(
+                "MC_UNAVAILABLE", f"GET {what} answered {response.status_code} without JSON."
             )
-            if response.status_code < requests.codes.bad_request:
-                return response
-            if response.status_code == requests.codes.unauthorized and not last:
-                refused = token.value
-                continue
-            raise self._refusal(response, f"{method} {path.partition('?')[0].rpartition('/')[2]}", scope)
-        raise AssertionError  # the loop returns or raises
-
-    def _refusal(self, response: requests.Response, call: str, scope: str) -> SyncError:
-        """The error of an answer: by its status, then by whichever of the two envelopes it has."""
-        status, body = response.status_code, json_of(response)
-        body = body if isinstance(body, dict) else {}
-        results = [m for m in body.get("resultMessages") or [] if isinstance(m, dict)]
-        if (
-            any(m.get("resultCode") == "CustomObjectNotFound" for m in results)
-            or status == requests.codes.not_found
-        ):
-            return ConfigurationError("DATA_EXTENSION_MISSING", destination=self._name)
-        if status in {401, 403}:
-            return ConfigurationError("MC_FORBIDDEN", call=call, scope=scope)
-        if status == requests.codes.too_many_requests:
-            return too_many(response, self._limits, self._ctx)
-        if status == requests.codes.request_entity_too_large:
-            return PayloadTooLargeError("MC_REJECTED", "It was too large.", call=call)
-        if status == requests.codes.request_timeout or status >= requests.codes.server_error:
-            if status == requests.codes.service_unavailable and "Retry-After" in response.headers:
-                wait = retry_after(response, now=self._ctx.clock(), default=30.0)
-                self._limits.cool_down(wait, "MC_RATE_LIMITED")
-                return RateLimited("MC_RATE_LIMITED", retry_after=wait)
-            return TransientError("MC_UNAVAILABLE", f"{call} answered {status}.", status=status)
-        codes = [str(m.get("resultCode")) for m in results] or [str(body.get("errorcode", "no code"))]
-        return ConfigurationError("MC_REJECTED", f"It answered {status} ({', '.join(codes)}).", call=call)
-
-
-def _field(item: dict[str, str]) -> Field:
-    return Field(
-        name=item.get("Name", ""),
-        type=item.get("FieldType", ""),
-        length=int(item["MaxLength"]) if item.get("MaxLength", "").isdigit() else None,
-        required=item.get("IsRequired", "").lower() == "true",
-        primary_key=item.get("IsPrimaryKey", "").lower() == "true",
-        default=item.get("DefaultValue", ""),
-    )
+        raise ContractError("MC_CONTRACT", call=f"GET {what}")
 
 
 def _row_result(item: Any) -> RowResult:

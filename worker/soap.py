@@ -10,7 +10,12 @@ from xml.sax.saxutils import escape
 
 from defusedxml.ElementTree import fromstring
 
-from models.errors import ContractError
+from models.errors import ConfigurationError, ContractError
+
+
+class RetrieveRefusedError(ContractError):
+    """The answer's OverallStatus is an error."""
+
 
 _ENVELOPE = """<?xml version="1.0" encoding="UTF-8"?>
 <s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance">
@@ -40,9 +45,23 @@ def results(body: bytes) -> list[dict[str, str]]:
     except (ParseError, ValueError):
         raise ContractError("MC_CONTRACT", call="a SOAP Retrieve") from None
     status = next((_text(item) for item in root.iter() if _name(item) == "OverallStatus"), None)
-    if status is None or not status.startswith(("OK", "MoreDataAvailable")):
+    if status is None:
         raise ContractError("MC_CONTRACT", call="a SOAP Retrieve")
+    if of_privilege(status):
+        raise ConfigurationError("MC_FORBIDDEN", call="a SOAP Retrieve", scope="data_extensions_read")
+    if not status.startswith(("OK", "MoreDataAvailable")):
+        raise RetrieveRefusedError("MC_CONTRACT", f"It said: {status[:200]}", call="a SOAP Retrieve")
     return [_flat(item) for item in root.iter() if _name(item) == "Results"]
+
+
+def of_token(fault_text: str) -> bool:
+    """Whether a fault is about the token: "Token Expired", or "Login Failed" for one that is unknown."""
+    return "Token" in fault_text or "Login Failed" in fault_text
+
+
+def of_privilege(text: str) -> bool:
+    """Whether a fault or a status says that the scope is missing."""
+    return "insufficient privileges" in text.lower() or "permission" in text.lower()
 
 
 def fault(body: bytes) -> str:

@@ -1,33 +1,38 @@
 """Access tokens, one per subdomain, client and business unit, shared by all workers until shortly before they end.
 
 Salesforce asks for at most one token request in 20 minutes per client ("API Limits and Guidelines"); the
-cached token is encrypted, so Redis never holds one in clear.
+cached token is encrypted, so Redis never holds one in clear. Facts: docs/vendors.md.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 from pydantic import SecretStr
 from redis.exceptions import RedisError
 
 from config.queue import KEY_PREFIX
-from models.errors import ConfigurationError, ContractError, RateLimited, TransientError
+from models.errors import ConfigurationError, ContractError, RateLimited, SyncError, TransientError
 from models.tables import Destination
 from worker.context import Context
 from worker.http import Http, NotSentError, json_of, retry_after
-from worker.limits import Limits
+from worker.limits import BLOCKED, Limits
 
 # Lifetimes of 1079 s were recorded, the documentation says 20 minutes: the answer's own figure counts.
 EARLY_SECONDS = 60
-# An account block (429 with errorcode 50200) carries no Retry-After; it lasts minutes at least.
-BLOCKED_SECONDS = 300.0
+# 429 or not: this errorcode says that the account is blocked. It carries no Retry-After.
 BLOCKED_CODE = 50200
 RATE_LIMIT_DEFAULT_SECONDS = 30.0
+# Changed scopes show in new tokens within five minutes, never in old ones: a check takes a cached token only if
+# it is younger than this, so that checking ten bindings costs one token request.
+CHECK_SECONDS = 60.0
 # Audiences, Lists and Subscribers, Data Extensions, each read and write: what Amplitude asks for, too.
 SCOPES = (
     "audiences_read",
@@ -37,6 +42,8 @@ SCOPES = (
     "data_extensions_read",
     "data_extensions_write",
 )
+# "rest_instance_url" and "soap_instance_url" of recorded answers; no user, no port, nothing after the slash.
+_OURS = re.compile(r"https://(?:[a-z0-9-]+\.)+marketingcloudapis\.com/?", re.ASCII | re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,7 @@ class Token:
     rest: str
     soap: str
     scopes: tuple[str, ...]
+    made_at: float = 0.0  # epoch seconds
 
     @property
     def missing_scopes(self) -> list[str]:
@@ -59,13 +67,24 @@ class Tokens:
 
     def __init__(self, ctx: Context, destination: Destination, http: Http, limits: Limits) -> None:
         self._ctx, self._destination, self._http, self._limits = ctx, destination, http, limits
-        identity = f"{destination.subdomain}|{destination.client_id}|{destination.account_id or ''}"
+        self._secret = ctx.db.keyring.decrypt(destination.client_secret_token).get_secret_value()
+        # With the secret: a token that was got with another one must not hide that this one is wrong.
+        parts = (destination.subdomain, destination.client_id, destination.account_id or "", self._secret)
+        identity = "\0".join(parts)
         self._key = f"{KEY_PREFIX}token:{hashlib.blake2b(identity.encode(), digest_size=16).hexdigest()}"
 
     def get(self, *, refused: str | None = None) -> Token:
         """A token good for a while; a new one where the cached one is `refused`."""
         token = self._cached()
         if token is not None and token.value != refused:
+            return token
+        return self._fetch()
+
+    def checked(self) -> Token:
+        """A token that tells the package's scopes of now: new, unless a complete one is new enough."""
+        token = self._cached()
+        age = self._ctx.clock().timestamp() - token.made_at if token is not None else 0.0
+        if token is not None and not token.missing_scopes and 0 <= age < CHECK_SECONDS:
             return token
         return self._fetch()
 
@@ -78,9 +97,9 @@ class Tokens:
             return None
         try:
             fields = json.loads(self._ctx.db.keyring.decrypt(stored).get_secret_value())
-        except ConfigurationError:  # stored under a key that is no longer in the ring
+            return Token(**{**fields, "scopes": tuple(fields["scopes"])})
+        except (ConfigurationError, ValueError, TypeError, KeyError):  # of another key, or another version
             return None
-        return Token(**{**fields, "scopes": tuple(fields["scopes"])})
 
     def _fetch(self) -> Token:
         destination, settings = self._destination, self._ctx.settings
@@ -91,18 +110,19 @@ class Tokens:
         payload: dict[str, Any] = {
             "grant_type": "client_credentials",
             "client_id": destination.client_id,
-            "client_secret": self._ctx.db.keyring.decrypt(destination.client_secret_token).get_secret_value(),
+            "client_secret": self._secret,
         }
         if destination.account_id:
             payload["account_id"] = int(destination.account_id)
         try:
             response = self._http.send("POST", base.removesuffix("/v2/token") + "/v2/token", json=payload)
         except NotSentError as error:
-            if error.context.get("dns"):  # a wrong subdomain is a name that does not resolve
+            if error.context.get("unknown_host"):  # a wrong subdomain is a name that does not resolve
                 raise ConfigurationError("MC_SUBDOMAIN_UNKNOWN", subdomain=destination.subdomain) from None
             raise
         if response.status_code != requests.codes.ok:
             raise self._refusal(response)
+        self._limits.passed()
         return self._accept(json_of(response))
 
     def _accept(self, body: Any) -> Token:
@@ -112,43 +132,52 @@ class Tokens:
                 rest=self._checked_host(body["rest_instance_url"]),
                 soap=self._checked_host(body["soap_instance_url"]),
                 scopes=tuple(str(body.get("scope") or "").split()),
+                made_at=self._ctx.clock().timestamp(),
             )
             seconds = int(body["expires_in"]) - EARLY_SECONDS
         except (KeyError, TypeError, ValueError, AttributeError):
             raise ContractError("MC_CONTRACT", call="the token request") from None
         if seconds > 0:
             secret = SecretStr(json.dumps(asdict(token)))
-            try:
+            with suppress(RedisError):  # not shared this time
                 self._ctx.redis.set(self._key, self._ctx.db.keyring.encrypt(secret), ex=seconds)
-            except RedisError:
-                pass  # not shared this time
         return token
 
     def _checked_host(self, url: str) -> str:
-        """Our credentials go to Salesforce's hosts alone (or to those of a configured stand-in)."""
-        if not self._ctx.settings.marketing_cloud_auth_url:
-            host = url.removeprefix("https://").split("/")[0]
-            if not url.startswith("https://") or not host.endswith(".marketingcloudapis.com"):
-                raise ContractError("MC_CONTRACT", call="the token request")
+        """Our credentials go to Salesforce's hosts alone (or to that of a configured stand-in)."""
+        stand_in = urlsplit(self._ctx.settings.marketing_cloud_auth_url).hostname
+        if not _OURS.fullmatch(url) and (stand_in is None or urlsplit(url).hostname != stand_in):
+            raise ContractError(
+                "MC_CONTRACT", "It names a host that is not Salesforce's.", call="the token request"
+            )
         return url.rstrip("/") + "/"
 
-    def _refusal(self, response: requests.Response) -> Exception:
+    def _refusal(self, response: requests.Response) -> SyncError:
+        """What a refused token request means: OAuth's shape, or the gateway's."""
         status, body = response.status_code, json_of(response)
-        description = str(body.get("error_description", "")) if isinstance(body, dict) else ""
-        if status == requests.codes.too_many_requests:
+        body = body if isinstance(body, dict) else {}
+        if status == requests.codes.too_many_requests or body.get("errorcode") == BLOCKED_CODE:
             return too_many(response, self._limits, self._ctx)
+        self._limits.passed()
+        if status == requests.codes.not_found:  # a host that answers, and no tenant behind it
+            return ConfigurationError("MC_SUBDOMAIN_UNKNOWN", subdomain=self._destination.subdomain)
         if status in {400, 401, 403}:
-            code = "MC_ACCOUNT" if "not accessible" in description else "MC_CREDENTIALS"
-            return ConfigurationError(code, destination=self._destination.name)
+            word = str(body.get("error") or "no OAuth error")[:60]
+            description = str(body.get("error_description", ""))
+            if word == "invalid_client" and "not accessible" in description:
+                return ConfigurationError("MC_ACCOUNT", destination=self._destination.name)
+            return ConfigurationError(
+                "MC_CREDENTIALS", f"It said {word} ({status}).", destination=self._destination.name
+            )
         return TransientError("MC_UNAVAILABLE", f"The token request answered {status}.")
 
 
 def too_many(response: requests.Response, limits: Limits, ctx: Context) -> RateLimited:
     """A 429: everybody cools down. 50200 is an account block, everything else a rate limit."""
     body = json_of(response)
-    blocked = isinstance(body, dict) and body.get("errorcode") == BLOCKED_CODE
-    code = "MC_BLOCKED" if blocked else "MC_RATE_LIMITED"
-    default = BLOCKED_SECONDS if blocked else RATE_LIMIT_DEFAULT_SECONDS
-    wait = retry_after(response, now=ctx.clock(), default=default)
-    limits.cool_down(wait, code)
-    return RateLimited(code, retry_after=wait)
+    if isinstance(body, dict) and body.get("errorcode") == BLOCKED_CODE:
+        return RateLimited(BLOCKED, retry_after=limits.block())
+    wait = retry_after(response, now=ctx.clock(), default=RATE_LIMIT_DEFAULT_SECONDS)
+    limits.passed()
+    limits.cool_down(wait, "MC_RATE_LIMITED")
+    return RateLimited("MC_RATE_LIMITED", retry_after=wait)

@@ -6,7 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from config.settings import Settings
+from models.database import Database
+from tests.contract.product import Product, make_product
 from tests.contract.sandboxed import Sandbox, running
+from tests.support import Valkey
 
 
 @pytest.fixture(scope="module")
@@ -28,3 +32,19 @@ def sandbox(sandbox_process: Sandbox) -> Sandbox:
     """A sandbox as it is at its start."""
     sandbox_process.reset()
     return sandbox_process
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[Valkey]:
+    server = Valkey()
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def product(settings: Settings, sqlite_db: Database, broker: Valkey, sandbox: Sandbox) -> Iterator[Product]:
+    """The product on servers of its own, its vendors the sandbox as it is at its start."""
+    made = make_product(settings, sqlite_db, broker.client, sandbox)
+    yield made
+    made.close()
