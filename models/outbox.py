@@ -62,19 +62,22 @@ def unmark_published(session: Session, ids: Sequence[int], marked: datetime) -> 
 def _needs(now: datetime, stale: timedelta) -> list[ColumnElement[bool]]:
     """Why a run needs a message, a reason each: see `SyncRun.published_at`.
 
-    Once published for what it waits for, it is published again only when its message is `stale`.
+    Once published for what it waits for, it is published again only when its message is `stale`. Each reason is
+    a range of the index over open runs: a long queue of published runs is not read again at every tick.
     """
-    long_ago = or_(SyncRun.published_at.is_(None), SyncRun.published_at <= now - stale)
+    queued = SyncRun.state == RunState.QUEUED
+    lost = SyncRun.published_at <= now - stale
     return [
-        and_(SyncRun.state == RunState.QUEUED, long_ago),
+        and_(queued, SyncRun.published_at.is_(None)),
+        and_(queued, lost),
         and_(
             SyncRun.state == RunState.WAITING,
             SyncRun.wake_at <= now,
-            or_(long_ago, SyncRun.published_at < SyncRun.wake_at),
+            or_(SyncRun.published_at.is_(None), SyncRun.published_at < SyncRun.wake_at, lost),
         ),
         and_(
             SyncRun.state == RunState.RUNNING,
             SyncRun.lease_until <= now,
-            or_(long_ago, SyncRun.published_at < SyncRun.lease_until),
+            or_(SyncRun.published_at.is_(None), SyncRun.published_at < SyncRun.lease_until, lost),
         ),
     ]

@@ -79,9 +79,17 @@ class Decision:
 
 def anything_due(session: Session, now: datetime) -> tuple[bool, bool]:
     """Whether a binding is due, and whether a deferred run may start: asked before any lock is taken."""
-    due = exists(select(CohortBinding.id).where(_due(now)))
-    row = session.execute(select(due, exists(_startable()))).one()
-    return bool(row[0]), bool(row[1])
+    # The first entry of the index, not EXISTS: with many rows due in its statistics, PostgreSQL read all of 100,000
+    # bindings to find that none is (11 ms against 0.05 ms).
+    first = (
+        select(CohortBinding.next_due_at)
+        .where(CohortBinding.next_due_at.is_not(None), ~CohortBinding.paused)
+        .order_by(CohortBinding.next_due_at)
+        .limit(1)
+        .scalar_subquery()
+    )
+    earliest, startable = session.execute(select(first, exists(_startable()))).one()
+    return earliest is not None and earliest <= now, bool(startable)
 
 
 def lock_due(session: Session, now: datetime, limit: int) -> list[DueBinding]:

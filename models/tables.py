@@ -203,6 +203,7 @@ class SyncRun(Base):
         Index(
             "ix_sync_run_open",
             "state",
+            "published_at",
             "wake_at",
             sqlite_where=text("finished_at IS NULL"),
             postgresql_where=text("finished_at IS NULL"),

