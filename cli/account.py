@@ -15,7 +15,7 @@ from cli import readback
 from cli.stack import Stack
 
 PLAIN_WIDTH = 110
-TAIL_LINES = 20
+TAIL_LINES, TAIL_WIDTH = 20, 300
 
 
 def console() -> Console:
@@ -103,7 +103,7 @@ def show_tail(console: Console, log: Path) -> None:
     """The last lines of the processes' log that are not routine."""
     lines = log.read_text(errors="replace").splitlines() if log.exists() else []
     for line in [one for one in lines if '"level": "info"' not in one][-TAIL_LINES:]:
-        console.print(f"  {line}", markup=False)
+        console.print(f"  {line[:TAIL_WIDTH]}", markup=False)
 
 
 def _seconds(one: dict[str, Any]) -> float:

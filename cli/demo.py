@@ -34,7 +34,9 @@ SEED = 20
 SUBDOMAIN = "mc563885gzs27c5t9-63k636ttgm"
 # The stand-ins are on this machine: a proxy that the environment names is not asked.
 DIRECT = dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost")
-STEP_SECONDS = 120.0
+STEP_SECONDS = 45.0
+# A demo shows its failure, it doesn't sit a back-off out.
+IMPATIENT = {"max_attempts": 3, "retry_base_seconds": 0.5, "retry_max_seconds": 2.0}
 STOP_SECONDS = 5.0
 
 
@@ -54,7 +56,7 @@ def run(settings: Settings, *, members: int = 50_000, keep: bool = False) -> int
                 try:
                     demo = _Demo(console, settings, directory, log, members)
                     equal = demo.play(keep=keep)
-                except (DemoError, OSError, requests.RequestException) as failed:
+                except (DemoError, OSError, subprocess.TimeoutExpired, requests.RequestException) as failed:
                     console.print(f"The demo failed: {failed}", style="red", markup=False)
                     account.show_tail(console, log)
                     return 1
@@ -215,6 +217,7 @@ def _own_settings(base: Settings, directory: Path, sandbox: dict[str, Any]) -> S
             "data_dir": directory,
             "flower_port": 0,
             "log_format": "json",
+            **IMPATIENT,
             "amplitude_base_url": sandbox["amplitude"]["base_url"],
             "marketing_cloud_auth_url": sandbox["marketing_cloud"]["auth_url"],
         }
