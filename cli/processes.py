@@ -14,7 +14,7 @@ from cli import context
 
 app = typer.Typer()
 
-DEMO_MEMBERS = 2_000
+DEMO_MEMBERS = 50_000
 
 
 @app.command()

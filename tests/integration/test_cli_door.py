@@ -25,10 +25,13 @@ def door(settings: Settings, tmp_path: Path) -> Door:
 
 def test_help_lists_every_command_and_costs_little(door: Door) -> None:
     started = time.monotonic()
-    said = door.ok("--help")
-    assert time.monotonic() - started < 2  # 0.15 s on an idle machine; this one is shared
+    with door.start("--help") as process:
+        said = ended(process)
+    assert time.monotonic() - started < 2  # 0.15 s on an idle machine; this one may be busy
+    assert said.code == 0
     assert all(name in said.out for name in main.COMMANDS)
-    assert door.ok("--version").out.startswith("cohort-sync 0.")
+    with door.start("--version") as process:
+        assert ended(process).out.startswith("cohort-sync 0.")
 
 
 @pytest.mark.parametrize("name", main.COMMANDS)
@@ -140,7 +143,7 @@ def test_a_narrow_pipe_gets_every_value_whole(sqlite_db: Database, tmp_path: Pat
 def test_a_reader_that_leaves_early_is_no_error(sqlite_db: Database, tmp_path: Path) -> None:
     make_source(sqlite_db)
     make_destination(sqlite_db)
-    for n in range(200):
+    for n in range(20):
         make_binding(sqlite_db, f"binding {n} {'x' * 80}")
     with Door(sqlite_db.settings, tmp_path).start("binding", "list", "--json") as process:
         assert process.stdout is not None
