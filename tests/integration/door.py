@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -66,7 +67,9 @@ class Door:
     def __call__(self, *arguments: str, **env: str) -> Said:
         """The command to its end; never a traceback."""
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-            child = os.fork()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads, since 3.12
+                child = os.fork()
             if child == 0:
                 self._be(arguments, env, out, err)
             _, status = os.waitpid(child, 0)
