@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -126,7 +127,7 @@ def _of_binding(binding: CohortBinding, page: Page) -> Iterator[Need]:
             binding.name,
             "PAUSED",
             f"It is paused: {binding.pause_reason or 'no reason was given'}.",
-            f"`cohort-sync binding resume {binding.name}` when it may go on.",
+            f"`cohort-sync binding resume {quote(binding.name)}` when it may go on.",
         )
     elif binding.next_due_at is not None and page.now - binding.next_due_at > OVERDUE:
         yield Need(
@@ -158,7 +159,7 @@ def _of_destination(destination: Destination, now: datetime) -> Iterator[Need]:
             "SECRET_AGE",
             f"Its client secret is {days} days old; it may end after {SECRET_DAYS}.",
             "Make a new one in the installed package, then "
-            f"`cohort-sync destination update {destination.name} --client-secret -`.",
+            f"`cohort-sync destination update {quote(destination.name)} --client-secret -`.",
         )
 
 
