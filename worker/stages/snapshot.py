@@ -1,4 +1,4 @@
-"""Stage 1: a membership snapshot, shared, newly requested, or uploaded; then poll until it is ready.
+"""Stage 1: a membership snapshot, shared, newly requested, uploaded, or told by webhook; polled until it is ready.
 
 The request that costs a download is journalled before it is made and never repeated: if its answer is lost
 the run ends, and says so.
@@ -6,10 +6,12 @@ the run ends, and says so.
 
 from __future__ import annotations
 
-from models import runs, snapshots
-from models.errors import SyncError, TerminalError
+from datetime import datetime
+
+from models import cohort_lists, runs, snapshots
+from models.errors import ConfigurationError, SyncError, TerminalError
 from models.tables import Snapshot
-from models.types import SnapshotState, Stage
+from models.types import Feed, SnapshotState, Stage
 from worker.amplitude import Amplitude
 from worker.http import AnswerLostError
 from worker.limits import AMPLITUDE_PARALLEL_JOBS
@@ -24,6 +26,11 @@ BUSY_SECONDS = 1.0
 def snapshot(hold: Hold) -> Stage | None:
     """Bring the run a completed snapshot."""
     run = hold.load()
+    if run.binding.feed == Feed.WEBHOOK:
+        if run.snapshot is None:
+            return _told(hold)
+        if run.snapshot.kind == snapshots.UPLOAD:
+            raise ConfigurationError("WEBHOOK_FED", binding=run.binding.name)
     if run.snapshot is not None and run.snapshot.state == SnapshotState.COMPLETED:
         return _on(hold)
     with hold.amplitude(run.binding.project) as amplitude:
@@ -34,7 +41,21 @@ def snapshot(hold: Hold) -> Stage | None:
             raise TerminalError("SNAPSHOT_REQUEST_LOST")
         if found.state == SnapshotState.REQUESTED:
             return _poll(hold, amplitude, found)
+        if found.state == SnapshotState.FAILED:  # the run that it is shared with gave it up
+            raise _overdue(hold)
         return _on(hold)
+
+
+def _told(hold: Hold) -> Stage | None:
+    """What the webhook delivered until now: no request is made and no download spent."""
+    with hold.transaction() as (session, run):
+        found = cohort_lists.begin(session, run, now=hold.now)
+        runs.note_error(run, None)
+        if isinstance(found, datetime):  # the first sync of the cohort is still coming in
+            runs.wait(run, found)
+            return None
+        runs.advance(run, Stage.DIFF, now=hold.now)
+    return Stage.DIFF
 
 
 def _begin(hold: Hold, cohort_id: str, amplitude: Amplitude) -> Snapshot | None:
@@ -73,11 +94,10 @@ def _poll(hold: Hold, amplitude: Amplitude, found: Snapshot) -> Stage | None:
         raise TerminalError("SNAPSHOT_REQUEST_LOST")
     age = (hold.now - found.requested_at).total_seconds()
     if not amplitude.completed(found.request_id):
-        deadline = hold.ctx.settings.snapshot_deadline_seconds
-        if age > deadline:
+        if age > hold.ctx.settings.snapshot_deadline_seconds:
             with hold.transaction() as (session, run):
                 session.get_one(Snapshot, found.id).state = SnapshotState.FAILED
-            raise TerminalError("SNAPSHOT_DEADLINE", minutes=round(deadline / 60))
+            raise _overdue(hold)
         with hold.transaction() as (session, run):
             runs.wait(run, hold.later(_pause(age)))
         return None
@@ -87,6 +107,11 @@ def _poll(hold: Hold, amplitude: Amplitude, found: Snapshot) -> Stage | None:
         runs.note_error(run, None)
         runs.advance(run, Stage.DIFF, now=hold.now)
     return Stage.DIFF
+
+
+def _overdue(hold: Hold) -> TerminalError:
+    minutes = round(hold.ctx.settings.snapshot_deadline_seconds / 60)
+    return TerminalError("SNAPSHOT_DEADLINE", minutes=minutes)
 
 
 def _on(hold: Hold) -> Stage:
