@@ -108,13 +108,16 @@ def _engine(settings: Settings) -> Engine:
         url = make_url(settings.database)
         if url.get_backend_name() == "sqlite":
             make_private_dir(settings.data_dir)
-            engine = create_engine(url, poolclass=NullPool, connect_args={"timeout": SQLITE_BUSY_SECONDS})
+            engine = create_engine(
+                url, poolclass=NullPool, connect_args={"timeout": SQLITE_BUSY_SECONDS}, hide_parameters=True
+            )
             event.listen(engine, "connect", _sqlite_connect)
             event.listen(engine, "begin", _sqlite_begin)
             return engine
         if url.get_backend_name() == "postgresql":
             return create_engine(
                 url,
+                hide_parameters=True,  # they may be contact keys, and an error's text is logged
                 poolclass=QueuePool,
                 pool_size=2,
                 max_overflow=8,

@@ -24,6 +24,11 @@ def name_key(name: str) -> str:
     return name.strip().casefold()
 
 
+def schedule_key(binding: str) -> str:
+    """What spreads bindings of one cron text over its `H` and over the jitter: a binding's name, however typed."""
+    return f"binding:{name_key(binding)}"
+
+
 def checked_name(session: Session, kind: type[Named], name: str, *, but: int | None = None) -> str:
     """The name as it will stand, refused if it is malformed or taken (by another than the row `but`)."""
     name = name.strip()

@@ -18,6 +18,7 @@ from sqlalchemy.exc import IntegrityError
 from models import schedule
 from models.database import Database
 from models.errors import ConfigurationError, SyncError
+from models.naming import schedule_key
 from models.schedule import Decision, DueBinding
 from models.types import RunState, Tier
 from scheduler.cron import Schedule
@@ -66,20 +67,6 @@ def tick(db: Database, now: datetime, *, limit: int = SLICE) -> Ticked:
     return _summary(decisions, made, started, more=len(bindings) == limit)
 
 
-def key_of(binding_id: int) -> str:
-    """What `H` and jitter spread by: the id, because everything else of a binding may be renamed."""
-    return str(binding_id)
-
-
-def first_times(
-    binding_id: int, cron: str, timezone: str, jitter_seconds: int, now: datetime
-) -> tuple[datetime, datetime]:
-    """A schedule's first nominal occurrence after `now` and the time it is due: what to store in a binding."""
-    key = key_of(binding_id)
-    occurrence = Schedule.parse(cron, timezone, key).next_after(now)
-    return occurrence, occurrence + jitter(key, jitter_seconds)
-
-
 def decide(binding: DueBinding, now: datetime) -> Decision:
     """What becomes of a due binding. One that can't be decided about is paused: it stops nobody else."""
     try:
@@ -98,7 +85,7 @@ def _decide(binding: DueBinding, now: datetime) -> Decision:
         raise ConfigurationError("PLAN_ON_DEMAND_ONLY", source=binding.source, tier=binding.tier)
     if not binding.cron:
         return Decision(binding)
-    key = key_of(binding.id)
+    key = schedule_key(binding.name)
     plan = Schedule.parse(binding.cron, binding.timezone, key)
     due = due_occurrences(
         plan,

@@ -21,11 +21,12 @@ from sqlalchemy import func, insert, select, text
 from config.settings import Settings
 from models import schema
 from models.database import Database
+from models.naming import schedule_key
 from models.tables import CohortBinding, SyncRun
 from models.types import RunState, Stage, Trigger
+from scheduler.cron import Schedule
 from scheduler.main import Loop
 from scheduler.publish import Publisher
-from scheduler.tick import first_times
 from tests.benchmarks.measure import spread, table
 from tests.factories import make_destination, make_source
 from tests.support import QUEUE_KEY, Valkey, postgres_server
@@ -99,7 +100,7 @@ def fill(db: Database) -> None:
     rows = []
     for n in range(1, BINDINGS + 1):
         cron = "0 6 * * *" if n <= DUE else f"{n % 60} {7 + n % 17} * * *"
-        occurrence, due = first_times(n, cron, "UTC", 0, NIGHT)
+        occurrence = Schedule.parse(cron, "UTC", schedule_key(f"binding {n}")).next_after(NIGHT)
         rows.append(
             {
                 "id": n,
@@ -118,7 +119,7 @@ def fill(db: Database) -> None:
                 "jitter_seconds": 0,
                 "paused": False,
                 "next_occurrence": occurrence,
-                "next_due_at": due,
+                "next_due_at": occurrence,
                 "created_at": NIGHT,
             }
         )

@@ -48,7 +48,7 @@ class Schedulers:
         self._clock = directory / "clock"
         self._environment = environment(settings) | {
             "PYTHONPATH": str(ROOT),
-            "COHORT_SYNC_TICK_SECONDS": "0.02",
+            "COHORT_SYNC_TICK_SECONDS": "0.03",
         }
         self._thaws: list[threading.Timer] = []
         self.set_clock(START)
@@ -145,6 +145,7 @@ def schedulers(stack: Settings, tmp_path: Path) -> Iterator[Schedulers]:
     fleet.close()
 
 
+@pytest.mark.timeout(400)  # 12 s on two free cores
 def test_week_of_kills_and_freezes_runs_every_occurrence_exactly_once(
     db: Database, valkey: Valkey, bindings: list[CohortBinding], schedulers: Schedulers
 ) -> None:
@@ -155,7 +156,7 @@ def test_week_of_kills_and_freezes_runs_every_occurrence_exactly_once(
     while step < START + WEEK:
         step += STEP
         schedulers.set_clock(step)
-        fault = rng.choices(["none", "kill", "freeze", "flush"], [40, 12, 38, 10])[0]
+        fault = rng.choices(["none", "kill", "freeze", "flush"], [42, 9, 38, 11])[0]
         faults[fault] += 1
         time.sleep(rng.random() * 0.02 if fault != "none" else 0)
         if fault == "kill":
@@ -181,12 +182,11 @@ def test_week_of_kills_and_freezes_runs_every_occurrence_exactly_once(
 
 def settle(db: Database, worker: Worker, schedulers: Schedulers) -> None:
     """Work until nothing is left. A quarter of a second without an end stands for the wait after a lost message."""
-    began = time.monotonic()
-    waited = 0
+    began = moved = time.monotonic()
     while anything_left(db, schedulers.now):
         worker.work(schedulers.now)
-        if time.monotonic() - began > 0.25 * (waited + 1):
-            waited += 1
-            assert waited < 60, "stuck"
+        if time.monotonic() - moved > 0.25:
+            assert time.monotonic() - began < 60, "stuck"
             schedulers.set_clock(schedulers.now + timedelta(seconds=11))
+            moved = time.monotonic()
         time.sleep(0.002)

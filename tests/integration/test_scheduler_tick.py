@@ -10,13 +10,14 @@ import pytest
 from sqlalchemy import event, select, text, update
 from sqlalchemy.orm import Session
 
+from cli.timing import timing_of
 from models import database, runs, schedule
-from models.bindings import Timing, pause_binding
+from models.bindings import Timing, pause_binding, update_binding
 from models.database import Database, named_errors
 from models.errors import TransientError
 from models.tables import AmplitudeProject, AuditEvent, CohortBinding, SyncRun
 from models.types import RunState, Stage, Tier, Trigger
-from scheduler.tick import Ticked, decide, first_times, tick
+from scheduler.tick import Ticked, decide, tick
 from tests.factories import make_binding, make_destination, make_source
 from tests.support import wait_until
 
@@ -110,21 +111,26 @@ def test_idle_tick_takes_no_lock(db: Database, hourly: Callable[..., CohortBindi
     assert not [one for one in seen if "UPDATE" in one or "cohort_sync_write" in one]
 
 
+@pytest.mark.parametrize("cron", ["0 * * * *", "H * * * *"])
 def test_run_keeps_the_nominal_time_and_jitter_moves_only_its_start(
-    db: Database, hourly: Callable[..., CohortBinding]
+    db: Database, hourly: Callable[..., CohortBinding], cron: str
 ) -> None:
-    binding = hourly(jitter_seconds=1800)
-    occurrence, due = first_times(binding.id, "0 * * * *", "UTC", 1800, MIDNIGHT)
-    assert occurrence == MIDNIGHT + HOUR
+    binding = hourly()
+    first = timing_of(binding, MIDNIGHT, cron=cron, jitter_seconds=1800)
+    occurrence, due = first.next_occurrence, first.next_due_at
+    assert occurrence
+    assert due
     assert timedelta() < due - occurrence <= timedelta(seconds=1800)
     with db.write() as session:
-        session.get_one(CohortBinding, binding.id).next_due_at = due
+        update_binding(session, binding.name, timing=first, now=MIDNIGHT, actor="test")
 
     assert tick(db, due - timedelta(seconds=1)) == Ticked()
     assert tick(db, due).queued == 1
     assert one_run(db).scheduled_for == occurrence
     moved = reload(db, binding)
-    assert (moved.next_occurrence, moved.next_due_at) == (occurrence + HOUR, due + HOUR)
+    assert (moved.next_occurrence, moved.next_due_at) == (occurrence + HOUR, due + HOUR), (
+        "as the command line says"
+    )
 
 
 def test_binding_without_first_occurrence_gets_it_from_the_scheduler(
