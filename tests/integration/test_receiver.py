@@ -28,6 +28,8 @@ from worker.codec import decode_keys
 
 SOURCE = "shop"
 LARGEST = 1_000_000
+# What does not depend on the database.
+ON_SQLITE = pytest.mark.parametrize("db", ["sqlite"], indirect=True)
 
 
 @pytest.fixture
@@ -119,6 +121,7 @@ def test_the_answer_comes_after_the_commit(db: Database, receiver: Receiver, sec
     assert len(stored(db)) == 1
 
 
+@ON_SQLITE
 def test_unknown_cohorts_and_sources_without_a_secret(db: Database, receiver: Receiver, secret: str) -> None:
     unknown = receiver.post(SOURCE, secret, message(["a"], cohort="another"))
     assert (unknown.status_code, error(unknown)["code"]) == (404, "WEBHOOK_COHORT_UNKNOWN")
@@ -130,6 +133,7 @@ def test_unknown_cohorts_and_sources_without_a_secret(db: Database, receiver: Re
     assert stored(db) == []
 
 
+@ON_SQLITE
 def test_a_rotated_secret(db: Database, receiver: Receiver, secret: str) -> None:
     new = make_secret(db, SOURCE, datetime.now(UTC), rotate=True)
     wait_until(lambda: receiver.post(SOURCE, new, message(["a"])).status_code == 200, seconds=5)
@@ -137,6 +141,7 @@ def test_a_rotated_secret(db: Database, receiver: Receiver, secret: str) -> None
     assert len(stored(db)) == 1
 
 
+@ON_SQLITE
 def test_bad_input_is_named_and_nothing_of_it_is_logged(
     db: Database, receiver: Receiver, secret: str
 ) -> None:
@@ -165,6 +170,7 @@ def test_bad_input_is_named_and_nothing_of_it_is_logged(
     assert secret not in logged
 
 
+@ON_SQLITE
 def test_the_largest_body(db: Database, receiver: Receiver, secret: str) -> None:
     users = [str(uuid.uuid4()) for _ in range(18_000)]
     fits = orjson.dumps(message(users))
@@ -177,12 +183,15 @@ def test_the_largest_body(db: Database, receiver: Receiver, secret: str) -> None
     assert [row.n for row in stored(db)] == [18_000]
 
 
-def test_health_and_other_doors(receiver: Receiver) -> None:
+@ON_SQLITE
+def test_health_and_other_doors(db: Database, receiver: Receiver) -> None:
     assert requests.get(f"{receiver.url}/healthz", timeout=5).json() == {"status": "ok"}
     assert requests.get(f"{receiver.url}/webhooks/{SOURCE}", timeout=5).status_code == 405
     assert requests.get(f"{receiver.url}/", timeout=5).status_code == 404
+    assert stored(db) == []
 
 
+@ON_SQLITE
 def test_what_it_was_writing_when_told_to_end_is_answered(
     db: Database, receiver: Receiver, secret: str
 ) -> None:

@@ -1,0 +1,180 @@
+"""A cohort told by webhook, end to end: whatever happens on the way in, the flags equal the cohort at the end."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from sqlalchemy import func, select
+
+from models.tables import CohortBinding, WebhookMessage
+from models.types import Feed, RunState
+from models.webhooks import HEADER
+from tests.product import UPSERT, Product, utc_now
+from tests.receivers import Receiver, make_secret, running_receiver
+from tests.support import wait_until
+
+
+class Told:
+    """A product with a webhook-fed binding, a receiver, and Amplitude's webhook pointed at it."""
+
+    def __init__(self, product: Product, receiver: Receiver) -> None:
+        self.product, self.receiver = product, receiver
+        self.binding: CohortBinding = product.bind(feed=Feed.WEBHOOK)
+        self.secret = make_secret(product.db, product.name, utc_now())
+        self.url = f"{receiver.url}/webhooks/{product.name}"
+
+    def sync(self, *faults: str, **given: Any) -> dict[str, Any]:
+        """One sync of the cohort by Amplitude; waits longer for answers than Amplitude does, because others
+        may have the processor.
+        """
+        body = {
+            "url": self.url,
+            "headers": {HEADER: self.secret},
+            "cohort": "purchrs",
+            "batch": 40,
+            "faults": list(faults),
+            "timeout": 5,
+            "first_pause": 0.1,
+            **given,
+        }
+        done: dict[str, Any] = self.product.sandbox.door("POST", "webhooks", body)
+        return done
+
+    def messages(self) -> int:
+        with self.product.db.read() as session:
+            return session.scalar(select(func.count()).select_from(WebhookMessage)) or 0
+
+
+@pytest.fixture
+def told(product: Product, tmp_path: Path) -> Iterator[Told]:
+    with running_receiver(product.db.settings, tmp_path) as receiver:
+        told = Told(product, receiver)
+        # A source made a moment ago is known to the receiver within a second; an empty message is refused as one.
+        wait_until(lambda: receiver.post(product.name, told.secret, b"").status_code == 400, seconds=10)
+        yield told
+
+
+def test_the_last_state_comes_out_whatever_comes_in(told: Told) -> None:
+    product = told.product
+    refused = product.sync(told.binding)
+    assert (refused.state, refused.error_code) == (RunState.FAILED, "WEBHOOK_NO_MESSAGE")
+
+    first = told.sync("duplicate", "reorder", "drop-and-retry")
+    assert first["succeeded"]
+    assert first["requests"] > first["messages"]
+    assert told.messages() == first["messages"]
+    run = product.succeeds(told.binding)
+    product.equal("purchrs", "Purchasers")
+    assert (run.snapshot_rows, run.blank) == (600, 2)  # two people whom nobody has identified
+    assert (run.entered, run.exited, run.amplitude_requests) == (598, 0, 0)
+
+    product.cohort("purchrs", churn={"exit": 150, "enter": 90, "seed": 5})
+    assert told.sync("late", "reorder")["kept_back"] > 0
+    product.succeeds(told.binding)
+    gone = product.sandbox.members("churnrk")[:60]
+    product.cohort("purchrs", exit=gone, churn={"exit": 40, "enter": 160, "seed": 6})
+    assert told.sync("duplicate", "reorder")["succeeded"]
+    run = product.succeeds(told.binding)
+    product.equal("purchrs", "Purchasers")
+    assert product.binding(told.binding).member_count == run.members
+
+    again = product.succeeds(told.binding)
+    assert (again.entered, again.exited, again.marketing_cloud_requests) == (0, 0, 0)
+    assert (again.members, again.blank) == (run.members, 2)
+    assert product.downloads() == 0
+    assert product.requests(vendor="amplitude") == []
+
+
+def test_what_marketing_cloud_refused_is_tried_again(told: Told) -> None:
+    """Amplitude says it once: what it said is kept apart from what was acknowledged."""
+    product = told.product
+    told.sync()
+    product.sandbox.fault({"path": UPSERT, "action": {"kind": "row_errors", "rows": 5, "message": "No."}})
+    run = product.sync(told.binding)
+    assert (run.state, run.rejected) == (RunState.PARTIAL, 5)
+    product.sandbox.fault()
+    run = product.succeeds(told.binding)
+    assert run.entered == 5
+    product.equal("purchrs", "Purchasers")
+
+
+def test_a_receiver_killed_between_commit_and_answer(told: Told, tmp_path: Path) -> None:
+    """The answer of a message that is stored never goes out; Amplitude tells it again to another receiver."""
+    product = told.product
+    settings = product.db.settings
+    with running_receiver(settings, tmp_path) as second, between(told.receiver.url) as way:
+        stored_at_the_kill: list[int] = []
+
+        def kill() -> None:
+            told.receiver.kill()
+            stored_at_the_kill.append(told.messages())
+            way.target = second.url
+
+        way.on_answer = kill
+        told.url = told.url.replace(told.receiver.url, way.url)
+        sync = told.sync()
+    assert sync["succeeded"]
+    assert stored_at_the_kill[0] > 0
+    assert sync["requests"] > sync["messages"] == told.messages()
+    assert '"duplicate"' in second.log.read_text()
+    product.succeeds(told.binding)
+    product.equal("purchrs", "Purchasers")
+
+
+class Between:
+    """A way to the receiver on which the first answer gets lost, together with who gave it."""
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+        self.on_answer: Callable[[], None] = lambda: None
+        self._once = threading.Lock()
+        self._lost = False
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._listening.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                caller, _ = self._listening.accept()
+                threading.Thread(target=self._carry, args=(caller,), daemon=True).start()
+
+    def _carry(self, caller: socket.socket) -> None:
+        address = urlsplit(self.target)
+        with caller, suppress(OSError):
+            with socket.create_connection((address.hostname, address.port), timeout=5) as receiver:
+                there = threading.Thread(target=_pour, args=(caller, receiver), daemon=True)
+                there.start()
+                while piece := receiver.recv(65_536):
+                    with self._once:
+                        if not self._lost:
+                            self._lost = True
+                            self.on_answer()
+                            return
+                    caller.sendall(piece)
+            caller.shutdown(socket.SHUT_RDWR)
+
+
+def _pour(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):
+        while piece := source.recv(65_536):
+            target.sendall(piece)
+
+
+@contextmanager
+def between(target: str) -> Iterator[Between]:
+    way = Between(target)
+    try:
+        yield way
+    finally:
+        way.close()
