@@ -55,7 +55,10 @@ def compact(
     part_size: int = PART,
     workdir: Path,
 ) -> Iterator[tuple[int, bytes]]:
-    """The parts (n, blob) of the new generation: disjoint, and sorted by comparison key through all of them."""
+    """The parts (n, blob) of the new generation: disjoint, and sorted by comparison key through all of them.
+
+    Both iterables are read to their end before the first part is given, so parts may be written where those came from.
+    """
     runs = _Runs(workdir)
     for blob in chunks:
         runs.base(decode(blob))

@@ -20,7 +20,7 @@ from worker.keyarray import I64, U8, Bool, KeyArray
 from worker.keys import is_blank
 from worker.snapshot_file import SnapshotFile
 
-CHUNK = 8 << 20
+CHUNK = 4 << 20
 _CELL = 1 << 17
 """csv.field_size_limit(): a longer cell is the csv module's to refuse."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from tests.benchmarks import diffs, parts
+from tests.benchmarks import diffs, parts, rivals
 
 SHORT: dict[str, Callable[[], None]] = {
     "codec": parts.codec,
@@ -19,6 +19,8 @@ SHORT: dict[str, Callable[[], None]] = {
 }
 LONG: dict[str, Callable[[], None]] = {
     "email-5m": lambda: diffs.churn(5_000_000, 3, "email"),
+    "rivals-1m": lambda: rivals.rivals(1_000_000, 3),
+    "rivals-5m": lambda: rivals.rivals(5_000_000, 3),
     "compaction-5m": lambda: parts.compaction(5_000_000),
     "diff-20m": lambda: diffs.churn(20_000_000, 3),
     "first-20m": lambda: diffs.first(20_000_000, 2),

@@ -43,6 +43,7 @@ def churn(n: int, times: int, kind: str = "uuid") -> None:
     state = state_of(before, n)
     found = interleaved(
         times,
+        [before, after, state],
         comm=lambda: run("bash", "-c", COMM, "comm", before, after, here),
         diff=lambda: python("diff_child", state, after),
     )
@@ -62,6 +63,7 @@ def first(n: int, times: int) -> None:
     empty = here / "empty.db"
     found = interleaved(
         times,
+        [before, after],
         comm=lambda: run("bash", "-c", COMM, "comm", before, after, here),
         sort_one_file=lambda: run("bash", "-c", SORT, "sort", after, "-", here),
         diff=lambda: fresh(empty, after),
@@ -84,6 +86,7 @@ def shapes(n: int, times: int) -> None:
     for name, path in files.items():
         found = interleaved(
             times,
+            [before, path, state],
             comm=lambda path=path: run("bash", "-c", COMM, "comm", before, path, here),  # type: ignore[misc]
             diff=lambda path=path: python("diff_child", state, path),  # type: ignore[misc]
         )

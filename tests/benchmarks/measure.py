@@ -52,27 +52,43 @@ def python(module: str, *arguments: str | Path) -> Run:
     return run(sys.executable, "-m", f"tests.benchmarks.{module}", *arguments)
 
 
-def interleaved(times: int, **candidates: Callable[[], Run]) -> dict[str, list[Run]]:
-    """Each candidate in turn, so that what else the machine does meets all of them."""
+def interleaved(
+    times: int, inputs: Sequence[Path] = (), **candidates: Callable[[], Run]
+) -> dict[str, list[Run]]:
+    """Each candidate in turn, so that what else the machine does meets all of them; the inputs are in memory."""
     found: dict[str, list[Run]] = {name: [] for name in candidates}
     for _ in range(times):
         for name, candidate in candidates.items():
+            for path in inputs:
+                warm(path)
             found[name].append(candidate())
     return found
+
+
+def warm(path: Path) -> None:
+    """Into the page cache, from where some kernels take cold pages within seconds."""
+    with path.open("rb") as source:
+        while source.read(1 << 22):
+            pass
 
 
 def show(title: str, found: dict[str, list[Run]], against: str = "") -> None:
     """Minimum, median and maximum, and the ratio of the medians to a rival's."""
     print(f"\n{title}")
     print(
-        f"  {'':26}{'min':>8}{'median':>8}{'max':>8}  {'cpu':>7}{'peak MB':>9}{'  ratio of medians' if against else ''}"
+        f"  {'':26}{'min':>8}{'median':>8}{'max':>8}  {'cpu':>7}{'peak MB':>9}{'    ratio    (pairs)      cpu ratio' if against else ''}"
     )
     rival = statistics.median(one.wall for one in found[against]) if against else 0.0
     for name, runs in found.items():
         walls = [one.wall for one in runs]
         line = f"  {name:26}{min(walls):8.2f}{statistics.median(walls):8.2f}{max(walls):8.2f}  "
-        line += f"{statistics.median(one.cpu for one in runs):7.2f}{max(one.rss for one in runs):9.0f}"
-        print(line + (f"{statistics.median(walls) / rival:12.2f}" if against and name != against else ""))
+        cpu, peak = statistics.median(one.cpu for one in runs), max(one.rss for one in runs)
+        line += f"{cpu:7.2f}{peak:9.0f}"
+        if against and name != against:
+            pairs = [one.wall / other.wall for one, other in zip(runs, found[against], strict=True)]
+            work = cpu / statistics.median(one.cpu for one in found[against])
+            line += f"{statistics.median(walls) / rival:9.2f}{min(pairs):9.2f}-{max(pairs):.2f}{work:9.2f}"
+        print(line)
 
 
 def spread(call: Callable[[], object], times: int = 30) -> str:

@@ -99,6 +99,13 @@ def test_nobody_left_makes_no_part(tmp_path: Path) -> None:
     assert compacted(tmp_path, [[]], [(Direction.ENTER, [])]) == []
 
 
+def test_all_is_read_before_anything_is_given(tmp_path: Path) -> None:
+    left = [encode_keys(UUIDS[:9])] * 3
+    parts = compact((left.pop() for _ in range(3)), iter([]), part_size=2, workdir=tmp_path)
+    next(parts)
+    assert left == []
+
+
 def test_lookup_gives_the_text_that_was_pushed() -> None:
     base = [encode_keys(["Abc", UUIDS[0]]), encode_keys(["x"])]
     deltas = [

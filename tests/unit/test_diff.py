@@ -189,9 +189,10 @@ def test_first_sync_everybody_leaves_and_nobody_at_all(tmp_path: Path) -> None:
 def test_one_contact_many_times(tmp_path: Path) -> None:
     """One partition gets everything, on all sides: it is thinned out while it is read."""
     swarm = ["One", "one", "ONE "] * 1500
-    deltas: Deltas = [(list(Direction)[number % 2], ["one", "two"] * 40) for number in range(31)]
-    found = check(tmp_path, ["x", *swarm], [["one"]], deltas, [], 1)
+    deltas: Deltas = [(list(Direction)[number % 2], ["one", "two"] * 40) for number in range(32)]
+    found = check(tmp_path, ["x", *swarm], [["one"]], deltas[:31], [], 1)
     assert (found.counts.duplicate, found.counts.unchanged) == (4499, 1)
+    assert check(tmp_path, ["x", *swarm], [["one"]], deltas, [], 1).counts.unchanged == 0
     check(tmp_path, ["TWO", *swarm], [], [], [["one"] * 300, ["ONE"] * 300], 1)
 
 
