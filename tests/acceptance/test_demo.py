@@ -103,11 +103,3 @@ def test_a_demo_that_can_not_do_its_job_says_so(demo: Demo, tmp_path: Path) -> N
     assert process.wait(WITHIN) == 1
     assert "equals" not in said(tmp_path)
     assert list((tmp_path / "tmp").iterdir()) == []
-
-
-def test_a_killed_demo_takes_everything_with_it(demo: Demo, tmp_path: Path) -> None:
-    process = demo("--members", "50")
-    wait_for("Stack:", process, tmp_path)
-    everything = psutil.Process(process.pid).children(recursive=True)
-    process.kill()
-    assert all_ended(everything)

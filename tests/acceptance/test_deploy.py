@@ -9,6 +9,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,10 @@ def commands() -> list[list[str]]:
         if line.startswith("ExecStart=")
     ]
     text = (DEPLOY / "compose.yaml").read_text()
-    found += [words.split(", ") for words in re.findall(r"^    command: \[(.+)\]$", text, flags=re.MULTILINE)]
+    found += [
+        words.replace('"', "").split(", ")
+        for words in re.findall(r"^    command: \[(.+)\]$", text, flags=re.MULTILINE)
+    ]
     found += [words.split(", ") for words in re.findall(r"cohort-sync-entrypoint, (.+)\]", text)]
     readme = (DEPLOY / "README.md").read_text()
     found += [words.split() for words in re.findall(r"`cohort-sync ([a-z -]+)`", readme)]
@@ -111,6 +115,11 @@ def test_the_image_is_made_of_files_that_exist() -> None:
                 assert (ROOT / source).exists(), source
                 assert source.removeprefix("./") in kept
     assert all((ROOT / path).exists() for path in kept)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    packages = {name.rstrip("*") for name in project["tool"]["setuptools"]["packages"]["find"]["include"]}
+    assert packages <= kept
+    copied = {words[1] for words in dockerfile() if words[0] == "COPY"}
+    assert packages <= copied
 
 
 def test_the_image_runs_without_root_and_without_secrets() -> None:
@@ -137,8 +146,8 @@ def test_the_build_tool_is_pinned_by_hash() -> None:
 IMPORTED = """
 import importlib, json, pkgutil, sys
 from importlib.metadata import packages_distributions
-import cli, config, models, sandbox, scheduler, worker
-for package in (cli, config, models, sandbox, scheduler, worker):
+import cli, config, models, receiver, sandbox, scheduler, worker
+for package in (cli, config, models, receiver, sandbox, scheduler, worker):
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
         if not module.name.endswith(("__main__", "migrations.env")):
             importlib.import_module(module.name)
@@ -195,7 +204,7 @@ def test_secrets_come_from_files_unless_they_are_set(tmp_path: Path) -> None:
 def test_the_services_are_hardened_and_wait_for_each_other() -> None:
     services = compose()["services"]
     ours = {name: one for name, one in services.items() if one.get("image") == "cohort-sync"}
-    assert set(ours) == {"migrate", "scheduler", "worker", "flower"}
+    assert set(ours) == {"migrate", "scheduler", "worker", "receiver", "flower"}
     assert ours["worker"]["deploy"]["replicas"] == 2
     assert ours["worker"]["stop_grace_period"] == "10m"
     assert {"--appendonly", "noeviction"} <= set(services["valkey"]["command"])
@@ -252,6 +261,7 @@ def test_the_units_run_unprivileged_with_one_environment() -> None:
     assert {unit.name for unit in UNITS} == {
         "cohort-sync-flower.service",
         "cohort-sync-migrate.service",
+        "cohort-sync-receiver.service",
         "cohort-sync-scheduler.service",
         "cohort-sync-worker@.service",
     }
