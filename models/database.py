@@ -14,7 +14,7 @@ from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 from sqlalchemy.orm import Session
-from sqlalchemy.pool import NullPool, QueuePool
+from sqlalchemy.pool import QueuePool
 
 from config.settings import Settings
 from models.errors import ConfigurationError, TransientError
@@ -109,7 +109,13 @@ def _engine(settings: Settings) -> Engine:
         if url.get_backend_name() == "sqlite":
             make_private_dir(settings.data_dir)
             engine = create_engine(
-                url, poolclass=NullPool, connect_args={"timeout": SQLITE_BUSY_SECONDS}, hide_parameters=True
+                url,
+                # Closing the last connection of a WAL database writes it all back: 4 ms of each transaction.
+                poolclass=QueuePool,
+                pool_size=2,
+                max_overflow=8,
+                connect_args={"timeout": SQLITE_BUSY_SECONDS, "check_same_thread": False},
+                hide_parameters=True,
             )
             event.listen(engine, "connect", _sqlite_connect)
             event.listen(engine, "begin", _sqlite_begin)
