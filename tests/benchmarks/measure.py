@@ -75,9 +75,8 @@ def warm(path: Path) -> None:
 def show(title: str, found: dict[str, list[Run]], against: str = "") -> None:
     """Minimum, median and maximum, and the ratio of the medians to a rival's."""
     print(f"\n{title}")
-    print(
-        f"  {'':26}{'min':>8}{'median':>8}{'max':>8}  {'cpu':>7}{'peak MB':>9}{'    ratio    (pairs)      cpu ratio' if against else ''}"
-    )
+    beside = "    ratio    (pairs)      cpu ratio" if against else ""
+    print(f"  {'':26}{'min':>8}{'median':>8}{'max':>8}  {'cpu':>7}{'peak MB':>9}{beside}")
     rival = statistics.median(one.wall for one in found[against]) if against else 0.0
     for name, runs in found.items():
         walls = [one.wall for one in runs]

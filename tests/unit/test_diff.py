@@ -287,16 +287,16 @@ def test_batches_keep_both_limits_and_waste_nothing(tmp_path: Path) -> None:
     keys = [f'{number}"\n\x01é\\' + "k" * dice.choice([1, 40, 900]) for number in range(3000)]
     found = diff_of(tmp_path, keys, state_of([UUIDS]))
     overhead = row_overhead("Contact Key", "F", value=True)
-    batches = list(found.batches(row_overhead=overhead, max_rows=200, max_bytes=50_000))
+    batches = list(found.batches(row_overhead=overhead, max_rows=200, max_bytes=9_000))
     assert [batch.direction for batch in batches] == [Direction.EXIT] + [Direction.ENTER] * (len(batches) - 1)
     sent = [decode_keys(batch.keys).to_list() for batch in batches]
     assert [key for batch in sent[1:] for key in batch] == keys
     for number, batch in enumerate(sent):
         assert len(batch) == batches[number].n <= 200
         size = len(row_bodies(batch, "Contact Key", "F", value=True))
-        assert size <= 50_000
+        assert size <= 9_000
         if 1 <= number < len(sent) - 1 and len(batch) < 200:
-            assert size + len(json.dumps(sent[number + 1][0], ensure_ascii=False)) + overhead - 2 > 50_000 - 2
+            assert size + len(json.dumps(sent[number + 1][0], ensure_ascii=False)) + overhead - 2 > 9_000 - 2
     assert list(found.batches(row_overhead=overhead))[1].n == 3000
 
 
