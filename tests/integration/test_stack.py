@@ -17,7 +17,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cli import tether
 from cli.stack import Stack, environment_of
 from cli.supervise import Program, Supervisor
 from cli.valkey import EmbeddedValkey
@@ -275,46 +274,6 @@ def test_a_program_that_keeps_ending_is_tried_less_and_less_often(
         assert supervisor.pid("broken") is None
     delays = re.findall(r"broken ended by itself \(exit code 1\); it starts again in ([\d.]+) s", caplog.text)
     assert delays[:4] == ["0.1", "0.2", "0.4", "0.4"]
-
-
-@pytest.mark.parametrize("mode", ["exec", "stay"])
-def test_a_tied_program_dies_with_its_parent(mode: str, settings: Settings, tmp_path: Path) -> None:
-    settings.data_dir.mkdir()
-    parent = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            "import subprocess, sys, time; from cli import tether\n"
-            f"subprocess.Popen(tether.command('{mode}', '/bin/sleep', '100'), start_new_session=True)\n"
-            "time.sleep(100)",
-        ],
-        cwd=tmp_path,
-    )
-    until(lambda: any(p.name() == "sleep" for p in below(parent.pid)))
-    tied = below(parent.pid)
-    assert len(tied) == (1 if mode == "exec" else 2)
-    parent.kill()
-    parent.wait()
-    until(none_left(tied), 3)
-
-
-def test_a_program_that_stays_below_hands_on_its_end(settings: Settings) -> None:
-    settings.data_dir.mkdir()
-    ended = subprocess.run(tether.command("stay", "/bin/sh", "-c", "exit 7"), check=False)
-    assert ended.returncode == 7
-    asked = subprocess.Popen(tether.command("stay", "/bin/sleep", "100"))
-    until(lambda: any(p.name() == "sleep" for p in below(asked.pid)))
-    asked.terminate()
-    assert asked.wait(5) != 0
-
-
-def test_a_start_after_the_parents_end_is_no_start() -> None:
-    late = subprocess.run(
-        [sys.executable, "-P", "-m", "cli.tether", "999999999", "exec", "/bin/sleep", "100"],
-        timeout=5,
-        check=False,
-    )
-    assert late.returncode == -signal.SIGKILL
 
 
 def _free_port() -> int:
