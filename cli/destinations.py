@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -11,6 +11,7 @@ from cli import context, output, secrets, views
 from models import destinations
 from models.naming import every, find
 from models.tables import Destination
+from models.types import WriteMode
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -29,6 +30,10 @@ MadeOn = Annotated[
         help="The day the secret was made, if not today: it may end after 180 days.",
     ),
 ]
+WriteModeName = Literal["async", "sync"]
+WRITE_MODE = (
+    "How rows are written: by asynchronous jobs, or, where those are not to be had, 50 at once (slow)."
+)
 SUBDOMAIN = "The subdomain only, such as mc563885gzs27c5t9-63k636ttgm: never a URL."
 CLIENT_ID = "The installed package's client id. Also env:NAME or file:PATH."
 PROPERTY = "What is matched with Contact Key: user_id, amplitude_id or a user property."
@@ -48,6 +53,7 @@ def add(
     client_secret: ClientSecret = None,
     account_id: AccountId = None,
     made_on: MadeOn = None,
+    write_mode: Annotated[WriteModeName, typer.Option(help=WRITE_MODE)] = "async",
     as_json: Json = False,
 ) -> None:
     """Add a Marketing Cloud business unit.
@@ -67,6 +73,7 @@ def add(
             client_secret=secret,
             contact_key_property=contact_key_property,
             account_id=account_id,
+            write_mode=WriteMode(write_mode),
             client_secret_made_on=made_on.date() if made_on else None,
             now=context.now(),
             actor=context.actor(),
@@ -124,6 +131,10 @@ def show(name: Name, as_json: Json = False) -> None:
             ("client secret", f"set (since {row.client_secret_made_on})"),
             ("contact key is", row.contact_key_property),
             (
+                "rows are written",
+                "by asynchronous jobs" if row.write_mode == WriteMode.ASYNC else "synchronously",
+            ),
+            (
                 "data extension",
                 f"key {found.get('key')}, id {found.get('id')}" if found else "not looked up yet",
             ),
@@ -143,6 +154,7 @@ def update(
     client_secret: ClientSecret = None,
     account_id: AccountId = None,
     made_on: MadeOn = None,
+    write_mode: Annotated[WriteModeName | None, typer.Option(help=WRITE_MODE)] = None,
     as_json: Json = False,
 ) -> None:
     """Change what is given, leave the rest.
@@ -162,6 +174,7 @@ def update(
             client_secret_made_on=made_on.date() if made_on else None,
             contact_key_property=contact_key_property,
             account_id=account_id,
+            write_mode=WriteMode(write_mode) if write_mode else None,
             now=context.now(),
             actor=context.actor(),
         )

@@ -71,6 +71,7 @@ def destination(row: Destination) -> dict[str, Any]:
         "client_secret": _secret(row.client_secret_made_on),
         "account_id": row.account_id,
         "contact_key_property": row.contact_key_property,
+        "write_mode": row.write_mode,
         "data_extension": {"id": found.get("id"), "key": found.get("key")} if found else None,
         "resolved_at": iso(row.resolved_at),
         "created_at": iso(row.created_at),

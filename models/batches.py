@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy import and_, delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import Session, undefer
@@ -233,15 +233,23 @@ def _shorten_quiet(session: Session, binding: CohortBinding, batch: PushBatch, *
     open_ones = select(PushBatch.id).where(
         PushBatch.binding_id == binding.id,
         PushBatch.sent_at.is_not(None),
-        PushBatch.state.in_((BatchState.PLANNED, BatchState.SENDING, BatchState.LOST)),
+        or_(
+            PushBatch.state.in_((BatchState.PLANNED, BatchState.SENDING, BatchState.LOST)),
+            and_(PushBatch.state == BatchState.SUBMITTED, PushBatch.attempts > 1),  # itself a successor
+        ),
     )
     if session.scalar(open_ones.limit(1)) is None:
         grace = max(QUIET_MIN, 3 * (now - batch.sent_at))
         binding.quiet_until = min(binding.quiet_until, now + grace)
 
 
-def split(session: Session, run: SyncRun, batch_id: int, parts: Iterable[tuple[int, bytes]]) -> None:
-    """Plan the parts (rows, keys) instead of a batch that was too large to be taken."""
+def split(
+    session: Session, run: SyncRun, batch_id: int, parts: Iterable[tuple[int, bytes]], *, sent: bool = False
+) -> None:
+    """Plan the parts (rows, keys) instead of a batch that was too large to be taken.
+
+    `sent`: rows of it may be applied already, so its parts count as sent once.
+    """
     batch = session.get_one(PushBatch, batch_id)
     plan(
         session,
@@ -249,6 +257,8 @@ def split(session: Session, run: SyncRun, batch_id: int, parts: Iterable[tuple[i
         [(Direction(batch.direction), n, keys) for n, keys in parts],
         data_extension_id=batch.data_extension_id,
         first_seq=next_seq(session, run.id),
+        attempts=1 if sent else 0,
+        sent_at=batch.sent_at if sent else None,
     )
     batch.state = BatchState.DROPPED
 

@@ -16,6 +16,7 @@ from models.secrets import Keyring
 from models.sources import _filled, refuse_if_used
 from models.subdomain import checked_subdomain
 from models.tables import CohortBinding, Destination
+from models.types import WriteMode
 
 
 def add_destination(
@@ -29,6 +30,7 @@ def add_destination(
     contact_key_property: str,
     account_id: str | None = None,
     client_secret_made_on: date | None = None,
+    write_mode: WriteMode = WriteMode.ASYNC,
     now: datetime,
     actor: str,
 ) -> Destination:
@@ -42,6 +44,7 @@ def add_destination(
         client_secret_made_on=client_secret_made_on or now.date(),
         account_id=_account(account_id),
         contact_key_property=_text("contact_key_property", contact_key_property),
+        write_mode=write_mode,
         created_at=now,
     )
     session.add(destination)
@@ -71,6 +74,7 @@ def update_destination(
     client_secret_made_on: date | None = None,
     contact_key_property: str | None = None,
     account_id: str | None = None,
+    write_mode: WriteMode | None = None,
     now: datetime,
     actor: str,
 ) -> Destination:
@@ -101,6 +105,8 @@ def update_destination(
         changed["client_id"] = "changed"
     if account_id is not None:
         destination.account_id = changed["account_id"] = _account(account_id)
+    if write_mode is not None:
+        destination.write_mode = changed["write_mode"] = write_mode
     if client_secret is not None:
         destination.client_secret_token = keyring.encrypt(_filled("client_secret", client_secret))
         destination.client_secret_made_on = client_secret_made_on or now.date()

@@ -26,7 +26,17 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from models.types import UNFINISHED, BatchState, Feed, Id, RunState, SnapshotState, Stage, UtcDateTime
+from models.types import (
+    UNFINISHED,
+    BatchState,
+    Feed,
+    Id,
+    RunState,
+    SnapshotState,
+    Stage,
+    UtcDateTime,
+    WriteMode,
+)
 
 _NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -85,6 +95,7 @@ class Destination(Base):
     client_secret_made_on: Mapped[date] = mapped_column(Date)
     account_id: Mapped[str | None] = mapped_column(String(40))
     contact_key_property: Mapped[str] = mapped_column(String(400))
+    write_mode: Mapped[str] = mapped_column(String(10), default=WriteMode.ASYNC, server_default="async")
     # The data extension as it was last resolved by its name: {"id", "key", "fields": [...]}
     data_extension: Mapped[dict[str, Any] | None]
     resolved_at: Mapped[datetime | None]

@@ -125,6 +125,13 @@ class BatchState(StrEnum):
     SUPERSEDED = "superseded"
 
 
+class WriteMode(StrEnum):
+    """How rows are written: by asynchronous jobs, or by synchronous calls where those are not to be had."""
+
+    ASYNC = "async"
+    SYNC = "sync"
+
+
 class Direction(StrEnum):
     """Entering writes true, leaving writes false."""
 

@@ -32,7 +32,13 @@ class PayloadTooLargeError(TransientError):
 
 
 class RowsRefusedError(TransientError):
-    """A synchronous call was refused for the sake of some row: those before it are saved, the rest is not."""
+    """A synchronous call was refused for the sake of some row: those before it are saved, the rest is not.
+
+    `rows` are the (code, message) that are said, in no known order. They may quote a contact key, so they stay out
+    of the error's text.
+    """
+
+    rows: tuple[tuple[str, str], ...] = ()
 
 
 class Calls:
@@ -157,11 +163,9 @@ def _codes(body: dict[str, Any]) -> list[str]:
 def _rows_refused(body: dict[str, Any], call: str) -> RowsRefusedError:
     more = body.get("additionalErrors")
     errors = [error for error in more if isinstance(error, dict)] if isinstance(more, list) else []
-    return RowsRefusedError(
-        "MC_REJECTED",
-        call=call,
-        rows=[(str(error.get("errorcode", "UNKNOWN")), str(error.get("message") or "")) for error in errors],
-    )
+    refused = RowsRefusedError("MC_REJECTED", call=call)
+    refused.rows = tuple((str(e.get("errorcode", "UNKNOWN")), str(e.get("message") or "")) for e in errors)
+    return refused
 
 
 def _forbidden(call: str, scope: str) -> ConfigurationError:

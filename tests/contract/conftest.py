@@ -45,6 +45,6 @@ def broker() -> Iterator[Valkey]:
 @pytest.fixture
 def product(settings: Settings, sqlite_db: Database, broker: Valkey, sandbox: Sandbox) -> Iterator[Product]:
     """The product on servers of its own, its vendors the sandbox as it is at its start."""
-    made = make_product(settings, sqlite_db, broker.client, sandbox)
+    made = make_product(settings, sqlite_db, broker, sandbox)
     yield made
     made.close()

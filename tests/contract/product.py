@@ -7,20 +7,25 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pydantic import SecretStr
-from redis import Redis
 
 from config.queue import make_app
 from config.settings import Settings
-from models import destinations, sources
+from models import destinations, runs, sources
 from models.database import Database
 from models.errors import SyncError
-from models.tables import AmplitudeProject, CohortBinding, Destination
-from models.types import Tier
+from models.tables import AmplitudeProject, CohortBinding, Destination, SyncRun
+from models.types import RunState, Stage, Tier, Trigger
 from tests import factories
 from tests.contract.sandboxed import CLIENT, Sandbox
+from tests.support import Valkey
 from worker.amplitude import Amplitude
 from worker.context import Context
 from worker.marketing_cloud import MarketingCloud
+from worker.run import work
+from worker.stages.diff import diff
+from worker.stages.finish import finish
+from worker.stages.push import push
+from worker.stages.snapshot import snapshot
 
 
 @dataclass
@@ -76,6 +81,44 @@ class Product:
         self._opened.append(client)
         return client
 
+    def start(self, binding: CohortBinding) -> int:
+        """A run of the binding, to be worked on."""
+        now = self.ctx.clock()
+        with self.ctx.db.write() as session:
+            mine = session.get_one(CohortBinding, binding.id)
+            run = runs.dispatch(
+                session, mine, trigger=Trigger.MANUAL, scheduled_for=now, now=now, actor="test"
+            )
+        return run.id
+
+    def claim(self, run_id: int) -> SyncRun:
+        """Do the run's stage once, as a worker that got its message; a waiting run's time has come."""
+        run = self.look(run_id)
+        if run.wake_at is not None and run.wake_at > self.ctx.clock():
+            self.moved += run.wake_at - self.ctx.clock() + timedelta(milliseconds=1)
+            self.thaw()
+        stages = {Stage.SNAPSHOT: snapshot, Stage.DIFF: diff, Stage.PUSH: push, Stage.FINISH: finish}
+        work(self.ctx, run_id, Stage(run.stage), stages[Stage(run.stage)])
+        return self.look(run_id)
+
+    def work(self, run_id: int, *, until: Stage | None = None) -> SyncRun:
+        """Claim the run until it has ended, or stands at a stage."""
+        run = self.look(run_id)
+        for _ in range(300):
+            if RunState(run.state).finished or run.stage == until:
+                return run
+            run = self.claim(run_id)
+        raise AssertionError((run.state, run.stage, run.error_code, run.error_message))
+
+    def sync(self, binding: CohortBinding) -> SyncRun:
+        """A run of the binding, done."""
+        return self.work(self.start(binding))
+
+    def look(self, run_id: int) -> SyncRun:
+        """The run as it stands."""
+        with self.ctx.db.read() as session:
+            return session.get_one(SyncRun, run_id)
+
     def close(self) -> None:
         """Close what was opened."""
         for client in self._opened:
@@ -87,11 +130,13 @@ class Product:
             self.ctx.redis.delete(key)
 
 
-def make_product(settings: Settings, db: Database, redis: Redis, sandbox: Sandbox) -> Product:
+def make_product(settings: Settings, db: Database, broker: Valkey, sandbox: Sandbox) -> Product:
     """An installation whose two vendors are the sandbox."""
+    redis = broker.client
     at_sandbox = settings.model_copy(
         update={
-            "redis_url": "redis://unused",
+            "redis_url": broker.url,
+            "uncertain_seconds": 5.0,
             "amplitude_base_url": sandbox.url,
             "marketing_cloud_auth_url": f"{sandbox.url}/v2/token",
         }

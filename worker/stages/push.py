@@ -18,8 +18,8 @@ from config.queue import KEY_PREFIX, QUEUE
 from models import batches, runs
 from models.errors import ConfigurationError, RateLimited, SyncError, TerminalError
 from models.tables import PushBatch, SyncRun
-from models.types import BatchState, Direction, Stage
-from worker import follow
+from models.types import BatchState, Direction, Stage, WriteMode
+from worker import follow, sync_rows
 from worker.check import flag_value, require_destination
 from worker.codec import decode_keys, encode_keys, row_bodies
 from worker.http import NotSentError
@@ -79,6 +79,11 @@ class Push:
     pace: Pace = field(default_factory=Pace)
     submitted_at: dict[int, datetime] = field(default_factory=dict)
 
+    @property
+    def synchronous(self) -> bool:
+        """Whether the destination takes rows by synchronous calls, as a fallback."""
+        return self.run.binding.destination.write_mode == WriteMode.SYNC
+
     def go(self) -> Stage | None:
         """Until all is done, or nothing moves, or the claim has lasted long enough."""
         follow.revive(self.hold)
@@ -117,10 +122,15 @@ class Push:
                 return moved
             self._send(batch)
             moved = True
+            if self.synchronous:  # no slot fills up, so this would go on until the run ends
+                return moved
 
     def _send(self, batch: PushBatch) -> None:
         target = self.target
         value = flag_value(target.type, entering=batch.direction == Direction.ENTER)
+        if self.synchronous:
+            sync_rows.send(self.hold, self.cloud, batch, target.data_extension_id, target.field, value)
+            return
         body = row_bodies(decode_keys(batch.keys), CONTACT_KEY, target.field, value)
         self.hold.require_lease()
         try:
@@ -148,6 +158,7 @@ class Push:
                 run,
                 batch.id,
                 [(len(part), encode_keys(part)) for part in (keys[:half], keys[half:])],
+                sent=batch.attempts > 1,
             )
 
     def _left(self) -> list[PushBatch]:

@@ -1,0 +1,111 @@
+"""Synchronous rows: the fallback of a destination where asynchronous ones are not to be had.
+
+A call takes 50 rows at most, is not atomic and does not say which row was bad: those before it are saved, those
+after it are dropped. So a batch that is refused is halved in the journal until a single row stands there. Upserts
+are of absolute values, so sending a saved row again changes nothing; a kill at any instruction leaves batches that
+were sent and not acknowledged, as with asynchronous ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import orjson
+import structlog
+
+from models import batches
+from models.batches import RejectedRow
+from models.errors import ConfigurationError, RateLimited, SyncError, TerminalError, TransientError
+from models.tables import PushBatch
+from worker import follow
+from worker.check import require_destination
+from worker.codec import decode_keys, encode_keys
+from worker.http import NotSentError
+from worker.keys import comparison_key
+from worker.marketing_cloud import CONTACT_KEY, SYNC_ROWS, MarketingCloud, PayloadTooLargeError
+from worker.mc_calls import RowsRefusedError
+from worker.run import Hold
+
+log = structlog.get_logger()
+
+# Without a reason a peer takes a refusal for a passing one: so often a batch is sent before it is halved.
+UNEXPLAINED_TRIES = 3
+# A call that failed like this has saved nothing.
+NOT_SAVED = (NotSentError, RateLimited, ConfigurationError)
+NO_FIELD = "At least one existing field is required"
+
+
+def send(
+    hold: Hold,
+    cloud: MarketingCloud,
+    batch: PushBatch,
+    data_extension_id: str,
+    field: str,
+    value: bool | str | int,
+) -> None:
+    """Bring a batch that was taken for sending to its end, or put smaller ones in its place."""
+    keys = decode_keys(batch.keys).to_list()
+    if len(keys) > SYNC_ROWS:
+        parts = [keys[at : at + SYNC_ROWS] for at in range(0, len(keys), SYNC_ROWS)]
+        _replace(hold, batch, parts, sent=batch.attempts > 1)
+        return
+    hold.require_lease()
+    try:
+        cloud.save(data_extension_id, rows(keys, field, value))
+    except RowsRefusedError as error:
+        _refused(hold, cloud, batch, keys, error)
+    except PayloadTooLargeError as error:
+        _halve(hold, batch, keys, error, sent=batch.attempts > 1)
+    except SyncError as error:
+        follow.unsent(hold, batch.id, error, uncertain=not isinstance(error, NOT_SAVED))
+        raise
+    else:
+        with hold.transaction() as (session, run):
+            batches.acknowledge(session, run, batch.id, now=hold.now)
+
+
+def rows(keys: Sequence[str], field: str, value: bool | str | int) -> bytes:
+    """The body: `[{"keys":{"Contact Key":"k1"},"values":{"F":"true"}},…]`; Booleans as the reference spells them."""
+    text = str(value).lower() if isinstance(value, bool) else value
+    return orjson.dumps([{"keys": {CONTACT_KEY: key}, "values": {field: text}} for key in keys])
+
+
+def _refused(
+    hold: Hold, cloud: MarketingCloud, batch: PushBatch, keys: list[str], error: RowsRefusedError
+) -> None:
+    """Some row is bad, or none: what is said decides."""
+    said = " ".join(message for _, message in error.rows)
+    passing = not error.rows or said.rstrip().endswith("Rerun the transaction.")
+    if passing and batch.attempts < UNEXPLAINED_TRIES:
+        with hold.transaction() as (session, _):
+            batches.send_again(session, batch.id)
+        raise TransientError("MC_UNAVAILABLE", "It refused synchronous rows without a reason.")
+    if NO_FIELD in said:
+        follow.unsent(hold, batch.id, error, uncertain=False)
+        require_destination(cloud, hold.load().binding, longest_key=0)
+    if len(keys) > 1:
+        _halve(hold, batch, keys, error, sent=True)
+        return
+    (key,), code = keys, error.rows[0][0] if error.rows else "UNKNOWN"
+    row = RejectedRow(key, comparison_key(key), code, said.replace(key, "…")[: follow.MESSAGE_MAX])
+    with hold.transaction() as (session, run):
+        doubt = batches.in_doubt(session, batch)
+        batches.acknowledge(
+            session, run, batch.id, accepted=(0, encode_keys([])), rejected=[row], now=hold.now
+        )
+        if doubt:
+            batches.keep_lost(session, batch.id, 1, encode_keys(keys))
+    log.info("row_refused", batch=batch.seq, code=code)
+
+
+def _halve(hold: Hold, batch: PushBatch, keys: list[str], error: SyncError, *, sent: bool) -> None:
+    if len(keys) == 1:
+        follow.unsent(hold, batch.id, error, uncertain=False)
+        raise TerminalError(error.code, error.detail, **error.context)
+    half = len(keys) // 2
+    _replace(hold, batch, [keys[:half], keys[half:]], sent=sent)
+
+
+def _replace(hold: Hold, batch: PushBatch, parts: Sequence[Sequence[str]], *, sent: bool) -> None:
+    with hold.transaction() as (session, run):
+        batches.split(session, run, batch.id, [(len(part), encode_keys(part)) for part in parts], sent=sent)
