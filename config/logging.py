@@ -16,6 +16,8 @@ from config.settings import Settings
 
 # They tell of every request or every migration step at INFO.
 QUIET = ("alembic", "urllib3", "kombu", "amqp", "tornado.access", "uvicorn.access")
+# Without the frames' variables: they may hold a contact key or a URL with a password.
+_TRACEBACK = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
 
 
 def configure(settings: Settings, process: str) -> None:
@@ -29,9 +31,9 @@ def configure(settings: Settings, process: str) -> None:
         structlog.processors.StackInfoRenderer(),
     ]
     renderer: list[Any] = (
-        [structlog.dev.ConsoleRenderer()]
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if console
-        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        else [structlog.processors.ExceptionRenderer(_TRACEBACK), structlog.processors.JSONRenderer()]
     )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

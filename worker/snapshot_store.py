@@ -6,9 +6,12 @@ The file holds personal data: mode 0600, removed with its run or after a day.
 from __future__ import annotations
 
 import os
+import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 
+from config.queue import HARD_LIMIT_SECONDS
 from models import cohort_lists, snapshots
 from models.errors import ContractError, TerminalError
 from models.secrets import make_private_dir
@@ -45,10 +48,14 @@ def forget(hold: Hold, snapshot: Snapshot) -> None:
     directory = hold.ctx.settings.data_dir / "snapshots"
     if snapshot.kind != snapshots.DOWNLOAD:
         (directory / f"{snapshot.id}.csv").unlink(missing_ok=True)
-    old = time.time() - KEEP_SECONDS
+    now = time.time()
     for path in directory.glob("*.csv*"):
-        if path.stat().st_mtime < old:
+        if path.stat().st_mtime < now - KEEP_SECONDS:
             path.unlink(missing_ok=True)
+    for left in (hold.ctx.settings.data_dir / "work").glob("*"):  # by a worker that was killed
+        with suppress(OSError):
+            if left.stat().st_mtime < now - HARD_LIMIT_SECONDS:
+                shutil.rmtree(left)
 
 
 def _download(hold: Hold, snapshot: Snapshot, path: Path, limit: int) -> None:

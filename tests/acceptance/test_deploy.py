@@ -158,9 +158,6 @@ print(json.dumps(sorted({d.lower().replace("_", "-") for top in tops for d in kn
 """
 
 
-@pytest.mark.xfail(
-    strict=True, reason="kombu's Redis transport needs packaging, which is in the dev lock only"
-)
 def test_the_lock_holds_everything_that_is_imported() -> None:
     answer = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", IMPORTED], cwd=ROOT, capture_output=True, text=True, check=True
