@@ -21,6 +21,7 @@ Catchup = Literal["latest", "none"]
 FeedName = Literal["download", "webhook"]
 NoCheck = Annotated[bool, typer.Option("--no-check", help="Do not ask the vendors first.")]
 FEED = "How members arrive: asked for, or told by Amplitude's cohort webhook (docs/webhooks.md)."
+NEW_SYNC = "note: now make a new sync of the cohort in Amplitude: only a new one begins with every member."
 CRON = "Five cron fields, such as '0 6 * * *'; H spreads bindings. Needs the Audiences tier."
 TIMEZONE = "The schedule's time zone, such as Europe/Berlin."
 OVERLAP = "When it is due while a run is unfinished: skip it, or queue one."
@@ -96,6 +97,8 @@ def add(
     output.done(
         f"Binding {row.name!r} is added: {timing.in_words(row)}.", views.binding(row), as_json=as_json
     )
+    if feed == Feed.WEBHOOK:
+        output.note(NEW_SYNC)
 
 
 @app.command("list")
@@ -233,6 +236,8 @@ def update(
     output.done(
         f"Binding {row.name!r} is updated: {timing.in_words(row)}.", views.binding(row), as_json=as_json
     )
+    if feed == Feed.WEBHOOK:
+        output.note(NEW_SYNC)
 
 
 @app.command()

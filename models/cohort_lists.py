@@ -238,7 +238,8 @@ def iter_messages(session: Session, view: View) -> Iterator[tuple[Direction, byt
 
 def fold(session: Session, view: View, parts: Iterable[tuple[int, bytes]]) -> bool:
     """Make (rows, keys) parts of that view the new generation; False if somebody was faster."""
-    found = session.get(CohortList, view.list_id, with_for_update=True)
+    # "FOR NO KEY UPDATE": messages still come in meanwhile.
+    found = session.get(CohortList, view.list_id, with_for_update={"key_share": True})
     if found is None or found.generation != view.generation:
         return False
     generation, members = view.generation + 1, 0

@@ -190,7 +190,7 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     ),
     "COHORT_TOO_LARGE": (
         "Cohort {cohort!r} has {size} members; Amplitude's download carries 2,000,000.",
-        "Split the cohort.",
+        "Feed the binding by webhook, which has no such limit (docs/webhooks.md), or split the cohort.",
     ),
     "AMPLITUDE_RATE_LIMITED": (
         "Amplitude's limit on requests is reached.",
@@ -198,7 +198,8 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     ),
     "AMPLITUDE_QUOTA": (
         "Source {source!r} has used its {quota} cohort downloads of this month.",
-        "Wait for the first of the month (UTC), or ask Amplitude for more.",
+        "Wait for the first of the month (UTC), ask Amplitude for more, or feed bindings by webhook, which spends "
+        "none (docs/webhooks.md).",
     ),
     "AMPLITUDE_UNAVAILABLE": (
         "Amplitude did not answer as it should.",

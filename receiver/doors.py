@@ -59,7 +59,8 @@ class Doors:
     def close(self) -> None:
         """No more."""
         self._stop.set()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
 
     @property
     def fresh(self) -> bool:

@@ -95,8 +95,8 @@ class Amplitude:
         """The cohort as listed now, refused if it can't be synced to contacts."""
         return self.suitable(self.cohorts(), cohort_id)
 
-    def suitable(self, listed: list[Cohort], cohort_id: str) -> Cohort:
-        """The cohort among those listed, refused if it can't be synced to contacts."""
+    def suitable(self, listed: list[Cohort], cohort_id: str, *, downloaded: bool = True) -> Cohort:
+        """The cohort among those listed, refused if it can't be synced to contacts, or is too large to download."""
         found = next((cohort for cohort in listed if cohort.id == cohort_id), None)
         if found is None:
             raise ConfigurationError("COHORT_NOT_FOUND", cohort=cohort_id, source=self._source)
@@ -104,7 +104,7 @@ class Amplitude:
             raise ConfigurationError("COHORT_ARCHIVED", cohort=cohort_id)
         if found.group != "User":
             raise ConfigurationError("COHORT_OF_GROUPS", cohort=cohort_id, group=found.group)
-        if found.size is not None and found.size > COHORT_MAX_MEMBERS:
+        if downloaded and found.size is not None and found.size > COHORT_MAX_MEMBERS:
             raise ConfigurationError("COHORT_TOO_LARGE", cohort=cohort_id, size=f"{found.size:,}")
         return found
 

@@ -13,11 +13,11 @@ from datetime import datetime
 from models import snapshots
 from models.errors import ConfigurationError, SyncError
 from models.tables import AmplitudeProject, CohortBinding, Destination
-from models.types import Tier
+from models.types import Feed, Tier
 from worker.amplitude import Amplitude, Cohort
 from worker.check_extension import FLAG_TYPES, Step, extension_steps, failed
 from worker.context import Context
-from worker.marketing_cloud import DATA_EXTENSION_NAME, DataExtension, Field, MarketingCloud
+from worker.marketing_cloud import DATA_EXTENSION_NAME, READ, DataExtension, Field, MarketingCloud
 from worker.token import Token
 
 __all__ = ["Step", "check_binding", "check_destination", "check_source", "flag_value", "require_destination"]
@@ -38,8 +38,7 @@ _STEPS = (
     ("MC_CREDENTIALS", "Marketing Cloud credentials"),
     ("MC_ACCOUNT", "business unit"),
     ("MC_SUBDOMAIN", "subdomain"),
-    ("MC_FORBIDDEN", "scopes"),
-    ("MC_SCOPES", "scopes"),
+    ("MC_FORBIDDEN", "data extension"),
     ("DATA_EXTENSION", "data extension"),
     ("MC", "Marketing Cloud"),
 )
@@ -64,11 +63,26 @@ def check_source(ctx: Context, source: AmplitudeProject, binding: CohortBinding 
         steps.append(_listed(listed))
         steps.append(_downloads(ctx, source, amplitude))
         if binding is not None:
+            told = binding.feed == Feed.WEBHOOK
             try:
-                steps.append(_cohort(amplitude.suitable(listed, binding.cohort_id)))
+                found = amplitude.suitable(listed, binding.cohort_id, downloaded=not told)
+                steps.append(_cohort(found))
             except SyncError as error:
                 steps.append(_of(error))
+            if told:
+                steps.append(_webhook(source))
     return steps
+
+
+def _webhook(source: AmplitudeProject) -> Step:
+    if source.webhook_secret_token is None:
+        return Step(
+            "webhook",
+            "warn",
+            "nobody may deliver for this source yet: it has no secret",
+            remedy=f"Make one with `cohort-sync source webhook {source.name}`.",
+        )
+    return Step("webhook", "ok", f"{source.name} has a secret for it")
 
 
 def check_destination(
@@ -81,11 +95,12 @@ def check_destination(
             token = cloud.checked_token()
             steps.append(Step("Marketing Cloud credentials", "ok", "accepted"))
             steps.append(_scopes(token))
-            extension = cloud.find()
-            steps.append(Step("data extension", "ok", _found(extension)))
-            extension = _in_full(cloud, extension)
+            if READ in token.missing_scopes:  # nothing more can be asked
+                return steps
+            extension = _in_full(cloud, cloud.find())
         except SyncError as error:
             return [*steps, _of(error)]
+    steps.append(Step("data extension", "ok", _found(extension)))
     return [*steps, *extension_steps(extension, binding, longest_key=None)]
 
 

@@ -19,6 +19,8 @@ from models.webhooks import HEADER
 from tests.product import UPSERT, Product, utc_now
 from tests.receivers import Receiver, make_secret, running_receiver
 from tests.support import wait_until
+from worker.check import check_binding
+from worker.context import open_context
 
 
 class Told:
@@ -126,6 +128,23 @@ def test_a_receiver_killed_between_commit_and_answer(told: Told, tmp_path: Path)
     assert '"duplicate"' in second.log.read_text()
     product.succeeds(told.binding)
     product.equal("purchrs", "Purchasers")
+
+
+def test_a_cohort_too_large_to_download_passes_the_check(told: Told) -> None:
+    """And the step names what is still to be done."""
+    product = told.product
+    product.cohort("purchrs", size=2_100_000)
+    downloaded = product.bind("purchrs", "Churn Risk")
+    ctx = open_context(product.db.settings)
+    try:
+        steps = {step.name: step for step in check_binding(ctx, product.binding(told.binding))}
+        assert {step.status for step in steps.values()} <= {"ok", "warn"}
+        assert steps["webhook"].status == "ok"
+        codes = {step.code for step in check_binding(ctx, product.binding(downloaded))}
+        assert "COHORT_TOO_LARGE" in codes
+    finally:
+        ctx.redis.close()
+        ctx.db.dispose()
 
 
 class Between:
