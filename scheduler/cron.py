@@ -19,12 +19,13 @@ from calendar import isleap, monthrange
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo
 
 from croniter import croniter
 from croniter.croniter import CroniterError
 
 from models.errors import ConfigurationError
+from models.walltime import first_instant, instants, offset, turn, wall_at, zone_of
 
 ALIASES = {
     "@hourly": "0 * * * *",
@@ -303,7 +304,7 @@ def _joined(words: list[str]) -> str:
 
 def _next_fixed(pattern: _Pattern, zone: ZoneInfo, after: datetime) -> datetime:
     """A wall time happens once: the first of a repeated one, and the change itself for a skipped one."""
-    wall = _wall_at(after, zone)
+    wall = wall_at(after, zone)
     while True:
         wall = pattern.next_wall(wall)
         instant = first_instant(wall, zone)
@@ -313,74 +314,27 @@ def _next_fixed(pattern: _Pattern, zone: ZoneInfo, after: datetime) -> datetime:
 
 def _next_periodic(pattern: _Pattern, zone: ZoneInfo, after: datetime) -> datetime:
     """Every real instant whose wall time matches: twice in a repeated hour, never for a skipped time."""
-    wall = _wall_at(after, zone)
+    wall = wall_at(after, zone)
     back = _next_turn_back(zone, after)
     if back is not None:
-        candidate = (pattern.next_wall(wall) - _offset(zone, after)).replace(tzinfo=UTC)
+        candidate = (pattern.next_wall(wall) - offset(zone, after)).replace(tzinfo=UTC)
         if candidate < back:
             return candidate
         after = back - _INSTANT
-        wall = _wall_at(back, zone) - _INSTANT  # from here the wall clock runs through some times again
+        wall = wall_at(back, zone) - _INSTANT  # from here the wall clock runs through some times again
     while True:
         wall = pattern.next_wall(wall)
-        for instant in _instants(wall, zone):
+        for instant in instants(wall, zone):
             if instant > after:
                 return instant
-
-
-def _wall_at(instant: datetime, zone: ZoneInfo) -> datetime:
-    return instant.astimezone(zone).replace(tzinfo=None)
-
-
-def _offset(zone: ZoneInfo, instant: datetime) -> timedelta:
-    return _wall_at(instant, zone) - instant.replace(tzinfo=None)
-
-
-def _instants(wall: datetime, zone: ZoneInfo) -> list[datetime]:
-    """The instants at which clocks show `wall`, in order: none in a gap, two in a fold."""
-    found: list[datetime] = []
-    for fold in (0, 1):
-        instant = wall.replace(tzinfo=zone, fold=fold).astimezone(UTC)
-        if instant not in found and _wall_at(instant, zone) == wall:
-            found.append(instant)
-    return found
-
-
-def first_instant(wall: datetime, zone: ZoneInfo) -> datetime:
-    """The first instant at which clocks show `wall`, or, if they skip it, the instant they do."""
-    instant = wall.replace(tzinfo=zone).astimezone(UTC)
-    if _wall_at(instant, zone) == wall:
-        return instant
-    # Inside a gap fold=0 takes the offset before it and fold=1 the one after it (PEP 495), so these two
-    # instants lie on either side of the change.
-    return _turn(zone, wall.replace(tzinfo=zone, fold=1).astimezone(UTC), instant)
-
-
-def last_instant(wall: datetime, zone: ZoneInfo) -> datetime:
-    """The last instant at which clocks show `wall`, or, if they skip it, the instant they do."""
-    shown = _instants(wall, zone)
-    return shown[-1] if shown else first_instant(wall, zone)
 
 
 def _next_turn_back(zone: ZoneInfo, after: datetime) -> datetime | None:
     """The instant within a day at which clocks are put back, if there is one."""
     horizon = after + _FOLD_AHEAD
-    if _offset(zone, horizon) >= _offset(zone, after):
+    if offset(zone, horizon) >= offset(zone, after):
         return None
-    return _turn(zone, after, horizon)
-
-
-def _turn(zone: ZoneInfo, before: datetime, after: datetime) -> datetime:
-    """The first whole second with another offset than `before` has, given that `after` has another one."""
-    offset = _offset(zone, before)
-    low, high = before.replace(microsecond=0), after.replace(microsecond=0)
-    while high - low > _SECOND:
-        middle = low + (high - low) // _SECOND // 2 * _SECOND
-        if _offset(zone, middle) == offset:
-            low = middle
-        else:
-            high = middle
-    return high
+    return turn(zone, after, horizon)
 
 
 # --- from text to the pattern -----------------------------------------------------------------------------
@@ -565,23 +519,3 @@ def _kind(year: int) -> tuple[int, bool]:
 
 def _occurs_in(pattern: _Pattern, year: int) -> bool:
     return pattern.first_day(date(year, 1, 1), date(year, 12, 31)) is not None
-
-
-@lru_cache(maxsize=1)
-def _zones() -> frozenset[str]:
-    """The names of the IANA database, without those that mean another place on each machine, or none."""
-    return frozenset(available_timezones() - {"Factory", "localtime", "posixrules"})
-
-
-@lru_cache(maxsize=1024)
-def zone_of(name: str) -> ZoneInfo:
-    """The zone of an IANA name, or TIMEZONE_INVALID.
-
-    Names are compared exactly: whether ZoneInfo takes `europe/berlin` depends on the file system. Zones are
-    kept because ZoneInfo itself keeps no more than eight that nobody holds, and reads the others again.
-    """
-    if name in _zones():
-        return ZoneInfo(name)
-    near = [zone for zone in _zones() if zone.casefold() == name.casefold()]
-    detail = f"Did you mean {near[0]}?" if near else ""
-    raise ConfigurationError("TIMEZONE_INVALID", detail, timezone=name)

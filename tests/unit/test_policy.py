@@ -12,22 +12,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.blackouts import Blackout, blackout_until, parse_blackouts
 from models.errors import ConfigurationError
 from scheduler.cron import Schedule
 from scheduler.policy import (
     GRACE,
     SKIPPED_COUNTED,
-    Blackout,
     Catchup,
     Decision,
     Due,
     Overlap,
     Period,
-    blackout_until,
     due_occurrences,
     jitter,
     overlap,
-    parse_blackouts,
     retry_delay,
 )
 
