@@ -18,7 +18,7 @@ _PASTED = re.compile(
 def checked_subdomain(value: str) -> str:
     """The subdomain in lower case; a pasted URL is refused with the right value proposed."""
     value = value.strip()
-    if _LABEL.fullmatch(value.lower()):
+    if value.isascii() and _LABEL.fullmatch(value.lower()):  # lower() makes an ASCII k of the Kelvin sign
         return value.lower()
     pasted = _PASTED.fullmatch(value)
     hint = (

@@ -28,6 +28,7 @@ __all__ = [
     "CONTACT_KEY",
     "DATA_EXTENSION_NAME",
     "JOBS_IN_FLIGHT",
+    "READ",
     "SYNC_ROWS",
     "DataExtension",
     "Field",
