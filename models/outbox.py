@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, and_, or_, select, union_all, update
+from sqlalchemy import ColumnElement, and_, literal, or_, select, union_all, update
 from sqlalchemy.orm import Session
 
 from models.database import bound_locks
@@ -65,19 +65,28 @@ def _needs(now: datetime, stale: timedelta) -> list[ColumnElement[bool]]:
     Once published for what it waits for, it is published again only when its message is `stale`. Each reason is
     a range of the index over open runs: a long queue of published runs is not read again at every tick.
     """
-    queued = SyncRun.state == RunState.QUEUED
+    queued = _in_state(RunState.QUEUED)
     lost = SyncRun.published_at <= now - stale
     return [
         and_(queued, SyncRun.published_at.is_(None)),
         and_(queued, lost),
         and_(
-            SyncRun.state == RunState.WAITING,
+            _in_state(RunState.WAITING),
             SyncRun.wake_at <= now,
             or_(SyncRun.published_at.is_(None), SyncRun.published_at < SyncRun.wake_at, lost),
         ),
         and_(
-            SyncRun.state == RunState.RUNNING,
+            _in_state(RunState.RUNNING),
             SyncRun.lease_until <= now,
             or_(SyncRun.published_at.is_(None), SyncRun.published_at < SyncRun.lease_until, lost),
         ),
     ]
+
+
+def _in_state(state: RunState) -> ColumnElement[bool]:
+    """The state in a form from which PostgreSQL can't conclude that the index of unfinished runs serves.
+
+    Until its statistics know of a new backlog, it reads that index from end to end instead of a range of the one
+    over open runs: 24 ms a tick with 10,000 published runs, against 4 ms.
+    """
+    return SyncRun.state == select(literal(state)).scalar_subquery()
