@@ -186,17 +186,36 @@ def cohorts(name: Name, as_json: Json = False) -> None:
 
 
 @app.command()
-def usage(name: Name, as_json: Json = False) -> None:
-    """Cohort downloads of this month (UTC) against the quota. Example: cohort-sync source usage shop"""
+def usage(
+    name: Name,
+    local: Annotated[
+        bool, typer.Option("--local", help="Our own count alone; Amplitude is not asked.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Cohort downloads of this month (UTC) against the quota, and what Amplitude itself counts.
+
+    Example: cohort-sync source usage shop
+    """
     now = context.now()
-    with context.database() as db, db.read() as session:
-        row = find(session, AmplitudeProject, name)
-        spent, allowed = snapshots.quota(session, row, now=now)
+    with context.database() as db:
+        with db.read() as session:
+            row = find(session, AmplitudeProject, name)
+            spent, allowed = snapshots.quota(session, row, now=now)
+        told, why = (None, "not asked") if local else vendors.usage(db, row)
     left = max(0, allowed - spent)
     if as_json:
-        output.emit(
-            {"source": row.name, "month": f"{now:%Y-%m}", "spent": spent, "quota": allowed, "left": left}
+        counts = (
+            {"spent": told.used, "quota": told.limit, "resets_at": told.resets_at or None} if told else None
         )
+        document = {
+            "source": row.name,
+            "month": f"{now:%Y-%m}",
+            "spent": spent,
+            "quota": allowed,
+            "left": left,
+        }
+        output.emit(document | {"amplitude": counts})
     else:
         output.facts(
             [
@@ -205,6 +224,7 @@ def usage(name: Name, as_json: Json = False) -> None:
                 ("downloads spent", spent),
                 ("quota", allowed),
                 ("left", left),
+                ("Amplitude counts", f"{told.used} of {told.limit}" if told else why),
             ]
         )
 

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 from cli import context
 from config.settings import Settings
 from models.database import Database
-from models.errors import TransientError
+from models.errors import SyncError, TransientError
 from models.tables import AmplitudeProject
 
 if TYPE_CHECKING:
-    from worker.amplitude import Cohort
+    from worker.amplitude import Cohort, Usage
     from worker.context import Context
 
 
@@ -43,6 +43,17 @@ def cohorts(outside: Context, source: AmplitudeProject) -> list[Cohort]:
 
     with closing(Amplitude(outside, source)) as amplitude:
         return sorted(amplitude.cohorts(), key=lambda cohort: (cohort.name.casefold(), cohort.id))
+
+
+def usage(db: Database, source: AmplitudeProject) -> tuple[Usage | None, str]:
+    """What Amplitude counts of the month's downloads, or none and why: it is advice beside our own ledger."""
+    from worker.amplitude import Amplitude
+
+    try:
+        with opened(db) as outside, closing(Amplitude(outside, source)) as amplitude:
+            return amplitude.usage(), "not told"
+    except SyncError as error:
+        return None, f"not told ({error.code})"
 
 
 def quiet(settings: Settings) -> None:

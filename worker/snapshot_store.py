@@ -9,6 +9,7 @@ import os
 import shutil
 import time
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 
 from config.queue import HARD_LIMIT_SECONDS
@@ -20,6 +21,8 @@ from worker import cohort_list
 from worker.run import Hold
 
 KEEP_SECONDS = 86_400
+# "/request/:id/file" can be used for seven days (Amplitude, Behavioral Cohorts API).
+DOWNLOADABLE = timedelta(days=7)
 
 
 def fetch(hold: Hold, snapshot: Snapshot) -> Path:
@@ -61,6 +64,8 @@ def forget(hold: Hold, snapshot: Snapshot) -> None:
 def _download(hold: Hold, snapshot: Snapshot, path: Path, limit: int) -> None:
     if snapshot.request_id is None:
         raise TerminalError("SNAPSHOT_REQUEST_LOST")
+    if hold.now - snapshot.requested_at > DOWNLOADABLE:  # as of a run that was held for long
+        raise TerminalError("SNAPSHOT_EXPIRED")
     run = hold.load()
     with hold.amplitude(run.binding.project) as amplitude:
         amplitude.download(snapshot.request_id, path, max_bytes=limit)

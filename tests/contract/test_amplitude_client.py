@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ import pytest
 from pydantic import SecretStr
 
 from models.errors import ConfigurationError, ContractError, RateLimited, SyncError, TransientError
-from models.types import Region
+from models.types import Region, Stage
 from tests.contract.product import Product, refused, status
 from tests.contract.sandboxed import until
+from tests.integration.door import Door
 from worker.amplitude import Amplitude
 from worker.http import AnswerLostError, Http
 from worker.snapshot_file import inspect
@@ -590,3 +592,47 @@ def test_file_is_asked_for_in_gzip_alone(product: Product, tmp_path: Path) -> No
     client = product.amplitude()
     assert client._http._session.headers["Accept-Encoding"] == "gzip"
     assert gzip.decompress(download(client, tmp_path / "f.csv").read_bytes()).startswith(b'"amplitude_id"')
+
+
+def test_usage_stands_beside_our_own_ledger(product: Product, tmp_path: Path) -> None:
+    product.amplitude(name="shop").request(
+        "purchrs", "user_id"
+    )  # not booked by a run: Amplitude knows, we don't
+    door = Door(product.ctx.settings, tmp_path)
+    said = door.ok("source", "usage", "shop", "--json").json
+    assert (said["spent"], said["quota"], said["left"]) == (0, 500, 500)
+    assert (said["amplitude"]["spent"], said["amplitude"]["quota"]) == (1, 500)
+    assert "1 of 500" in door.ok("source", "usage", "shop").out
+    product.sandbox.fault(status("/usage$", 404, "none"))
+    assert door.ok("source", "usage", "shop", "--json").json["amplitude"] is None
+    assert "not told (AMPLITUDE_CONTRACT)" in door.ok("source", "usage", "shop").out
+
+
+def test_request_older_than_seven_days(product: Product) -> None:
+    """A run that was held for long: the file is gone, and only a new request brings another one."""
+    product.source()
+    product.destination()
+    run_id = product.start(product.binding())
+    product.work(run_id, until=Stage.DIFF)
+    product.moved = timedelta(days=7, seconds=1)
+    run = product.work(run_id)
+    assert (run.state, run.error_code) == ("failed", "SNAPSHOT_EXPIRED")
+
+
+def test_no_retry_of_a_run_repeats_the_costly_request(product: Product) -> None:
+    product.source()
+    product.destination()
+    binding = product.binding()
+    product.sandbox.fault(
+        status(REQUEST, 503, "busy", nth=[1, 2]),
+        {"path": POLL, "nth": 1, "action": {"kind": "reset_after"}},
+        status(POLL, 500, "oops", nth=2),
+        status(POLL, 404, "unknown", nth=3),
+        {"path": FILE, "nth": 1, "action": {"kind": "truncate"}},
+    )
+    assert product.sync(binding).state == "succeeded"
+    assert (sent(product), spent(product)) == (3, 1)
+    product.sandbox.fault({"path": REQUEST, "action": {"kind": "reset_after"}})
+    run = product.sync(binding)
+    assert (run.state, run.error_code) == ("failed", "SNAPSHOT_REQUEST_LOST")
+    assert spent(product) == 2

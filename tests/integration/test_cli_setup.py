@@ -64,7 +64,7 @@ def test_a_source_from_its_first_to_its_last_day(door: Door, sqlite_db: Database
         assert all("hunter2" not in str(event.details) for event in session.scalars(select(AuditEvent)))
 
     door.ok("source", "update", "shop", "--name", "store", "--api-key", "a literal one", "--tier", "growth")
-    usage = door.ok("source", "usage", "store", "--json").json
+    usage = door.ok("source", "usage", "store", "--local", "--json").json
     assert (usage["spent"], usage["quota"], usage["left"]) == (0, 500, 500)
     with sqlite_db.read() as session:
         row = find(session, AmplitudeProject, "store")
