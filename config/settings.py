@@ -52,6 +52,11 @@ class Settings(BaseSettings):
     max_attempts: Annotated[int, Field(ge=1)] = 8
     retry_base_seconds: Seconds = 5
     retry_max_seconds: Seconds = 900
+    # A scheduled run that failed for a passing cause is followed by so many others, if nothing newer has begun.
+    retry_runs: Annotated[int, Field(ge=0, le=100)] = 3
+    retry_run_base_seconds: Seconds = 600
+    retry_run_max_seconds: Seconds = 7200
+    pause_after_failures: Annotated[int, Field(ge=0)] = 5  # occurrences in a row; 0: never
 
     flower_port: Annotated[int, Field(ge=0, le=65535)] = 5555
     flower_address: str = "127.0.0.1"

@@ -160,6 +160,10 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "Run {run} is {state}; {action} needs another state.",
         "Look at it with `cohort-sync show {run}`.",
     ),
+    "CHAIN_CYCLE": (
+        "Binding {binding!r} can't run after itself: {chain}.",
+        "Let one of them run on a schedule of its own, or after another binding.",
+    ),
     "CANCELLED": ("The run was cancelled by a person.", "Start another with `cohort-sync run {binding}`."),
     # Amplitude
     "AMPLITUDE_CREDENTIALS": (
@@ -199,7 +203,7 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "AMPLITUDE_QUOTA": (
         "Source {source!r} has used its {quota} cohort downloads of this month.",
         "Wait for the first of the month (UTC), ask Amplitude for more, or feed bindings by webhook, which spends "
-        "none (docs/webhooks.md).",
+        "none (docs/webhooks.md). `cohort-sync run --force` asks for one all the same.",
     ),
     "AMPLITUDE_UNAVAILABLE": (
         "Amplitude did not answer as it should.",
@@ -379,6 +383,10 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "OVERLAP_SKIPPED": (
         "The run before it was still unfinished.",
         "Nothing, or a slower schedule if it happens often.",
+    ),
+    "BLACKOUT": (
+        "Nothing is pushed for binding {binding!r} until {until}: a blackout of its own.",
+        "Nothing: the run goes on by itself then. Or change it: `cohort-sync binding update {binding} --blackout`.",
     ),
     "LEASE_LOST": ("Another worker owns run {run} now.", "Nothing: that worker goes on with it."),
     "BROKER_UNREACHABLE": (

@@ -8,7 +8,7 @@ acknowledged, not yet folded batches applied in the order of their ids.
 from __future__ import annotations
 
 from datetime import date, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
     JSON,
@@ -22,9 +22,11 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    false,
+    select,
     text,
 )
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column, relationship
 
 from models.types import (
     UNFINISHED,
@@ -135,12 +137,18 @@ class CohortBinding(Base):
     catchup: Mapped[str] = mapped_column(String(10))
     catchup_window_seconds: Mapped[int]
     jitter_seconds: Mapped[int]
+    starts_on: Mapped[date | None] = mapped_column(Date)  # the first and last day with a run, in its zone
+    ends_on: Mapped[date | None] = mapped_column(Date)
+    # `hh:mm-hh:mm` in its zone, comma separated: nothing is pushed then.
+    blackouts: Mapped[str] = mapped_column(String(400), default="", server_default=text("''"))
+    # It also runs after each good run of that binding.
+    after_id: Mapped[int | None] = mapped_column(ForeignKey("cohort_binding.id"), index=True)
     max_removal_percent: Mapped[int | None]  # none: the default guard
     paused: Mapped[bool] = mapped_column(Boolean)
     pause_reason: Mapped[str | None] = mapped_column(Text)
     next_due_at: Mapped[datetime | None]  # the nominal occurrence plus jitter; none: not scheduled
     next_occurrence: Mapped[datetime | None]  # the nominal occurrence itself: the run's identity
-    failures_in_row: Mapped[int] = mapped_column(default=0)
+    failures_in_row: Mapped[int] = mapped_column(default=0)  # retries of one occurrence count once
 
     member_count: Mapped[int] = mapped_column(default=0)
     state_generation: Mapped[int] = mapped_column(default=0)
@@ -152,6 +160,14 @@ class CohortBinding(Base):
 
     project: Mapped[AmplitudeProject] = relationship(lazy="joined", innerjoin=True)
     destination: Mapped[Destination] = relationship(lazy="joined", innerjoin=True)
+    if TYPE_CHECKING:
+        after_name: Mapped[str | None]
+
+
+_before = CohortBinding.__table__.alias()
+CohortBinding.after_name = column_property(
+    select(_before.c.name).where(_before.c.id == CohortBinding.after_id).scalar_subquery()
+)
 
 
 class Snapshot(Base):
@@ -220,6 +236,13 @@ class SyncRun(Base):
             postgresql_where=text("finished_at IS NULL"),
         ),
         Index("ix_sync_run_history", "binding_id", "id"),
+        Index("uq_sync_run_retry", "retry_of", "retry", unique=True),
+        Index(
+            "ix_sync_run_retry_at",
+            "retry_at",
+            sqlite_where=text("retry_at IS NOT NULL"),
+            postgresql_where=text("retry_at IS NOT NULL"),
+        ),
         {"sqlite_autoincrement": True},
     )
 
@@ -229,6 +252,11 @@ class SyncRun(Base):
     scheduled_for: Mapped[datetime]
     idempotency_key: Mapped[str | None] = mapped_column(String(200))
     full: Mapped[bool] = mapped_column(Boolean, default=False)
+    force: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())  # past the quota
+    # The nth retry of the run `retry_of`; after a failure, when the scheduler is to make the next one.
+    retry: Mapped[int] = mapped_column(default=0, server_default="0")
+    retry_of: Mapped[int | None] = mapped_column(Id)
+    retry_at: Mapped[datetime | None]
     state: Mapped[str] = mapped_column(String(10), default=RunState.QUEUED)
     stage: Mapped[str] = mapped_column(String(10), default=Stage.SNAPSHOT)
     fence: Mapped[int] = mapped_column(default=0)

@@ -64,12 +64,13 @@ class Trigger(StrEnum):
     SCHEDULE = "schedule"
     MANUAL = "manual"
     RETRY = "retry"
+    CHAIN = "chain"
 
 
 class RunState(StrEnum):
     """Where a run stands; see docs/run.md for the arrows."""
 
-    DEFERRED = "deferred"  # overlap policy `queue`: starts when the run before it has ended
+    DEFERRED = "deferred"  # policy `queue`, or asked for: starts when the run before it has ended
     QUEUED = "queued"
     RUNNING = "running"
     WAITING = "waiting"
