@@ -1,0 +1,192 @@
+"""What may have happened when no answer came, and how long to wait when one says so."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from worker.http import RETRY_AFTER_MAX, AnswerLostError, Http, NotSentError, retry_after
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+@contextmanager
+def answering(
+    reply: bytes | None, context: ssl.SSLContext | None = None
+) -> Iterator[tuple[str, list[bytes]]]:
+    """A server that reads a request, sends `reply` (none: nothing) and closes; its address and what it read."""
+    seen: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+        stop = threading.Event()
+
+        def serve() -> None:
+            while not stop.is_set():
+                try:
+                    connection, _ = server.accept()
+                    connection.settimeout(2)
+                    if context is not None:
+                        connection = context.wrap_socket(connection, server_side=True)
+                    with connection:
+                        seen.append(connection.recv(65536))
+                        if reply is not None:
+                            connection.sendall(reply)
+                except OSError:
+                    continue
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"http{'s' if context else ''}://127.0.0.1:{server.getsockname()[1]}/", seen
+        finally:
+            stop.set()
+            thread.join()
+
+
+def failure(url: str, **options: Any) -> NotSentError | AnswerLostError:
+    """The error of one request."""
+    client = Http("MC_UNAVAILABLE", read_seconds=0.3, connect_seconds=0.3)
+    with pytest.raises((NotSentError, AnswerLostError)) as caught:
+        client.send("GET", url, **options)
+    assert client.count == 1
+    client.close()
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "reply", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf", b"nonsense\r\n\r\n", None]
+)
+def test_whatever_was_sent_and_not_answered_is_lost(reply: bytes | None) -> None:
+    with answering(reply) as (url, seen):
+        assert isinstance(failure(url), AnswerLostError)
+        assert len(seen) == 1  # and it was sent once
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://127.0.0.1:1/", "http://nowhere.invalid/", "http://a..b/", "http:///nothing", "http://[bad/"],
+)
+def test_whatever_made_no_connection_was_not_sent(url: str) -> None:
+    assert isinstance(failure(url), NotSentError)
+
+
+@pytest.mark.parametrize(
+    ("url", "unknown"), [("http://nowhere.invalid/", True), ("http://127.0.0.1:1/", False)]
+)
+def test_name_that_does_not_exist_is_told_apart(url: str, unknown: bool) -> None:
+    assert failure(url).context["unknown_host"] is unknown
+
+
+def test_proxy_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+    assert isinstance(failure("https://vendor.invalid/"), NotSentError)
+
+
+def test_certificate_that_nobody_signed(tmp_path: Path) -> None:
+    """The handshake ends before the request, so the vendor has seen nothing."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(self_signed(tmp_path))
+    with answering(b"HTTP/1.1 200 OK\r\n\r\n", context) as (url, seen):
+        assert isinstance(failure(url), NotSentError)
+        assert seen == []
+
+
+def self_signed(directory: Path) -> Path:
+    """A key and a certificate for 127.0.0.1 in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    start = datetime.now(UTC) - timedelta(hours=1)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(start)
+        .not_valid_after(start + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    path = directory / "self-signed.pem"
+    secret = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    path.write_bytes(secret + made.public_bytes(serialization.Encoding.PEM))
+    return path
+
+
+@pytest.mark.parametrize("status", [413, 429, 503])
+def test_answer_with_retry_after_is_an_answer(status: int) -> None:
+    """urllib3 takes these for failures of its own if it is let."""
+    reply = f"HTTP/1.1 {status} X\r\nRetry-After: 9\r\nContent-Length: 0\r\n\r\n".encode()
+    with answering(reply) as (url, seen):
+        client = Http("MC_UNAVAILABLE")
+        response = client.send("GET", url)
+        assert (response.status_code, retry_after(response, now=NOW, default=1)) == (status, 9.0)
+        assert len(seen) == 1
+        client.close()
+
+
+def test_redirect_is_an_answer_and_is_not_followed() -> None:
+    with answering(b"HTTP/1.1 302 Found\r\nLocation: /again\r\nContent-Length: 0\r\n\r\n") as (url, seen):
+        client = Http("MC_UNAVAILABLE")
+        assert client.send("GET", url).status_code == 302
+        assert len(seen) == 1
+        client.close()
+
+
+def test_netrc_gives_no_credential(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login someone password other\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    with answering(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n") as (url, seen):
+        client = Http("MC_UNAVAILABLE")
+        client.send("GET", url)
+        assert b"authorization" not in seen[0].lower()
+        client.close()
+
+
+def test_nothing_secret_is_in_the_error() -> None:
+    error = failure("http://user:hunter2@127.0.0.1:1/file?X-Amz-Signature=abc")
+    assert "hunter2" not in f"{error}{error.__cause__}{error.context}"
+    assert "Signature" not in f"{error}{error.__cause__}{error.context}"
+
+
+@pytest.mark.parametrize(
+    ("header", "body", "seconds"),
+    [
+        ("7", "", 7.0),
+        (" 7 ", "", 7.0),
+        ("0.5", "", 0.5),
+        ("Sun, 01 Mar 2026 12:01:00 GMT", "", 60.0),
+        ("Sun, 01 Mar 2026 11:00:00 GMT", "", 0.0),
+        ("Sun, 01 Mar 2026 12:01:00", "", 60.0),
+        ("-5", "", 30.0),
+        ("soon", "", 30.0),
+        ("\u00b2", "", 30.0),
+        ("99999999", "", RETRY_AFTER_MAX),
+        ("9" * 400, "", RETRY_AFTER_MAX),
+        ("", '{"retryAfter": 5}', 5.0),
+        ("", '{"retryAfter": "5"}', 5.0),
+        ("", '{"retryAfter": null}', 30.0),
+        ("", "[1]", 30.0),
+        ("", "Too Many Requests", 30.0),
+        ("7", '{"retryAfter": 5}', 7.0),
+    ],
+)
+def test_how_long_to_wait(header: str, body: str, seconds: float) -> None:
+    response = requests.Response()
+    response._content = body.encode()
+    if header:
+        response.headers["Retry-After"] = header
+    assert retry_after(response, now=NOW, default=30.0) == seconds
