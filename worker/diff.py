@@ -31,6 +31,11 @@ __all__ = ["Diff", "DiffCounts", "Direction", "PlannedBatch", "StateReader", "co
 _OVERSIZE = 8 * PARTITION
 """More records of one side in a partition are repetitions, and are thinned out while they are read."""
 
+_FREED = 31 << 20
+"""glibc gives a freed block back to the kernel, page faults and all, unless a larger one was freed before (mallopt(3),
+M_MMAP_THRESHOLD). So one is, untouched: 5,000,000 rows then take 20,000 page faults in place of 200,000, and a
+seventh less time. Elsewhere it does nothing."""
+
 
 class Direction(enum.StrEnum):
     """Which way a member went: the words of `models.types.Direction`, without SQLAlchemy's import."""
@@ -152,6 +157,7 @@ def compare(
     Temporary files go to `workdir`: about 20 bytes a row of either side, 17 a change, and the texts of keys
     that are no UUIDs.
     """
+    np.empty(_FREED, np.uint8)
     file = inspect(snapshot, column, max_bytes=max_bytes, workdir=workdir)
     fingerprints = Fingerprints(seed)
     try:

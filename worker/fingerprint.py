@@ -19,6 +19,7 @@ from worker import ragged, uuids
 from worker.keyarray import I64, TEXT, U8, U64, KeyArray
 
 LONG = 512
+_PIECE = 4096
 _LANES = 4
 _32 = np.uint64(32)
 _LOW = np.uint64(0xFFFFFFFF)
@@ -62,9 +63,14 @@ class Fingerprints:
 
     def _of_texts(self, blob: U8, ends: I64) -> tuple[U64, U64]:
         lengths = np.diff(ends)
-        lanes = self._hash(blob, ends[:-1], lengths)
-        high = lanes[0] & ~_LOW | lanes[1] >> _32
-        low = lanes[2] & ~_LOW | lanes[3] >> _32
+        padded = np.concatenate([blob, np.zeros(8, np.uint8)])
+        loads = np.ndarray((len(padded) - 7,), "<u8", buffer=padded, strides=(1,))
+        high, low = np.empty(len(lengths), np.uint64), np.empty(len(lengths), np.uint64)
+        for first in range(0, len(lengths), _PIECE):
+            piece = slice(first, first + _PIECE)
+            lanes = self._hash(loads, ends[:-1][piece], lengths[piece])
+            high[piece] = lanes[0] & ~_LOW | lanes[1] >> _32
+            low[piece] = lanes[2] & ~_LOW | lanes[3] >> _32
         for row in np.flatnonzero(lengths > LONG).tolist():
             text = blob[ends[row] : ends[row + 1]].tobytes()
             digest = hashlib.blake2b(text, digest_size=16, key=self._key).digest()
@@ -78,12 +84,10 @@ class Fingerprints:
             high[where[found]], low[where[found]] = hi[found], lo[found]
         return high, low
 
-    def _hash(self, blob: U8, starts: I64, lengths: I64) -> list[U64]:
+    def _hash(self, loads: U64, starts: I64, lengths: I64) -> list[U64]:
         size = np.minimum(lengths, LONG).astype(np.uint64)
         key = self._numbers[-1]
         lanes = [self._first[lane] + (key[lane, 0] + size) * key[lane, 1] for lane in range(_LANES)]
-        padded = np.concatenate([blob, np.zeros(8, np.uint8)])
-        loads = np.ndarray((len(padded) - 7,), "<u8", buffer=padded, strides=(1,))
         rows: slice | I64 = slice(None)
         at, left = starts, np.where(lengths > LONG, 0, lengths)
         for word in range(LONG // 8):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -32,19 +34,28 @@ def folder() -> Path:
     return path
 
 
+# The peak that the kernel reports for a process counts its parent's pages up to the exec: so the parent is small.
+LAUNCHER = """
+import json, os, sys, time
+start = time.perf_counter()
+child = os.posix_spawn(sys.argv[2], sys.argv[2:], os.environ)
+_, status, usage = os.wait4(child, 0)
+told = [time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss]
+open(sys.argv[1], "w").write(json.dumps(told))
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
 def run(*command: str | Path) -> Run:
     """Run it to its end; an error ends the benchmark."""
-    with tempfile.TemporaryFile("w+") as out:
-        start = time.perf_counter()
-        process = subprocess.Popen([str(part) for part in command], stdout=out, cwd=ROOT)
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = time.perf_counter() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            raise SystemExit(f"{command[0]} ended with {process.returncode}")
-        out.seek(0)
-        peak = usage.ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
-        return Run(wall, usage.ru_utime + usage.ru_stime, peak, out.read().strip())
+    program = shutil.which(command[0]) or str(command[0])
+    with tempfile.NamedTemporaryFile("r") as told:
+        launcher = [sys.executable, "-I", "-S", "-c", LAUNCHER, told.name, program, *map(str, command[1:])]
+        done = subprocess.run(launcher, stdout=subprocess.PIPE, text=True, cwd=ROOT, check=False)
+        if done.returncode:
+            raise SystemExit(f"{command[0]} ended with {done.returncode}")
+        wall, cpu, peak = json.load(told)
+    return Run(wall, cpu, peak / (1 << 20 if sys.platform == "darwin" else 1 << 10), done.stdout.strip())
 
 
 def python(module: str, *arguments: str | Path) -> Run:
