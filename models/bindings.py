@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
-from models import audit, webhooks
+from models import audit, retries, webhooks
 from models.errors import ConfigurationError
 from models.naming import checked_name, find, name_key
 from models.tables import AmplitudeProject, CohortBinding, Destination, SyncRun
@@ -154,6 +154,7 @@ def resume_binding(
     """On with the schedule from `timing`'s next occurrence; what was missed while paused stays missed."""
     binding = find(session, CohortBinding, name)
     binding.paused, binding.pause_reason, binding.failures_in_row = False, None, 0
+    retries.forget_of(session, binding.id)
     if timing is not None:
         binding.next_occurrence, binding.next_due_at = timing.next_occurrence, timing.next_due_at
     audit.record(session, now=now, actor=actor, action="resume", kind="binding", name=binding.name)

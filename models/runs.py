@@ -210,7 +210,7 @@ def finish(session: Session, run: SyncRun, state: RunState, *, now: datetime) ->
         settle_leftovers(session, run.id)
     binding = session.get_one(CohortBinding, run.binding_id)
     if state is RunState.FAILED:
-        binding.failures_in_row += 1
+        binding.failures_in_row += run.retry == 0  # an occurrence counts once, however often it is retried
     elif state in {RunState.SUCCEEDED, RunState.PARTIAL}:
         binding.failures_in_row = 0
 

@@ -22,7 +22,7 @@ def shareable(session: Session, run: SyncRun, *, fresh_seconds: float) -> Snapsh
     """A download that serves this run too: requested since the run was due, or, for a scheduled run, a little
     before, as long as this binding has not used it already.
     """
-    slack = fresh_seconds if run.trigger == Trigger.SCHEDULE else 0
+    slack = fresh_seconds if run.trigger in {Trigger.SCHEDULE, Trigger.RETRY} else 0
     used = select(SyncRun.snapshot_id).where(
         SyncRun.binding_id == run.binding_id, SyncRun.id != run.id, SyncRun.snapshot_id.is_not(None)
     )
@@ -64,7 +64,7 @@ def join_or_begin(
         if len(recent) >= parallel or _being_requested(session, run):
             return None
         spent = spent_this_month(session, binding.project_id, now=now)
-        if spent >= binding.project.monthly_quota:
+        if spent >= binding.project.monthly_quota and not run.force:
             raise ConfigurationError(
                 "AMPLITUDE_QUOTA", source=binding.project.name, quota=binding.project.monthly_quota
             )

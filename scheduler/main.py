@@ -153,6 +153,7 @@ def _log(ticked: Ticked, published: Published, seconds: float) -> None:
         missed=ticked.missed,
         paused=ticked.paused,
         started=ticked.started,
+        retried=ticked.retried,
         published=published.messages,
         more=ticked.more or published.more,
         ms=round(seconds * 1000, 1),

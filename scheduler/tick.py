@@ -8,24 +8,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import cast
 
 import structlog
 from sqlalchemy.exc import IntegrityError
 
-from models import schedule
+from models import retries, schedule
 from models.database import Database
 from models.errors import ConfigurationError, SyncError
 from models.naming import schedule_key
 from models.schedule import Decision, DueBinding
 from models.types import RunState, Tier
 from scheduler.cron import Schedule
-from scheduler.policy import Catchup, Overlap, due_occurrences, jitter, overlap
+from scheduler.policy import Catchup, Overlap, Period, due_occurrences, jitter, overlap
 
 SLICE = 250  # bindings a transaction: some 0.1 s, in which SQLite's other writers wait
 DEFERRED_AT_ONCE = 1000
+RETRIES_AT_ONCE = 250
 
 log = structlog.get_logger(__name__)
 
@@ -41,12 +42,13 @@ class Ticked:
     missed: int = 0
     paused: int = 0
     started: int = 0  # deferred runs that became queued
+    retried: int = 0  # failed runs that another follows
     more: bool = False
 
     @property
     def anything(self) -> bool:
         """Whether something was changed."""
-        return bool(self.bindings or self.started)
+        return bool(self.bindings or self.started or self.retried)
 
 
 def tick(db: Database, now: datetime, *, limit: int = SLICE) -> Ticked:
@@ -55,16 +57,18 @@ def tick(db: Database, now: datetime, *, limit: int = SLICE) -> Ticked:
     Without anything to do it only reads: a writer of SQLite is never kept waiting by an idle tick.
     """
     with db.read() as session:
-        due, startable = schedule.anything_due(session, now)
+        due, startable, retry = schedule.anything_due(session, now)
     started = _start_deferred(db) if startable else 0
+    retried = _start_retries(db, now) if retry else 0
     if not due:
-        return Ticked(started=started)
+        return Ticked(started=started, retried=retried)
     with db.write() as session:
         bindings = schedule.lock_due(session, now, limit)
         decisions = [decide(binding, now) for binding in bindings]
         made = schedule.settle(session, decisions, now)
     _log_decisions(decisions)
-    return _summary(decisions, made, started, more=len(bindings) == limit)
+    found = _summary(decisions, made, more=len(bindings) == limit)
+    return replace(found, started=started, retried=retried)
 
 
 def decide(binding: DueBinding, now: datetime) -> Decision:
@@ -87,6 +91,7 @@ def _decide(binding: DueBinding, now: datetime) -> Decision:
         return Decision(binding)
     key = schedule_key(binding.name)
     plan = Schedule.parse(binding.cron, binding.timezone, key)
+    period = Period.of_days(binding.starts_on, binding.ends_on, binding.timezone)
     due = due_occurrences(
         plan,
         binding.next_occurrence or plan.next_after(binding.next_due_at),
@@ -94,6 +99,7 @@ def _decide(binding: DueBinding, now: datetime) -> Decision:
         cast("Catchup", binding.catchup),
         timedelta(seconds=binding.catchup_window_seconds),
         delay=jitter(key, binding.jitter_seconds),
+        period=period,
     )
     return Decision(
         binding,
@@ -121,6 +127,11 @@ def _start_deferred(db: Database) -> int:
         return 0
 
 
+def _start_retries(db: Database, now: datetime) -> int:
+    with db.write() as session:
+        return retries.start(session, now, RETRIES_AT_ONCE)
+
+
 def _log_decisions(decisions: list[Decision]) -> None:
     for decision in decisions:
         binding = decision.binding
@@ -130,7 +141,7 @@ def _log_decisions(decisions: list[Decision]) -> None:
             log.info("occurrences missed", binding=binding.name, missed=decision.missed)
 
 
-def _summary(decisions: list[Decision], made: Counter[RunState], started: int, *, more: bool) -> Ticked:
+def _summary(decisions: list[Decision], made: Counter[RunState], *, more: bool) -> Ticked:
     return Ticked(
         bindings=len(decisions),
         queued=made[RunState.QUEUED],
@@ -138,6 +149,5 @@ def _summary(decisions: list[Decision], made: Counter[RunState], started: int, *
         skipped=made[RunState.SKIPPED],
         missed=sum(decision.missed for decision in decisions),
         paused=sum(decision.pause_reason is not None for decision in decisions),
-        started=started,
         more=more,
     )

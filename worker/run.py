@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from config.queue import QueueUnavailableError, publish
-from models import batches, runs
+from models import batches, endings, runs
 from models.errors import (
     ConfigurationError,
     HeldForApproval,
@@ -157,13 +157,16 @@ def settle(hold: Hold, error: SyncError) -> None:
                 runs.wait(run, hold.later(error.retry_after + ctx.rng.uniform(0, 0.25)))
             case HeldForApproval():
                 runs.hold(run, error)
+            case TerminalError() if error.code == "CANCELLED":
+                runs.finish(session, run, RunState.CANCELLED, now=hold.now)
+            case TerminalError() if endings.quota_spares(run, error):
+                runs.finish(session, run, RunState.SKIPPED, now=hold.now)
             case TerminalError():
-                state = RunState.CANCELLED if error.code == "CANCELLED" else RunState.FAILED
-                runs.finish(session, run, state, now=hold.now)
+                _fail(hold, session, run, error)
             case _:
                 run.attempt += 1
                 if run.attempt >= ctx.settings.max_attempts:
-                    runs.finish(session, run, RunState.FAILED, now=hold.now)
+                    _fail(hold, session, run, error)
                 else:
                     runs.wait(run, hold.later(backoff(ctx, run.attempt)))
         outcome, wake_at, attempt = run.state, run.wake_at, run.attempt
@@ -177,10 +180,30 @@ def settle(hold: Hold, error: SyncError) -> None:
     )
 
 
+def _fail(hold: Hold, session: Session, run: SyncRun, error: SyncError) -> None:
+    """The run ends here; another may follow by itself, or the binding pauses."""
+    settings = hold.ctx.settings
+    runs.finish(session, run, RunState.FAILED, now=hold.now)
+    endings.after_failure(
+        session,
+        run,
+        error,
+        endings.Policy(settings.retry_runs, settings.pause_after_failures),
+        delay=_spread(
+            hold.ctx, run.retry + 1, settings.retry_run_base_seconds, settings.retry_run_max_seconds
+        ),
+        now=hold.now,
+    )
+
+
 def backoff(ctx: Context, attempt: int) -> float:
-    """Seconds before the next attempt: doubling from the base, at most the maximum, half of it random."""
-    settings = ctx.settings
-    ceiling = min(settings.retry_max_seconds, settings.retry_base_seconds * 2.0 ** min(attempt - 1, 30))
+    """Seconds before the next attempt of a run."""
+    return _spread(ctx, attempt, ctx.settings.retry_base_seconds, ctx.settings.retry_max_seconds)
+
+
+def _spread(ctx: Context, attempt: int, base: float, maximum: float) -> float:
+    """Seconds, doubling from the base, at most the maximum, half of it random."""
+    ceiling = min(maximum, base * 2.0 ** min(attempt - 1, 30))
     return ceiling / 2 + ctx.rng.uniform(0, ceiling / 2)
 
 
