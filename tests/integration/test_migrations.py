@@ -1,0 +1,70 @@
+"""The migrations make what the tables say, from wherever they start; on both databases."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import Any
+
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import MetaData, Table
+
+from models import schema
+from models.database import Database
+from models.tables import Base, CohortBinding
+from tests.factories import CREATED
+
+
+def differences(db: Database) -> list[object]:
+    with db.engine.connect() as connection:
+        return list(
+            compare_metadata(
+                MigrationContext.configure(connection, opts={"compare_type": True}), Base.metadata
+            )
+        )
+
+
+def test_the_newest_schema_is_what_the_tables_say(db: Database) -> None:
+    assert differences(db) == []
+
+
+def test_one_line_of_revisions(sqlite_db: Database) -> None:
+    script = ScriptDirectory.from_config(schema.config_for(sqlite_db))
+    assert script.get_heads() == [schema.head()]
+    assert script.get_bases() == ["0001"]
+
+
+def test_rows_of_the_first_schema_come_along(db: Database) -> None:
+    with db.engine.connect().execution_options(cohort_sync_write=True) as connection:
+        newest, old = MetaData(), MetaData()
+        newest.reflect(connection)
+        newest.drop_all(connection)
+        config = schema.config_for(db)
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.commit()
+        old.reflect(connection)
+        for name in ("amplitude_project", "destination", "cohort_binding"):
+            connection.execute(old.tables[name].insert().values(_filled(old.tables[name])))
+        connection.commit()
+    schema.upgrade(db)
+    schema.require_current(db)
+    assert differences(db) == []
+    with db.read() as session:
+        binding = session.get_one(CohortBinding, 1)
+    assert (binding.name, binding.feed) == ("x", "download")
+
+
+def _filled(table: Table) -> dict[str, Any]:
+    """A value for every column that must have one; every id is 1."""
+    values: dict[type, Any] = {
+        int: 1,
+        str: "x",
+        bool: False,
+        bytes: b"x",
+        datetime: CREATED.replace(tzinfo=None),
+        date: CREATED.date(),
+    }
+    return {column.name: values[column.type.python_type] for column in table.columns if not column.nullable}
