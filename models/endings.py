@@ -21,6 +21,9 @@ ACTOR = "worker"
 # A vendor gave a batch up again and again: no fault of the configuration, though the run must end.
 PASSING = frozenset({"MC_JOB_FAILED", "MC_JOB_DEADLINE"})
 
+# The month's downloads are spent, or the cohort's first webhook has not come: time alone helps.
+SPARED = frozenset({"AMPLITUDE_QUOTA", "WEBHOOK_NO_MESSAGE"})
+
 
 @dataclass(frozen=True)
 class Policy:
@@ -38,9 +41,9 @@ def passing(error: SyncError) -> bool:
     return isinstance(error, TransientError) or error.code in PASSING
 
 
-def quota_spares(run: SyncRun, error: SyncError) -> bool:
-    """Whether the error is no failure: a run that nobody asked for by hand finds the month's downloads spent."""
-    return error.code == "AMPLITUDE_QUOTA" and run.trigger != Trigger.MANUAL
+def spared(run: SyncRun, error: SyncError) -> bool:
+    """Whether the error is no failure of a run that nobody asked for by hand: see SPARED."""
+    return error.code in SPARED and run.trigger != Trigger.MANUAL
 
 
 def after_failure(

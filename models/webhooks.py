@@ -109,10 +109,10 @@ def accept(
     Refused, so that Amplitude's sync fails and its next one tells it again, where nobody listens any more, or
     where it is older than what is remembered: then its place in the order is gone.
     """
+    lock(session, _lock_name(project_id, head.cohort_id))
     properties = [name for name in wanted(session, project_id, head.cohort_id) if name in columns]
     if not properties:
         raise ConfigurationError("WEBHOOK_COHORT_UNKNOWN", cohort=head.cohort_id)
-    lock(session, _lock_name(project_id, head.cohort_id))
     lists = _lists(session, project_id, head.cohort_id, properties, now)
     stored = [_store(session, lists[name], head, columns[name], now) for name in properties]
     return any(stored)

@@ -53,7 +53,7 @@ def check_binding(ctx: Context, binding: CohortBinding) -> list[Step]:
 
 
 def check_source(ctx: Context, source: AmplitudeProject, binding: CohortBinding | None = None) -> list[Step]:
-    """The plan, the credentials, the month's downloads, and, with a binding, its cohort."""
+    """The plan, the credentials, the month's downloads or the webhook, and, with a binding, its cohort."""
     steps = [_plan(source, binding)]
     with closing(Amplitude(ctx, source)) as amplitude:
         try:
@@ -61,9 +61,10 @@ def check_source(ctx: Context, source: AmplitudeProject, binding: CohortBinding 
         except SyncError as error:
             return [*steps, _of(error)]
         steps.append(_listed(listed))
-        steps.append(_downloads(ctx, source, amplitude))
+        told = binding is not None and binding.feed == Feed.WEBHOOK
+        if not told:
+            steps.append(_downloads(ctx, source, amplitude))
         if binding is not None:
-            told = binding.feed == Feed.WEBHOOK
             try:
                 found = amplitude.suitable(listed, binding.cohort_id, downloaded=not told)
                 steps.append(_cohort(found))

@@ -159,7 +159,7 @@ def settle(hold: Hold, error: SyncError) -> None:
                 runs.hold(run, error)
             case TerminalError() if error.code == "CANCELLED":
                 runs.finish(session, run, RunState.CANCELLED, now=hold.now)
-            case TerminalError() if endings.quota_spares(run, error):
+            case TerminalError() if endings.spared(run, error):
                 runs.finish(session, run, RunState.SKIPPED, now=hold.now)
             case TerminalError():
                 _fail(hold, session, run, error)
