@@ -636,3 +636,36 @@ def test_no_retry_of_a_run_repeats_the_costly_request(product: Product) -> None:
     run = product.sync(binding)
     assert (run.state, run.error_code) == ("failed", "SNAPSHOT_REQUEST_LOST")
     assert spent(product) == 2
+
+
+def test_month_that_is_used_up_by_our_ledger(product: Product) -> None:
+    """Nothing is asked for then; on the first of the next month, UTC, the count begins anew."""
+    product.source(monthly_quota=1)
+    product.destination()
+    binding = product.binding()
+    assert product.sync(binding).state == "succeeded"
+    run = product.sync(binding)
+    assert (run.state, run.error_code, sent(product)) == ("failed", "AMPLITUDE_QUOTA", 1)
+    now = product.ctx.clock()
+    first = (now.replace(day=1) + timedelta(days=32)).replace(
+        day=1, hour=0, minute=0, second=0, microsecond=0
+    )
+    product.moved += first - now
+    product.sandbox.advance((first - now).total_seconds())
+    assert product.sync(binding).state == "succeeded"
+    assert sent(product) == 2
+
+
+def test_four_jobs_at_once_for_all_workers(product: Product) -> None:
+    product.sandbox.switch(amplitude_job_seconds=3600.0)
+    product.source()
+    product.destination()
+    runs = []
+    for n in range(5):
+        product.sandbox.door("PUT", f"cohorts/cohort{n}", {"members": [f"m{n}"]})
+        runs.append(product.start(product.binding(cohort_id=f"cohort{n}", attribute=f"Flag {n}")))
+    for run_id in runs:
+        product.claim(run_id)
+    assert [product.look(run_id).snapshot is not None for run_id in runs] == [True] * 4 + [False]
+    assert (sent(product), product.look(runs[-1]).state) == (4, "waiting")
+    assert product.sandbox.door("GET", "state")["amplitude"]["refused_by_limit"] == {}
