@@ -14,7 +14,7 @@ from models.database import Database
 from models.errors import CATALOGUE, ConfigurationError, ContractError
 from models.naming import find
 from models.tables import CohortBinding, SyncRun
-from models.types import RunState, Trigger
+from models.types import Feed, RunState, Trigger
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -211,8 +211,10 @@ def _dispatch(db: Database, name: str, file: Path | None, idempotency_key: str |
     now = context.now()
     if file is not None:
         with db.read() as session:
-            prop = find(session, CohortBinding, name).destination.contact_key_property
-        _inspect(file, prop)
+            asked = find(session, CohortBinding, name)
+        if asked.feed == Feed.WEBHOOK:
+            raise ConfigurationError("WEBHOOK_FED", binding=asked.name)
+        _inspect(file, asked.destination.contact_key_property)
     with db.write() as session:
         binding = find(session, CohortBinding, name)
         made = runs.dispatch(

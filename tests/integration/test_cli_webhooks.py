@@ -43,13 +43,16 @@ def test_the_secret_is_shown_when_it_is_made(door: Door, sqlite_db: Database) ->
     assert secret not in door.ok("source", "show", "shop", "--json").out
 
 
-def test_how_a_binding_is_fed(door: Door) -> None:
+def test_how_a_binding_is_fed(door: Door, tmp_path: Path) -> None:
     asked = ("--source", "shop", "--cohort", "k2x7abc", "--destination", "mc", "--no-check", "--json")
     told = door.ok("binding", "add", "vips", *asked, "--attribute", "VIP", "--feed", "webhook")
     assert told.json["feed"] == "webhook"
     assert "new sync" in told.err
     assert door.ok("binding", "add", "others", *asked, "--attribute", "Other").json["feed"] == "download"
     assert "webhook" in door.ok("binding", "show", "vips").out
+    file = tmp_path / "members.csv"
+    file.write_text("user_id\na\n")
+    assert door("run", "vips", "--snapshot", str(file), "--json").error == "WEBHOOK_FED"
     back = door.ok("binding", "update", "vips", "--feed", "download", "--json")
     assert (back.json["feed"], back.err) == ("download", "")
     assert door("binding", "update", "vips", "--feed", "pigeon").code == 2
