@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -13,7 +13,7 @@ from models.tables import AmplitudeProject
 from models.types import Region, Tier
 
 if TYPE_CHECKING:
-    from worker.amplitude import Cohort
+    from worker.amplitude import Cohort, Usage
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -205,17 +205,8 @@ def usage(
         told, why = (None, "not asked") if local else vendors.usage(db, row)
     left = max(0, allowed - spent)
     if as_json:
-        counts = (
-            {"spent": told.used, "quota": told.limit, "resets_at": told.resets_at or None} if told else None
-        )
-        document = {
-            "source": row.name,
-            "month": f"{now:%Y-%m}",
-            "spent": spent,
-            "quota": allowed,
-            "left": left,
-        }
-        output.emit(document | {"amplitude": counts})
+        counts = {"spent": spent, "quota": allowed, "left": left}
+        output.emit({"source": row.name, "month": f"{now:%Y-%m}", **counts, "amplitude": _told(told)})
     else:
         output.facts(
             [
@@ -230,6 +221,13 @@ def usage(
 
 
 app.command()(webhooks.webhook)
+
+
+def _told(usage: Usage | None) -> dict[str, Any] | None:
+    """Amplitude's own count of the month's downloads, if it told one."""
+    if usage is None:
+        return None
+    return {"spent": usage.used, "quota": usage.limit, "resets_at": usage.resets_at or None}
 
 
 def _remarks(cohort: Cohort) -> str:

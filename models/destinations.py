@@ -49,15 +49,9 @@ def add_destination(
     )
     session.add(destination)
     session.flush()
+    facts = {"subdomain": destination.subdomain, "contact_key_property": destination.contact_key_property}
     audit.record(
-        session,
-        now=now,
-        actor=actor,
-        action="add",
-        kind="destination",
-        name=destination.name,
-        subdomain=destination.subdomain,
-        contact_key_property=destination.contact_key_property,
+        session, now=now, actor=actor, action="add", kind="destination", name=destination.name, **facts
     )
     return destination
 
@@ -82,17 +76,7 @@ def update_destination(
     destination = find(session, Destination, name)
     changed: dict[str, Any] = {}
     if contact_key_property is not None and contact_key_property != destination.contact_key_property:
-        synced = session.scalar(
-            select(CohortBinding.id)
-            .where(
-                CohortBinding.destination_id == destination.id, CohortBinding.attribute_locked_at.is_not(None)
-            )
-            .limit(1)
-        )
-        if synced is not None:
-            raise ConfigurationError("MAPPING_LOCKED", destination=destination.name)
-        destination.contact_key_property = _text("contact_key_property", contact_key_property)
-        changed["contact_key_property"] = destination.contact_key_property
+        changed["contact_key_property"] = _remap(session, destination, contact_key_property)
     if new_name is not None:
         destination.name = changed["new_name"] = checked_name(
             session, Destination, new_name, but=destination.id
@@ -117,6 +101,17 @@ def update_destination(
         session, now=now, actor=actor, action="update", kind="destination", name=destination.name, **changed
     )
     return destination
+
+
+def _remap(session: Session, destination: Destination, contact_key_property: str) -> str:
+    """Map another property, as long as nothing has been synced by the old one."""
+    synced = select(CohortBinding.id).where(
+        CohortBinding.destination_id == destination.id, CohortBinding.attribute_locked_at.is_not(None)
+    )
+    if session.scalar(synced.limit(1)) is not None:
+        raise ConfigurationError("MAPPING_LOCKED", destination=destination.name)
+    destination.contact_key_property = _text("contact_key_property", contact_key_property)
+    return destination.contact_key_property
 
 
 def remove_destination(session: Session, name: str, *, now: datetime, actor: str) -> None:

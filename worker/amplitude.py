@@ -6,6 +6,7 @@ ever repeats it, and whatever leaves open whether it was taken is an AnswerLostE
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -70,7 +71,9 @@ class Amplitude:
         self._auth = HTTPBasicAuth(*(key.encode() for key in self._keys))
         self._clock = ctx.clock
         self._http = Http("AMPLITUDE_UNAVAILABLE")
-        self._limits = Limits(ctx.redis, f"amplitude:{source.id}", code="AMPLITUDE_RATE_LIMITED")
+        # The limits are the project's: two sources with its key share them.
+        project = hashlib.blake2b(self._keys[0].encode(), digest_size=16).hexdigest()
+        self._limits = Limits(ctx.redis, f"amplitude:{project}", code="AMPLITUDE_RATE_LIMITED")
 
     def take_count(self) -> int:
         """Requests made since the last call."""

@@ -13,7 +13,7 @@ from datetime import datetime
 from models import snapshots
 from models.errors import ConfigurationError, SyncError
 from models.tables import AmplitudeProject, CohortBinding, Destination
-from models.types import Feed, Tier
+from models.types import Feed, Tier, WriteMode
 from worker.amplitude import Amplitude, Cohort
 from worker.check_extension import FLAG_TYPES, Step, extension_steps, failed
 from worker.context import Context
@@ -90,7 +90,7 @@ def check_destination(
     ctx: Context, destination: Destination, binding: CohortBinding | None = None
 ) -> list[Step]:
     """The secret's age, the token, the scopes, the data extension, and, with a binding, its attribute."""
-    steps = [_secret_age(destination, ctx.clock())]
+    steps = [_secret_age(destination, ctx.clock()), *_write_mode(destination)]
     with closing(MarketingCloud(ctx, destination)) as cloud:
         try:
             token = cloud.checked_token()
@@ -198,6 +198,23 @@ def _scopes(token: Token) -> Step:
     needed = [scope for scope in missing if scope.startswith("data_extensions")]
     detail = "" if needed else "Rows could be written without, but the set-up is not the documented one."
     return failed("scopes", ConfigurationError("MC_SCOPES", detail, missing=", ".join(missing)))
+
+
+def _write_mode(destination: Destination) -> list[Step]:
+    """Said of the fallback alone: whether an account takes synchronous rows shows only when it gets some."""
+    if destination.write_mode != WriteMode.SYNC:
+        return []
+    remedy = (
+        f"If asynchronous rows work: `cohort-sync destination update {destination.name} --write-mode async`."
+    )
+    return [
+        Step(
+            "write mode",
+            "warn",
+            "synchronous: 50 rows at once, and not every account takes them",
+            remedy=remedy,
+        )
+    ]
 
 
 def _found(extension: DataExtension) -> str:

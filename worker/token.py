@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -33,6 +34,8 @@ RATE_LIMIT_DEFAULT_SECONDS = 30.0
 # Changed scopes show in new tokens within five minutes, never in old ones: a check takes a cached token only if
 # it is younger than this, so that checking ten bindings costs one token request.
 CHECK_SECONDS = 60.0
+# How long one worker may be asking while the others wait for its token; answers take well under a second.
+ASKING_SECONDS = 5.0
 # Audiences, Lists and Subscribers, Data Extensions, each read and write: what Amplitude asks for, too.
 SCOPES = (
     "audiences_read",
@@ -78,7 +81,9 @@ class Tokens:
         token = self._cached()
         if token is not None and token.value != refused:
             return token
-        return self._fetch()
+        with self._asking_alone():
+            token = self._cached()
+            return token if token is not None and token.value != refused else self._fetch()
 
     def checked(self) -> Token:
         """A token that tells the package's scopes of now: new, unless a complete one is new enough."""
@@ -87,6 +92,22 @@ class Tokens:
         if token is not None and not token.missing_scopes and 0 <= age < CHECK_SECONDS:
             return token
         return self._fetch()
+
+    @contextmanager
+    def _asking_alone(self) -> Iterator[None]:
+        """One of all workers asks for a token; the others find it when their turn comes, or ask in the end, too."""
+        lock = self._ctx.redis.lock(
+            f"{self._key}:asking", timeout=ASKING_SECONDS, blocking_timeout=ASKING_SECONDS, sleep=0.05
+        )
+        held = False
+        with suppress(RedisError):
+            held = lock.acquire()
+        try:
+            yield
+        finally:
+            if held:
+                with suppress(RedisError):  # it has ended by its age
+                    lock.release()
 
     def _cached(self) -> Token | None:
         try:

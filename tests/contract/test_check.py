@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from models.errors import ConfigurationError
 from models.tables import CohortBinding
-from models.types import Tier
+from models.types import Tier, WriteMode
 from tests.contract.product import Product, status
 from worker.check import Step, check_binding, check_source, require_destination
 
@@ -201,6 +201,12 @@ def test_age_of_the_secret(product: Product, days: int, outcome: str) -> None:
     step = steps_of(product, product.binding())["client secret's age"]
     assert step.status == outcome
     assert ("may have ended" in step.detail) is (days > 180)
+
+
+def test_synchronous_rows_are_pointed_out(product: Product) -> None:
+    product.source()
+    product.destination(write_mode=WriteMode.SYNC)
+    assert steps_of(product, product.binding())["write mode"].status == "warn"
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,16 @@ def test_token_per_client_business_unit_and_secret(product: Product) -> None:
     assert calls(product, "/v2/token") == 3
 
 
+def test_one_worker_asks_for_the_token_of_all(product: Product) -> None:
+    destination = product.destination()
+    clouds = [product.marketing_cloud(destination) for _ in range(8)]
+    product.sandbox.fault({"path": TOKEN, "action": {"kind": "delay", "seconds": 0.2}})
+    with ThreadPoolExecutor(8) as pool:
+        tokens = {token.value for token in pool.map(MarketingCloud.token, clouds)}
+    assert len(tokens) == 1
+    assert calls(product, "/v2/token") == 1
+
+
 def test_token_nobody_can_read_is_fetched_anew(product: Product) -> None:
     cloud = product.marketing_cloud()
     cloud.token()
