@@ -78,10 +78,7 @@ def update_destination(
     if contact_key_property is not None and contact_key_property != destination.contact_key_property:
         changed["contact_key_property"] = _remap(session, destination, contact_key_property)
     if new_name is not None:
-        destination.name = changed["new_name"] = checked_name(
-            session, Destination, new_name, but=destination.id
-        )
-        destination.name_key = name_key(new_name)
+        changed["new_name"] = _rename(session, destination, new_name)
     if subdomain is not None:
         destination.subdomain = changed["subdomain"] = checked_subdomain(subdomain)
     if client_id is not None:
@@ -93,14 +90,24 @@ def update_destination(
         destination.write_mode = changed["write_mode"] = write_mode
     if client_secret is not None:
         destination.client_secret_token = keyring.encrypt(_filled("client_secret", client_secret))
-        destination.client_secret_made_on = client_secret_made_on or now.date()
         changed["client_secret"] = "changed"
-    if changed.keys() & {"subdomain", "account_id"}:
+    if client_secret is not None or client_secret_made_on is not None:
+        destination.client_secret_made_on = client_secret_made_on or now.date()
+        changed["client_secret_made_on"] = destination.client_secret_made_on.isoformat()
+    if changed.keys() & {"subdomain", "account_id", "client_id"}:  # another business unit, maybe
         destination.data_extension = None
     audit.record(
         session, now=now, actor=actor, action="update", kind="destination", name=destination.name, **changed
     )
     return destination
+
+
+def _rename(session: Session, destination: Destination, name: str) -> str:
+    destination.name, destination.name_key = (
+        checked_name(session, Destination, name, but=destination.id),
+        name_key(name),
+    )
+    return destination.name
 
 
 def _remap(session: Session, destination: Destination, contact_key_property: str) -> str:

@@ -332,3 +332,19 @@ def test_key_that_changed_between_two_runs(product: Product, binding: CohortBind
     product.sandbox.door("PUT", ENGAGE, {"key": "another/key, %"})
     product.sandbox.door("PUT", "cohorts/purchrs", {"churn": {"enter": 2}})
     assert product.sync(binding).state == "succeeded"
+
+
+def test_date_of_the_secret_may_be_corrected_alone(product: Product) -> None:
+    from models import destinations
+
+    product.source()
+    product.destination()
+    long_ago = product.ctx.clock().date() - timedelta(days=170)
+    with product.ctx.db.write() as session:
+        destinations.update_destination(
+            *(session, product.ctx.db.keyring, "mc"),
+            client_secret_made_on=long_ago,
+            now=product.ctx.clock(),
+            actor="test",
+        )
+    assert "170 days" in steps_of(product, product.binding())["client secret's age"].detail
