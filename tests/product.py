@@ -50,7 +50,7 @@ TIMING: dict[str, Any] = {
     "retry_max_seconds": 1.0,
     "uncertain_seconds": 2.0,
     "job_deadline_seconds": 20.0,
-    "snapshot_deadline_seconds": 4.0,
+    "snapshot_deadline_seconds": 2.0,
     "flower_port": 0,
     "log_format": "json",
 }

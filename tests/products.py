@@ -31,10 +31,11 @@ def short_path() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def on_sqlite(vendors: Sandbox, short_path: Path) -> Iterator[Product]:
-    """SQLite and the embedded Valkey on a unix socket, one worker process."""
+    """SQLite and the embedded Valkey on a unix socket, one worker with a single slot."""
     directory = short_path / "sqlite"
     directory.mkdir()
-    with running_product(vendors, settings_for(vendors, directory), directory) as product:
+    settings = settings_for(vendors, directory, worker_concurrency=1)
+    with running_product(vendors, settings, directory) as product:
         yield product
 
 

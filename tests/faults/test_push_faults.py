@@ -10,8 +10,9 @@ from typing import Any
 
 import orjson
 import pytest
+from sqlalchemy import update
 
-from models.tables import CohortBinding
+from models.tables import CohortBinding, PushBatch
 from models.types import BatchState, RunState
 from tests.product import RESULTS, STATUS, UPSERT, Product, utc_now
 from tests.support import wait_until
@@ -34,8 +35,8 @@ HTML = "<html><body>Server Error</body></html>"
 
 # What passes by itself: the fault, the switches, how many upserts arrive at least and at most.
 PASSING: dict[str, tuple[Rules, dict[str, Any], range]] = {
-    "status absent at first": ([], {"async_absent_seconds": 1.0}, range(1, 2)),
-    "executing for a while": ([], {"async_execute_seconds": 0.7}, range(1, 2)),
+    "status absent at first": ([], {"async_absent_seconds": 0.5}, range(1, 2)),
+    "executing for a while": ([], {"async_execute_seconds": 0.4}, range(1, 2)),
     "the job ends in an error": ([rule(UPSERT, "job_error", times=1)], {}, range(2, 3)),
     "deadlocks": ([rule(UPSERT, "deadlock_rows", times=2, action={"every": 10})], {}, range(3, 4)),
     "deadlocks, results on pages": (
@@ -116,7 +117,7 @@ def test_only_deadlocked_rows_are_sent_again(embedded: Product) -> None:
     assert run.rejected == 0
 
 
-@pytest.mark.parametrize("form", ["int", "string"])
+@pytest.mark.parametrize("form", ["string"])  # numbers are what all the other tests see
 def test_refused_rows_are_recorded_and_tried_by_the_next_run_alone(embedded: Product, form: str) -> None:
     product = embedded
     binding = product.bind()
@@ -153,10 +154,14 @@ def test_rows_without_a_result_are_not_taken_for_done(embedded: Product) -> None
     product.sandbox.fault(
         rule(UPSERT, "deadlock_rows", action={"rows": 1}), rule(RESULTS, "cut_items", action={"rows": 2})
     )
-    run = product.sync(binding)
+    run_id = product.start(binding)
+    wait_until(lambda: BatchState.SUBMITTED in product.batch_states(run_id), seconds=30)
+    with product.db.write() as session:  # the sixth time, and not the first
+        session.execute(update(PushBatch).where(PushBatch.run_id == run_id).values(attempts=6))
+    run = product.ended(run_id)
     assert run.state == RunState.PARTIAL
-    assert run.rejected + run.acknowledged == 3
-    assert {r.code for r in product.rejections(binding)} <= {"NO_RESULT", "2"}
+    assert (run.acknowledged, run.rejected) == (0, 3)
+    assert sorted(r.code for r in product.rejections(binding)) == ["2", "NO_RESULT", "NO_RESULT"]
     product.sandbox.fault()
     product.cohort("purchrs", members=["d"])  # they may be flagged: they have to be unflagged
     product.succeeds(binding)
@@ -238,27 +243,32 @@ def test_a_long_pause_frees_the_worker_and_spends_no_attempt(
     assert {batch.attempts for batch in product.batches(run.id)} == {1}
 
 
-def test_a_slow_vendor_keeps_no_worker(two_workers: Product) -> None:
-    """A run of another destination ends in seconds while both slots' worth of others wait for the vendor."""
-    product = two_workers
+def test_a_slow_vendor_keeps_no_worker(embedded: Product) -> None:
+    """The only slot there is serves another run in seconds while the first one waits for its job."""
+    product = embedded
     product.sandbox.switch(async_order="parallel")
-    product.sandbox.fault(rule(UPSERT, "job_slow", times=2, action={"seconds": 15.0}))
-    slow = [
-        product.start(product.bind(a, b)) for a, b in [("purchrs", "Purchasers"), ("churnrk", "Churn Risk")]
-    ]
-    wait_until(lambda: len(product.puts()) == 2, seconds=20)
-    fast = product.bind("trialer", "Trialers")
-    started = time.monotonic()
-    run_id = product.start(fast)
-    # The third binding has the same data extension: it waits for a slot without keeping a worker either.
-    product.until(run_id, state=RunState.WAITING, stage="push")
-    assert time.monotonic() - started < 10
-    assert product.most_in_flight() == 2
-    product.sandbox.advance(15.0)
-    for one in [*slow, run_id]:
-        assert product.ended(one).state == RunState.SUCCEEDED
-    product.equal("trialer", "Trialers")
-    product.equal("purchrs", "Purchasers")
+    product.sandbox.fault(rule(UPSERT, "job_slow", times=1, action={"seconds": 20.0}))
+    slow = product.start(product.bind())
+    wait_until(lambda: BatchState.SUBMITTED in product.batch_states(slow), seconds=20)
+    other = product.bind("churnrk", "Churn Risk")
+    run = product.succeeds(other)
+    assert run.finished_at is not None
+    assert (run.finished_at - run.created_at).total_seconds() < 6  # some two on an idle machine
+    product.equal("churnrk", "Churn Risk")
+    assert product.run(slow).state in {RunState.WAITING, RunState.RUNNING}
+    # A third one, of the same data extension, while both places in it are taken.
+    product.sandbox.fault(rule(UPSERT, "job_slow", times=1, action={"seconds": 20.0}))
+    product.cohort("churnrk", churn={"exit": 5})
+    second = product.start(other)
+    wait_until(lambda: BatchState.SUBMITTED in product.batch_states(second), seconds=20)
+    third = product.start(product.bind("trialer", "Trialers"))
+    product.until(third, state=RunState.WAITING, stage="push")
+    assert product.batch_states(third) == {BatchState.PLANNED}
+    product.sandbox.advance(20.0)
+    for run_id in (slow, second, third):
+        assert product.ended(run_id).state == RunState.SUCCEEDED
+    for cohort, attribute in (("purchrs", "Purchasers"), ("churnrk", "Churn Risk"), ("trialer", "Trialers")):
+        product.equal(cohort, attribute)
     assert product.most_in_flight() == 2
 
 
@@ -345,7 +355,7 @@ def test_a_data_extension_deleted_between_diff_and_push(embedded: Product) -> No
 
 def held_between_diff_and_push(product: Product, binding: CohortBinding, meanwhile: Any) -> None:
     """Let `meanwhile` happen after the diff and before the first upsert: the vendor's cool-down holds that."""
-    product.sandbox.fault(answers(UPSERT, 429, RATE, headers={"Retry-After": "2"}, times=1))
+    product.sandbox.fault(answers(UPSERT, 429, RATE, headers={"Retry-After": "1"}, times=1))
     product.run_id = product.start(binding)
     product.until(product.run_id, state=RunState.WAITING, stage="push")
     meanwhile()
@@ -392,7 +402,7 @@ def test_the_next_run_follows_what_a_failed_one_left(embedded: Product) -> None:
     product = embedded
     binding = product.bind()
     product.cohort("purchrs", members=["a", "b", "c"])
-    product.sandbox.switch(async_queue_seconds=6.0)
+    product.sandbox.switch(async_queue_seconds=3.0)
     product.sandbox.fault(answers(STATUS, 403, FORBIDDEN))
     run = product.sync(binding)
     assert (run.state, product.batch_states(run.id)) == (RunState.FAILED, {BatchState.SUBMITTED})
@@ -406,7 +416,7 @@ def test_the_next_run_follows_what_a_failed_one_left(embedded: Product) -> None:
     assert product.binding(binding).member_count == 2
     puts = product.puts()
     assert len(puts) == 3
-    assert seconds(puts[0], puts[1]) > 5  # not before the first job's end
+    assert seconds(puts[0], puts[1]) > 2.5  # not before the first job's end
 
 
 def test_the_next_run_pushes_anew_what_is_lost(embedded: Product) -> None:
