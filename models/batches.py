@@ -71,12 +71,13 @@ def next_seq(session: Session, run_id: int) -> int:
 
 
 def take_slot(
-    session: Session, run: SyncRun, *, limit: int, now: datetime, deadline: float
+    session: Session, run: SyncRun, *, limit: int, now: datetime, deadline: float, orphaned: float
 ) -> PushBatch | None:
     """The run's next planned batch, marked as being sent, if the data extension has a free slot.
 
-    At most `limit` jobs are in flight per data extension, across all runs and workers. A job that nobody has
-    heard of for `deadline` seconds no longer counts, and a submission whose answer was lost may be a job.
+    At most `limit` jobs are in flight per data extension, across all runs and workers. A job counts for `deadline`
+    seconds at most; one whose run has ended, so that nobody looks at it, for `orphaned` seconds. A submission whose
+    answer was lost may be a job.
     """
     batch = session.scalar(
         select(PushBatch)
@@ -95,10 +96,12 @@ def take_slot(
     flying = session.scalar(
         select(func.count())
         .select_from(PushBatch)
+        .join(SyncRun, PushBatch.run_id == SyncRun.id)
         .where(
             PushBatch.data_extension_id == batch.data_extension_id,
             PushBatch.state.in_(_FLYING),
             PushBatch.sent_at > now - timedelta(seconds=deadline),
+            or_(SyncRun.finished_at.is_(None), PushBatch.sent_at > now - timedelta(seconds=orphaned)),
         )
     )
     if (flying or 0) >= (max(1, limit - 1) if _something_lost(session, run, now) else limit):

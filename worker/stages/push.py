@@ -117,6 +117,7 @@ class Push:
                     limit=JOBS_IN_FLIGHT,
                     now=self.hold.now,
                     deadline=self.hold.ctx.settings.job_deadline_seconds,
+                    orphaned=self.hold.ctx.settings.uncertain_seconds,
                 )
             if batch is None:
                 return moved
