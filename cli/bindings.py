@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from cli import checks, context, output, timing, views
+from cli import binding_life, checks, context, output, timing, views
+from cli.binding_options import (
+    CATCHUP,
+    FEED,
+    JITTER,
+    NEW_SYNC,
+    OVERLAP,
+    TIMEZONE,
+    WINDOW,
+    After,
+    Blackout,
+    Catchup,
+    CatchupName,
+    Cron,
+    End,
+    FeedName,
+    Guard,
+    Jitter,
+    Json,
+    Length,
+    Name,
+    NoCheck,
+    Overlap,
+    OverlapName,
+    Start,
+)
 from models import bindings
 from models.naming import every, find
 from models.tables import CohortBinding
 from models.types import Feed
 
 app = typer.Typer(no_args_is_help=True)
-
-Name = Annotated[str, typer.Argument(help="The binding's name, or its id.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
-Overlap = Literal["skip", "queue"]
-Catchup = Literal["latest", "none"]
-FeedName = Literal["download", "webhook"]
-NoCheck = Annotated[bool, typer.Option("--no-check", help="Do not ask the vendors first.")]
-FEED = "How members arrive: asked for, or told by Amplitude's cohort webhook (docs/webhooks.md)."
-NEW_SYNC = "note: now make a new sync of the cohort in Amplitude: only a new one begins with every member."
-CRON = "Five cron fields, such as '0 6 * * *'; H spreads bindings. Needs the Audiences tier."
-TIMEZONE = "The schedule's time zone, such as Europe/Berlin."
-OVERLAP = "When it is due while a run is unfinished: skip it, or queue one."
-CATCHUP = "After a time when nothing ran: the latest missed occurrence, or none."
-WINDOW = "How old a missed occurrence may be: seconds, or 90m, 6h, 2d."
-JITTER = "Start up to so much later, each binding at its own time: seconds, or 10m."
-GUARD = "Hold a run that would remove more than this share of the members, 0 to 100."
 
 
 @app.callback()
@@ -43,13 +52,17 @@ def add(
     cohort: Annotated[str, typer.Option(help="The cohort's id: `cohort-sync source cohorts SOURCE`.")],
     destination: Annotated[str, typer.Option(help="The Marketing Cloud business unit.")],
     attribute: Annotated[str, typer.Option(help="The field of Amplitude Engage made for this cohort alone.")],
-    cron: Annotated[str | None, typer.Option(help=CRON)] = None,
+    cron: Cron = None,
     timezone: Annotated[str, typer.Option(help=TIMEZONE)] = "UTC",
-    overlap: Annotated[Overlap, typer.Option(help=OVERLAP)] = "skip",
-    catchup: Annotated[Catchup, typer.Option(help=CATCHUP)] = "latest",
+    start: Start = None,
+    end: End = None,
+    after: After = None,
+    blackout: Blackout = None,
+    overlap: Annotated[OverlapName, typer.Option(help=OVERLAP)] = "skip",
+    catchup: Annotated[CatchupName, typer.Option(help=CATCHUP)] = "latest",
     catchup_window: Annotated[str, typer.Option(help=WINDOW, metavar="LENGTH")] = "24h",
     jitter: Annotated[str, typer.Option(help=JITTER, metavar="LENGTH")] = "0",
-    max_removal_percent: Annotated[int | None, typer.Option(help=GUARD)] = None,
+    max_removal_percent: Guard = None,
     feed: Annotated[FeedName, typer.Option(help=FEED)] = "download",
     no_check: NoCheck = False,
     as_json: Json = False,
@@ -70,8 +83,12 @@ def add(
         catchup=catchup,
         catchup_window_seconds=timing.seconds("catchup_window", catchup_window),
         jitter_seconds=timing.seconds("jitter", jitter),
+        starts_on=timing.day("start", start),
+        ends_on=timing.day("end", end),
+        blackouts=timing.windows(blackout or []),
         now=now,
     )
+    timing.require_occurrence(planned)
     with context.database() as db:
         # First as a draft that is rolled back: the vendors are not asked while the database is locked.
         for draft in (False,) if no_check else (True, False):
@@ -84,6 +101,7 @@ def add(
                     destination=destination,
                     attribute=attribute,
                     timing=planned,
+                    after=after,
                     feed=Feed(feed),
                     max_removal_percent=max_removal_percent,
                     now=now,
@@ -97,7 +115,7 @@ def add(
     output.done(
         f"Binding {row.name!r} is added: {timing.in_words(row)}.", views.binding(row), as_json=as_json
     )
-    if feed == Feed.WEBHOOK:
+    if feed == "webhook":
         output.note(NEW_SYNC)
 
 
@@ -160,7 +178,7 @@ def show(name: Name, as_json: Json = False) -> None:
         ("failures in a row", row.failures_in_row),
         ("added", row.created_at),
     ]
-    if row.cron is not None:
+    if row.cron is not None:  # dates, chain and blackouts stand in its words
         pairs[10:10] = [
             ("cron", row.cron),
             ("next", output.when(row.next_due_at, now)),
@@ -177,14 +195,20 @@ def update(
     new_name: Annotated[str | None, typer.Option("--name", help="A new name.")] = None,
     cohort: Annotated[str | None, typer.Option(help="Another cohort; only before the first sync.")] = None,
     attribute: Annotated[str | None, typer.Option(help="Another field; only before the first sync.")] = None,
-    cron: Annotated[str | None, typer.Option(help=CRON)] = None,
-    on_demand: Annotated[bool, typer.Option("--on-demand", help="No schedule any more.")] = False,
+    cron: Cron = None,
+    on_demand: Annotated[bool, typer.Option("--on-demand", help="No schedule and no --after.")] = False,
     timezone: Annotated[str | None, typer.Option(help=TIMEZONE)] = None,
-    overlap: Annotated[Overlap | None, typer.Option(help=OVERLAP)] = None,
-    catchup: Annotated[Catchup | None, typer.Option(help=CATCHUP)] = None,
-    catchup_window: Annotated[str | None, typer.Option(help=WINDOW, metavar="LENGTH")] = None,
-    jitter: Annotated[str | None, typer.Option(help=JITTER, metavar="LENGTH")] = None,
-    max_removal_percent: Annotated[int | None, typer.Option(help=GUARD)] = None,
+    start: Start = None,
+    end: End = None,
+    no_dates: Annotated[bool, typer.Option("--no-dates", help="Neither a first nor a last day.")] = False,
+    after: After = None,
+    blackout: Blackout = None,
+    no_blackout: Annotated[bool, typer.Option("--no-blackout", help="Push at any time.")] = False,
+    overlap: Overlap = None,
+    catchup: Catchup = None,
+    catchup_window: Length = None,
+    jitter: Jitter = None,
+    max_removal_percent: Guard = None,
     feed: Annotated[FeedName | None, typer.Option(help=FEED)] = None,
     no_check: NoCheck = False,
     as_json: Json = False,
@@ -195,8 +219,9 @@ def update(
 
     Example: cohort-sync binding update vips --cron '0 7 * * mon-fri'
     """
-    if cron is not None and on_demand:
-        raise typer.BadParameter("--cron and --on-demand exclude each other")
+    _refuse_both("--on-demand", on_demand, cron=cron, after=after)
+    _refuse_both("--no-dates", no_dates, start=start, end=end)
+    _refuse_both("--no-blackout", no_blackout, blackout=blackout)
     now = context.now()
     changed: dict[str, object] = {
         "name": new_name,
@@ -206,22 +231,33 @@ def update(
         "catchup": catchup,
         "catchup_window_seconds": catchup_window and timing.seconds("catchup_window", catchup_window),
         "jitter_seconds": jitter and timing.seconds("jitter", jitter),
+        "starts_on": timing.day("start", start),
+        "ends_on": timing.day("end", end),
+        "blackouts": timing.windows(blackout) if blackout else None,
     }
     changed = {key: value for key, value in changed.items() if value is not None}
     if on_demand:
-        changed["cron"] = None
+        changed["cron"], after = None, ""
+    if no_dates:
+        changed |= {"starts_on": None, "ends_on": None}
+    if no_blackout:
+        changed["blackouts"] = ""
     ask = not no_check and (cohort is not None or attribute is not None)
     with context.database() as db:
         for draft in (True, False) if ask else (False,):
             with db.write() as session:
                 stored = find(session, CohortBinding, name)
+                planned = timing.timing_of(stored, now, **changed) if changed else None
+                if planned is not None and changed.keys() & {"cron", "starts_on", "ends_on"}:
+                    timing.require_occurrence(planned)
                 row = bindings.update_binding(
                     session,
                     name,
                     new_name=new_name,
                     cohort_id=cohort,
                     attribute=attribute,
-                    timing=timing.timing_of(stored, now, **changed) if changed else None,
+                    timing=planned,
+                    after=after,
                     feed=Feed(feed) if feed else None,
                     max_removal_percent=max_removal_percent,
                     now=now,
@@ -236,63 +272,16 @@ def update(
     output.done(
         f"Binding {row.name!r} is updated: {timing.in_words(row)}.", views.binding(row), as_json=as_json
     )
-    if feed == Feed.WEBHOOK:
+    if feed == "webhook":
         output.note(NEW_SYNC)
 
 
-@app.command()
-def remove(
-    name: Name,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Forget a binding with its state and history.
-
-    Nothing is sent: the flags in Marketing Cloud stay as they are.
-
-    Example: cohort-sync binding remove vips --yes
-    """
-    with context.database() as db:
-        with db.read() as session:
-            found = find(session, CohortBinding, name)
-        if not yes and context.interactive():
-            typer.confirm(
-                f"Forget {found.name!r}, its {found.member_count:,} members and its history?", abort=True
-            )
-        with db.write() as session:
-            bindings.remove_binding(session, str(found.id), now=context.now(), actor=context.actor())
-    output.done(
-        f"Binding {found.name!r} is removed; the flags in Marketing Cloud stay as they are.",
-        {"id": found.id, "name": found.name},
-        as_json=as_json,
-    )
+def _refuse_both(option: str, given: bool, **others: object) -> None:
+    for name, value in others.items():
+        if given and value:
+            raise typer.BadParameter(f"--{name} and {option} exclude each other")
 
 
-@app.command()
-def pause(
-    name: Name,
-    reason: Annotated[str, typer.Option(help="Why, for whoever wonders.")] = "paused by hand",
-    as_json: Json = False,
-) -> None:
-    """No scheduled run until it is resumed; a run by hand is still possible.
-
-    Example: cohort-sync binding pause vips --reason 'until the campaign is over'
-    """
-    with context.database() as db, db.write() as session:
-        row = bindings.pause_binding(session, name, reason=reason, now=context.now(), actor=context.actor())
-    output.done(f"Binding {row.name!r} is paused.", views.binding(row), as_json=as_json)
-
-
-@app.command()
-def resume(name: Name, as_json: Json = False) -> None:
-    """On with the schedule; what was missed while paused stays missed.
-
-    Example: cohort-sync binding resume vips
-    """
-    now = context.now()
-    with context.database() as db, db.write() as session:
-        stored = find(session, CohortBinding, name)
-        planned = timing.timing_of(stored, now) if stored.cron is not None else None
-        row = bindings.resume_binding(session, name, timing=planned, now=now, actor=context.actor())
-    following = f": next at {output.when(row.next_due_at, now)}" if row.next_due_at else ""
-    output.done(f"Binding {row.name!r} is resumed{following}.", views.binding(row), as_json=as_json)
+app.command()(binding_life.remove)
+app.command()(binding_life.pause)
+app.command()(binding_life.resume)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from dataclasses import fields
+from datetime import date, datetime
 
 from models.bindings import Timing
+from models.blackouts import parse_blackouts
 from models.errors import ConfigurationError
-from models.naming import name_key
+from models.naming import schedule_key
 from models.tables import CohortBinding
 
 _LENGTH = re.compile(r"(\d{1,9})\s*(s|m|min|h|d)?", re.ASCII)
 _UNITS = {None: 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
 LONGEST_SECONDS = 366 * 86_400
+BLACKOUTS_MAX = 400
 
 
 def seconds(field: str, given: str) -> int:
@@ -38,18 +41,21 @@ def timing(
     catchup: str,
     catchup_window_seconds: int,
     jitter_seconds: int,
+    starts_on: date | None = None,
+    ends_on: date | None = None,
+    blackouts: str = "",
     now: datetime,
 ) -> Timing:
     """The timing of the binding `name`, with its first occurrence after `now`; without a cron, on demand."""
     from scheduler.cron import Schedule
-    from scheduler.policy import jitter
+    from scheduler.policy import Period, jitter
 
     occurrence = due = None
     # Without a cron the zone is kept for the day there is one, so it is checked all the same.
     schedule = Schedule.parse(cron or "@daily", timezone, schedule_key(name))
     if cron is not None:
-        occurrence = schedule.next_after(now)
-        due = occurrence + jitter(schedule.key, jitter_seconds)
+        occurrence = Period.of_days(starts_on, ends_on, timezone).next_after(schedule, now)
+        due = occurrence + jitter(schedule.key, jitter_seconds) if occurrence is not None else None
     return Timing(
         cron=schedule.cron if cron is not None else None,
         timezone=timezone,
@@ -59,33 +65,63 @@ def timing(
         catchup=catchup,
         catchup_window_seconds=catchup_window_seconds,
         jitter_seconds=jitter_seconds,
+        starts_on=starts_on,
+        ends_on=ends_on,
+        blackouts=blackouts,
     )
 
 
 def timing_of(binding: CohortBinding, now: datetime, **changed: object) -> Timing:
     """A stored binding's timing from now on, with what is changed (`name` too: `H` and jitter spread by it)."""
-    given: dict[str, object] = {
-        "name": binding.name,
-        "cron": binding.cron,
-        "timezone": binding.timezone,
-        "overlap": binding.overlap,
-        "catchup": binding.catchup,
-        "catchup_window_seconds": binding.catchup_window_seconds,
-        "jitter_seconds": binding.jitter_seconds,
-        **changed,
-    }
-    return timing(now=now, **given)  # type: ignore[arg-type]
+    kept = [field.name for field in fields(Timing) if field.name not in {"next_occurrence", "next_due_at"}]
+    given: dict[str, object] = {name: getattr(binding, name) for name in ("name", *kept)}
+    return timing(now=now, **{**given, **changed})  # type: ignore[arg-type]
 
 
-def schedule_key(name: str) -> str:
-    """What spreads bindings of one cron text over its `H` and over the jitter."""
-    return f"binding:{name_key(name)}"
+def day(field: str, given: str | None) -> date | None:
+    """`2026-12-31` as a day."""
+    if given is None:
+        return None
+    try:
+        return date.fromisoformat(given.strip())
+    except ValueError:
+        raise ConfigurationError(
+            "SETTING_INVALID", field=field, value=given, hint="Give a day as YYYY-MM-DD, such as 2026-12-31."
+        ) from None
+
+
+def windows(given: list[str]) -> str:
+    """Blackouts as they are stored."""
+    text = ",".join(str(window) for window in parse_blackouts(given))
+    if len(text) > BLACKOUTS_MAX:
+        raise ConfigurationError(
+            "SETTING_INVALID", field="blackout", value=f"{text[:40]}…", hint="Give fewer windows."
+        )
+    return text
+
+
+def require_occurrence(planned: Timing) -> None:
+    """Refuse dates that leave nothing to run."""
+    first, last = planned.starts_on, planned.ends_on
+    backwards = first is not None and last is not None and first > last
+    if backwards or (planned.cron is not None and planned.next_occurrence is None):
+        raise ConfigurationError(
+            "SETTING_INVALID",
+            field="start, end",
+            value=f"{first or ''} to {last or ''}",
+            hint="No occurrence lies between them from now on.",
+        )
 
 
 def in_words(binding: CohortBinding) -> str:
     """When it runs, for a person."""
-    if binding.cron is None:
-        return "on demand"
-    from scheduler.cron import Schedule
+    words = [] if binding.after_name is None else [f"after {binding.after_name}"]
+    if binding.cron is not None:
+        from scheduler.cron import Schedule
 
-    return Schedule(binding.cron, binding.timezone, schedule_key(binding.name)).describe()
+        words.insert(0, Schedule(binding.cron, binding.timezone, schedule_key(binding.name)).describe())
+    words += [f"from {binding.starts_on}"] * (binding.starts_on is not None)
+    words += [f"to {binding.ends_on}"] * (binding.ends_on is not None)
+    if binding.blackouts:
+        words.append(f"no push {binding.blackouts.replace(',', ', ')} ({binding.timezone})")
+    return ", ".join(words) or "on demand"

@@ -7,13 +7,13 @@ expression is well formed, in `scheduler/cron.py`: both before these functions a
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
-from models import audit, retries, webhooks
+from models import audit, chains, retries, runs, webhooks
 from models.errors import ConfigurationError
 from models.naming import checked_name, find, name_key
 from models.tables import AmplitudeProject, CohortBinding, Destination, SyncRun
@@ -34,6 +34,9 @@ class Timing:
     catchup: str = "latest"
     catchup_window_seconds: int = 86_400
     jitter_seconds: int = 0
+    starts_on: date | None = None  # the first and the last day with a run, in the zone
+    ends_on: date | None = None
+    blackouts: str = ""  # `hh:mm-hh:mm` in the zone, comma separated: nothing is pushed then
 
 
 def attribute_key(attribute: str) -> str:
@@ -50,6 +53,7 @@ def add_binding(
     destination: str,
     attribute: str,
     timing: Timing,
+    after: str | None = None,
     feed: Feed = Feed.DOWNLOAD,
     max_removal_percent: int | None = None,
     now: datetime,
@@ -77,6 +81,9 @@ def add_binding(
     )
     session.add(binding)
     session.flush()
+    if after:
+        _chain(session, binding, after)
+    session.refresh(binding, ["after_name"])
     audit.record(
         session,
         now=now,
@@ -101,12 +108,13 @@ def update_binding(
     cohort_id: str | None = None,
     attribute: str | None = None,
     timing: Timing | None = None,
+    after: str | None = None,
     feed: Feed | None = None,
     max_removal_percent: int | None = None,
     now: datetime,
     actor: str,
 ) -> CohortBinding:
-    """Change what is given. Once synced to, neither the attribute nor the cohort can be changed."""
+    """Change what is given; `after` "" ends a chain. Once synced to, attribute and cohort can't be changed."""
     binding = find(session, CohortBinding, name)
     listened_to = binding.project_id, binding.cohort_id
     changed: dict[str, Any] = {}
@@ -124,18 +132,35 @@ def update_binding(
     if changed.keys() & {"feed", "cohort"}:
         webhooks.forget_unwanted(session, *listened_to)
     if timing is not None:
-        if timing.cron:
-            require_audiences(binding.project)
-        for field in fields(timing):
-            setattr(binding, field.name, getattr(timing, field.name))
+        _retime(session, binding, timing, now=now)
         changed["cron"], changed["timezone"] = timing.cron, timing.timezone
+    if after is not None:
+        _chain(session, binding, after)
+        changed["after"] = after or None
     if max_removal_percent is not None:
         binding.max_removal_percent = changed["max_removal_percent"] = _percent(max_removal_percent)
     if new_name is not None:
         binding.name = changed["new_name"] = checked_name(session, CohortBinding, new_name, but=binding.id)
         binding.name_key = name_key(new_name)
+    session.flush()
+    session.refresh(binding, ["after_name"])
     audit.record(session, now=now, actor=actor, action="update", kind="binding", name=binding.name, **changed)
     return binding
+
+
+def _retime(session: Session, binding: CohortBinding, timing: Timing, *, now: datetime) -> None:
+    if timing.cron:
+        require_audiences(binding.project)
+    for field in fields(timing):
+        setattr(binding, field.name, getattr(timing, field.name))
+    runs.wake_from_blackout(session, binding.id, now=now)
+
+
+def _chain(session: Session, binding: CohortBinding, after: str) -> None:
+    """Let it run after the binding of that name; "" ends the chain."""
+    if after:
+        require_audiences(binding.project)
+    chains.follow(session, binding, find(session, CohortBinding, after) if after else None)
 
 
 def pause_binding(session: Session, name: str, *, reason: str, now: datetime, actor: str) -> CohortBinding:
@@ -171,6 +196,7 @@ def remove_binding(session: Session, name: str, *, now: datetime, actor: str) ->
         raise ConfigurationError(
             "RUN_UNFINISHED", binding=binding.name, run=unfinished.id, state=unfinished.state
         )
+    chains.require_last(session, binding)
     audit.record(session, now=now, actor=actor, action="remove", kind="binding", name=binding.name)
     listened_to = binding.project_id, binding.cohort_id
     session.delete(binding)

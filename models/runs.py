@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 
 from models import audit
 from models.batches import settle_leftovers
+from models.chains import start_followers
 from models.database import Database, bound_locks
 from models.errors import ConfigurationError, LeaseLost, SyncError
 from models.snapshots import forget_upload
@@ -49,12 +50,15 @@ def dispatch(
     now: datetime,
     snapshot_id: int | None = None,
     full: bool = False,
+    force: bool = False,
+    queue: bool = False,
     idempotency_key: str | None = None,
     actor: str,
 ) -> SyncRun:
-    """A queued run, to be published after the commit. A second unfinished run of a binding is refused.
+    """A queued run, to be published after the commit.
 
-    With an idempotency key that was seen before, the run made then is returned.
+    A second unfinished run of a binding is refused; with `queue` it is deferred, and begins when the first has
+    ended. With an idempotency key that was seen before, the run made then is returned. `force`: past the quota.
     """
     if idempotency_key is not None:
         known = session.scalar(
@@ -64,17 +68,18 @@ def dispatch(
         )
         if known is not None:
             return known
-    _refuse_second(session, binding)
+    state = _free_state(session, binding, queue=queue)
     run = SyncRun(
         binding=binding,
         trigger=trigger,
         scheduled_for=scheduled_for,
         snapshot_id=snapshot_id,
         full=full,
+        force=force,
         idempotency_key=idempotency_key,
-        state=RunState.QUEUED,
+        state=state,
         stage=Stage.SNAPSHOT,
-        published_at=now,
+        published_at=now if state is RunState.QUEUED else None,
         created_at=now,
     )
     session.add(run)
@@ -82,20 +87,27 @@ def dispatch(
         session.flush()
     except IntegrityError:  # another door was a moment faster
         session.rollback()
-        _refuse_second(session, binding)
+        _free_state(session, binding, queue=False)
         raise
     audit.record(session, now=now, actor=actor, action="run", kind="binding", name=binding.name, run=run.id)
     return run
 
 
-def _refuse_second(session: Session, binding: CohortBinding) -> None:
-    unfinished = session.scalar(
-        select(SyncRun).where(SyncRun.binding_id == binding.id, SyncRun.state.in_(UNFINISHED))
-    )
-    if unfinished is not None:
-        raise ConfigurationError(
-            "RUN_UNFINISHED", binding=binding.name, run=unfinished.id, state=unfinished.state
+def _free_state(session: Session, binding: CohortBinding, *, queue: bool) -> RunState:
+    """The state in which another run of the binding may be made."""
+    before = session.scalars(
+        select(SyncRun).where(
+            SyncRun.binding_id == binding.id, SyncRun.state.in_((*UNFINISHED, RunState.DEFERRED))
         )
+    ).all()
+    waits = [run for run in before if run.state == RunState.DEFERRED]
+    begun = [run for run in before if run.state != RunState.DEFERRED]
+    if not begun:
+        return RunState.QUEUED
+    if queue and not waits:
+        return RunState.DEFERRED
+    run = (waits if queue else begun)[0]
+    raise ConfigurationError("RUN_UNFINISHED", binding=binding.name, run=run.id, state=run.state)
 
 
 # --- working on one -------------------------------------------------------------------------------------
@@ -213,6 +225,22 @@ def finish(session: Session, run: SyncRun, state: RunState, *, now: datetime) ->
         binding.failures_in_row += run.retry == 0  # an occurrence counts once, however often it is retried
     elif state in {RunState.SUCCEEDED, RunState.PARTIAL}:
         binding.failures_in_row = 0
+        session.flush()
+        start_followers(session, run, now=now)
+
+
+def wake_from_blackout(session: Session, binding_id: int, *, now: datetime) -> None:
+    """The binding's blackouts were changed: a run that waits for the end of one looks again."""
+    session.execute(
+        update(SyncRun)
+        .where(
+            SyncRun.binding_id == binding_id,
+            SyncRun.state == RunState.WAITING,
+            SyncRun.error_code == "BLACKOUT",
+        )
+        .values(wake_at=now)
+        .execution_options(synchronize_session=False)
+    )
 
 
 def last_with_digest(session: Session, run: SyncRun, digest: str) -> SyncRun | None:

@@ -59,16 +59,19 @@ def tick(db: Database, now: datetime, *, limit: int = SLICE) -> Ticked:
     with db.read() as session:
         due, startable, retry = schedule.anything_due(session, now)
     started = _start_deferred(db) if startable else 0
-    retried = _start_retries(db, now) if retry else 0
-    if not due:
-        return Ticked(started=started, retried=retried)
+    ticked = _make_runs(db, now, limit) if due else Ticked()
+    # After what is due by its schedule: a new occurrence makes a retry of the last one needless.
+    retried = _start_retries(db, now) if retry and not ticked.more else 0
+    return replace(ticked, started=started, retried=retried)
+
+
+def _make_runs(db: Database, now: datetime, limit: int) -> Ticked:
     with db.write() as session:
         bindings = schedule.lock_due(session, now, limit)
         decisions = [decide(binding, now) for binding in bindings]
         made = schedule.settle(session, decisions, now)
     _log_decisions(decisions)
-    found = _summary(decisions, made, more=len(bindings) == limit)
-    return replace(found, started=started, retried=retried)
+    return _summary(decisions, made, more=len(bindings) == limit)
 
 
 def decide(binding: DueBinding, now: datetime) -> Decision:

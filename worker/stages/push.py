@@ -19,7 +19,7 @@ from models import batches, runs
 from models.errors import ConfigurationError, RateLimited, SyncError, TerminalError
 from models.tables import PushBatch, SyncRun
 from models.types import BatchState, Direction, Stage, WriteMode
-from worker import follow, sync_rows
+from worker import blackout, follow, sync_rows
 from worker.check import flag_value, require_destination
 from worker.codec import decode_keys, encode_keys, row_bodies
 from worker.http import NotSentError
@@ -109,7 +109,7 @@ class Push:
         moved = False
         while True:
             with self.hold.transaction() as (session, run):
-                if run.cancel_requested:
+                if run.cancel_requested or blackout.until(run.binding, self.hold.now) is not None:
                     return moved
                 batch = batches.take_slot(
                     session,
@@ -194,7 +194,11 @@ class Push:
 
     def _leave(self, pause: float | None) -> Stage | None:
         """Free the slot: at once for the next claim, or until something can have moved."""
-        with self.hold.transaction() as (_, run):
+        with self.hold.transaction() as (session, run):
+            silence = blackout.until(run.binding, self.hold.now)
+            if silence is not None and not batches.in_flight(session, run.id):
+                blackout.wait(run, silence)
+                return None
             if pause is None:
                 runs.release(run, now=self.hold.now)
                 return Stage.PUSH

@@ -12,6 +12,7 @@ from models import cohort_lists, runs, snapshots
 from models.errors import ConfigurationError, SyncError, TerminalError
 from models.tables import Snapshot
 from models.types import Feed, SnapshotState, Stage
+from worker import blackout
 from worker.amplitude import Amplitude
 from worker.http import AnswerLostError
 from worker.limits import AMPLITUDE_PARALLEL_JOBS
@@ -26,6 +27,8 @@ BUSY_SECONDS = 1.0
 def snapshot(hold: Hold) -> Stage | None:
     """Bring the run a completed snapshot."""
     run = hold.load()
+    if run.snapshot is None and run.binding.blackouts and blackout.stops(hold):
+        return None  # members as they are when the push may begin
     if run.binding.feed == Feed.WEBHOOK:
         if run.snapshot is None:
             return _told(hold)
