@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -33,6 +34,7 @@ from cli.binding_options import (
     Start,
 )
 from models import bindings
+from models.database import Database
 from models.naming import every, find
 from models.tables import CohortBinding
 from models.types import Feed
@@ -112,11 +114,24 @@ def add(
                     session.rollback()
             if draft:
                 checks.require(db, row)
-    output.done(
-        f"Binding {row.name!r} is added: {timing.in_words(row)}.", views.binding(row), as_json=as_json
-    )
+        found = _warnings(db, row, now)
+    _done(row, "added", found, as_json=as_json)
     if feed == "webhook":
         output.note(NEW_SYNC)
+
+
+def _warnings(db: Database, row: CohortBinding, now: datetime) -> list[dict[str, str]]:
+    from cli import quota
+
+    with db.read() as session:
+        found = quota.warnings(session, row, now=now)
+    quota.note(found)
+    return found
+
+
+def _done(row: CohortBinding, verb: str, found: list[dict[str, str]], *, as_json: bool) -> None:
+    text = f"Binding {row.name!r} is {verb}: {timing.in_words(row)}."
+    output.done(text, {**views.binding(row), "warnings": found}, as_json=as_json)
 
 
 @app.command("list")
@@ -269,9 +284,8 @@ def update(
                     session.rollback()
             if draft:
                 checks.require(db, row)
-    output.done(
-        f"Binding {row.name!r} is updated: {timing.in_words(row)}.", views.binding(row), as_json=as_json
-    )
+        found = _warnings(db, row, now)
+    _done(row, "updated", found, as_json=as_json)
     if feed == "webhook":
         output.note(NEW_SYNC)
 

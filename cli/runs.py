@@ -41,6 +41,12 @@ def run(
             help="A cohort file (CSV, may be gzip) for a download.",
         ),
     ] = None,
+    queue: Annotated[
+        bool, typer.Option("--queue", help="Wait behind an unfinished run instead of being refused.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Ask for a download though the month's quota is spent.")
+    ] = False,
     idempotency_key: Annotated[
         str | None, typer.Option(help="The same key twice makes one run: safe to repeat.")
     ] = None,
@@ -55,7 +61,7 @@ def run(
     if idempotency_key is not None and not 0 < len(idempotency_key) <= KEY_MAX:
         raise typer.BadParameter(f"1 to {KEY_MAX} characters", param_hint="--idempotency-key")
     with context.database() as db:
-        made = _dispatch(db, binding, snapshot, idempotency_key)
+        made = _dispatch(db, binding, snapshot, idempotency_key, queue=queue, force=force)
         if made.state == RunState.QUEUED:
             _publish(made)
         if waited:
@@ -207,7 +213,9 @@ def _state(row: SyncRun) -> str:
     return f"{row.state} (to be cancelled)" if row.cancel_requested and not row.finished_at else row.state
 
 
-def _dispatch(db: Database, name: str, file: Path | None, idempotency_key: str | None) -> SyncRun:
+def _dispatch(
+    db: Database, name: str, file: Path | None, idempotency_key: str | None, *, queue: bool, force: bool
+) -> SyncRun:
     now = context.now()
     if file is not None:
         with db.read() as session:
@@ -217,13 +225,16 @@ def _dispatch(db: Database, name: str, file: Path | None, idempotency_key: str |
         _inspect(file, asked.destination.contact_key_property)
     with db.write() as session:
         binding = find(session, CohortBinding, name)
+        if file is None and not force:
+            snapshots.require_quota(session, binding, now=now)
         made = runs.dispatch(
             session,
             binding,
             trigger=Trigger.MANUAL,
             scheduled_for=now,
             now=now,
-            snapshot_id=None,
+            force=force,
+            queue=queue,
             idempotency_key=idempotency_key,
             actor=context.actor(),
         )

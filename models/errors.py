@@ -205,6 +205,11 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "Wait for the first of the month (UTC), ask Amplitude for more, or feed bindings by webhook, which spends "
         "none (docs/webhooks.md). `cohort-sync run --force` asks for one all the same.",
     ),
+    "QUOTA_FORECAST": (
+        "Source {source!r} would need {total} cohort downloads in {month}; its quota is {quota}. Scheduled runs "
+        "past it are skipped.",
+        "Something that fits: {advice}.",
+    ),
     "AMPLITUDE_UNAVAILABLE": (
         "Amplitude did not answer as it should.",
         "Nothing: the run tries again by itself.",

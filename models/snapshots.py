@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from models.database import lock
 from models.errors import ConfigurationError
 from models.tables import AmplitudeProject, CohortBinding, Snapshot, SnapshotPart, SyncRun
-from models.types import UNFINISHED, SnapshotState, Trigger
+from models.types import UNFINISHED, Feed, SnapshotState, Trigger
 
 DOWNLOAD, UPLOAD = "download", "upload"  # and "webhook": models/cohort_lists.py
 UPLOAD_PART_BYTES = 4 << 20
@@ -114,6 +114,15 @@ def spent_this_month(session: Session, project_id: int, *, now: datetime) -> int
         )
         or 0
     )
+
+
+def require_quota(session: Session, binding: CohortBinding, *, now: datetime) -> None:
+    """Refuse a run by hand that would ask for a download when the month's are spent."""
+    if binding.feed == Feed.WEBHOOK:
+        return
+    spent, allowed = quota(session, binding.project, now=now)
+    if spent >= allowed:
+        raise ConfigurationError("AMPLITUDE_QUOTA", source=binding.project.name, quota=allowed)
 
 
 def store_upload(session: Session, binding: CohortBinding, file: BinaryIO, *, now: datetime) -> Snapshot:

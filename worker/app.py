@@ -14,11 +14,11 @@ from celery.signals import setup_logging, task_postrun, task_prerun, worker_proc
 from config import logging as logs
 from config.queue import TRIGGER_TASK, QueueUnavailableError, make_app, publish
 from config.settings import get_settings
-from models import runs
+from models import runs, snapshots
 from models.errors import SyncError
 from models.naming import find
 from models.tables import CohortBinding
-from models.types import Stage, Trigger
+from models.types import RunState, Stage, Trigger
 from worker.context import Context, open_context
 from worker.run import work
 
@@ -91,25 +91,37 @@ def finish(run_id: int) -> None:
 
 
 @app.task(name=TRIGGER_TASK)
-def trigger(binding: str | int, idempotency_key: str | None = None) -> None:
-    """Make a manual run of the binding with this name or id, and publish it."""
+def trigger(
+    binding: str | int, idempotency_key: str | None = None, *, queue: bool = False, force: bool = False
+) -> None:
+    """Make a manual run of the binding with this name or id, and publish it.
+
+    `queue`: wait behind an unfinished run instead of being refused; `force`: past the month's quota.
+    """
     ctx = context()
     now = ctx.clock()
     try:
         with ctx.db.write() as session:
+            found = find(session, CohortBinding, str(binding))
+            if not force:
+                snapshots.require_quota(session, found, now=now)
             run = runs.dispatch(
                 session,
-                find(session, CohortBinding, str(binding)),
+                found,
                 trigger=Trigger.MANUAL,
                 scheduled_for=now,
                 now=now,
+                force=force,
+                queue=queue,
                 idempotency_key=idempotency_key,
                 actor="sync.trigger",
             )
     except SyncError as error:
         log.warning("trigger_refused", code=error.code, detail=error.message)
         return
-    log.info("triggered", run=run.id, binding=run.binding.name)
+    log.info("triggered", run=run.id, binding=run.binding.name, state=run.state)
+    if run.state != RunState.QUEUED:
+        return  # it waits behind another, or its key was seen before
     try:
         publish(app, run.id, Stage.SNAPSHOT)
     except QueueUnavailableError:
