@@ -17,6 +17,7 @@ from config.settings import Settings, get_settings
 from models import schema
 from models.database import Database
 from models.errors import ConfigurationError
+from models.watch import HEARTBEATS
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -92,6 +93,23 @@ def queue_answers() -> bool:
             return bool(client.ping())
         except RedisError:
             return False
+
+
+def schedulers() -> dict[str, str] | None:
+    """The schedulers that tick, each with the instant of its last sign of life; none if the queue is away."""
+    from redis.exceptions import RedisError
+
+    with redis_client(settings().redis, seconds=2.0) as client:
+        try:
+            keys = sorted(key.decode() for key in client.scan_iter(f"{HEARTBEATS}*"))
+            values = client.mget(keys) if keys else []
+        except RedisError:
+            return None
+    return {
+        key.removeprefix(HEARTBEATS): value.decode()
+        for key, value in zip(keys, values, strict=True)
+        if value is not None
+    }
 
 
 def now() -> datetime:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from shlex import quote
 from typing import Annotated, Any
 
 import typer
 
 from cli import context, output, views
-from models import overview, snapshots
+from models import overview, snapshots, watch
 from models.errors import CATALOGUE
 from models.naming import every
 from models.tables import AmplitudeProject, CohortBinding, Destination, SyncRun
@@ -24,8 +24,6 @@ from models.types import RunState
 app = typer.Typer()
 
 SECRET_DAYS, SECRET_WARN_DAYS = 180, 150
-OVERDUE = timedelta(minutes=2)
-UNCLAIMED = timedelta(minutes=1)
 QUOTA_WARN = 0.9
 
 
@@ -48,8 +46,14 @@ class Page:
     last: dict[int, SyncRun]
     current: dict[int, SyncRun]
     downloads: list[tuple[AmplitudeProject, int, int]]
-    queue: bool
+    schedulers: dict[str, str] | None  # none: the queue is away
+    watched: watch.Facts
     now: datetime
+
+    @property
+    def queue(self) -> bool:
+        """Whether the queue can be reached."""
+        return self.schedulers is not None
 
 
 @app.command()
@@ -69,7 +73,7 @@ def status(
 
 
 def _read() -> Page:
-    now, queue = context.now(), context.queue_answers()
+    now, schedulers = context.now(), context.schedulers()
     with context.database() as db, db.read() as session:
         return Page(
             bindings=every(session, CohortBinding),
@@ -80,7 +84,8 @@ def _read() -> Page:
                 (source, *snapshots.quota(session, source, now=now))
                 for source in every(session, AmplitudeProject)
             ],
-            queue=queue,
+            schedulers=schedulers,
+            watched=watch.facts(session, now, schedulers=None if schedulers is None else len(schedulers)),
             now=now,
         )
 
@@ -88,6 +93,9 @@ def _read() -> Page:
 def _needs(page: Page) -> Iterator[Need]:
     if not page.queue:
         yield Need("queue", "BROKER_UNREACHABLE", *CATALOGUE["BROKER_UNREACHABLE"])
+    for about, wrong in watch.alarms(page.watched):
+        if wrong.code != "SCHEDULER_BEHIND":  # said of each binding below
+            yield Need(about, wrong.code, wrong.message, wrong.remedy)
     for binding in page.bindings:
         yield from _of_binding(binding, page)
     for destination in page.destinations:
@@ -106,7 +114,7 @@ def _of_binding(binding: CohortBinding, page: Page) -> Iterator[Need]:
     run, last = page.current.get(binding.id), page.last.get(binding.id)
     if run is not None and run.state == RunState.HELD:
         yield _of_run(binding, run)
-    elif run is not None and run.state == RunState.QUEUED and page.now - _queued_at(run) > UNCLAIMED:
+    elif run is not None and run.state == RunState.QUEUED and page.now - _queued_at(run) > watch.UNCLAIMED:
         yield Need(
             binding.name,
             "RUN_UNCLAIMED",
@@ -129,7 +137,7 @@ def _of_binding(binding: CohortBinding, page: Page) -> Iterator[Need]:
             f"It is paused: {binding.pause_reason or 'no reason was given'}.",
             f"`cohort-sync binding resume {quote(binding.name)}` when it may go on.",
         )
-    elif binding.next_due_at is not None and page.now - binding.next_due_at > OVERDUE:
+    elif binding.next_due_at is not None and page.now - binding.next_due_at > watch.OVERDUE:
         yield Need(
             binding.name,
             "OVERDUE",
@@ -167,6 +175,14 @@ def _document(page: Page, needs: list[Need]) -> dict[str, Any]:
     return {
         "at": output.iso(page.now),
         "queue": {"reachable": page.queue},
+        "schedulers": page.schedulers,
+        "work": {
+            "overdue": page.watched.overdue,
+            "overdue_since": output.iso(page.watched.overdue_since),
+            "unclaimed": page.watched.unclaimed,
+            "unclaimed_since": output.iso(page.watched.unclaimed_since),
+            "in_hand": page.watched.working,
+        },
         "bindings": [
             {
                 **views.binding(binding),

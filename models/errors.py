@@ -393,6 +393,22 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "Nothing is pushed for binding {binding!r} until {until}: a blackout of its own.",
         "Nothing: the run goes on by itself then. Or change it: `cohort-sync binding update {binding} --blackout`.",
     ),
+    "SCHEDULER_SILENT": (
+        "No scheduler ticks, though {count} bindings have a schedule.",
+        "Start the stack with `cohort-sync up`, or a scheduler with `cohort-sync scheduler`.",
+    ),
+    "SCHEDULER_BEHIND": (
+        "{count} bindings are overdue, the first since {since}.",
+        "Look at the scheduler's log; start one with `cohort-sync scheduler` if none runs.",
+    ),
+    "WORKERS_SILENT": (
+        "{count} runs wait for a worker, the first since {since}, and no worker is at work.",
+        "Start the stack with `cohort-sync up`, or a worker with `cohort-sync worker`.",
+    ),
+    "WORKERS_BUSY": (
+        "{count} runs wait for a worker, the first since {since}; {working} are being worked on.",
+        "Nothing if it passes; else start more workers, or raise COHORT_SYNC_WORKER_CONCURRENCY.",
+    ),
     "LEASE_LOST": ("Another worker owns run {run} now.", "Nothing: that worker goes on with it."),
     "BROKER_UNREACHABLE": (
         "The queue does not answer.",

@@ -24,6 +24,7 @@ from models.database import Database
 from models.errors import ConfigurationError, SyncError, TransientError
 from scheduler.publish import Published, Publisher
 from scheduler.tick import Ticked, tick
+from scheduler.watch import Watch
 
 LONGEST_PAUSE_SECONDS = 30
 
@@ -76,6 +77,7 @@ class Loop:
         self._tick_seconds = tick_seconds
         self._clock = clock
         self._failures = 0
+        self._watch = Watch()
 
     def run(self, stop: Stop) -> None:
         """Tick until told to leave. A full tick is followed by the next at once, a failed one by a pause."""
@@ -103,6 +105,7 @@ class Loop:
             failure = error
         published = self._publisher.publish(self._db, now)
         self._publisher.beat(now)
+        self._watch.look(self._db, now)
         if failure is not None:
             raise failure
         _log(ticked, published, time.monotonic() - started)

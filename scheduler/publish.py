@@ -24,6 +24,7 @@ from models import outbox
 from models.database import Database
 from models.errors import SyncError
 from models.types import Stage
+from models.watch import HEARTBEATS
 
 # A published run that nobody has claimed is published again. With an empty queue nobody holds its message any
 # more (it was flushed, or died with a worker); with a backlog it most likely waits its turn.
@@ -35,7 +36,6 @@ MARKED_AT_ONCE = 200  # so many rows wait for STALE_EMPTY if this process dies b
 BROKER_SECONDS = 2
 LONGEST_SILENCE_SECONDS = 15
 
-HEARTBEAT_KEYS = f"{KEY_PREFIX}scheduler:"
 HEARTBEAT_EVERY_SECONDS = 5
 HEARTBEAT_TTL_SECONDS = 30
 
@@ -64,7 +64,7 @@ class Publisher:
         self._failures = 0
         self._ask_again = 0.0
         self._beat_again = 0.0
-        self._heartbeat = f"{HEARTBEAT_KEYS}{socket.gethostname()}:{os.getpid()}"
+        self._heartbeat = f"{HEARTBEATS}{socket.gethostname()}:{os.getpid()}"
 
     def publish(self, db: Database, now: datetime, *, limit: int = AT_ONCE) -> Published:
         """Publish what needs it at `now`, the oldest first; nothing while the broker is silent."""

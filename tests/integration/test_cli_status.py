@@ -15,6 +15,7 @@ from models.naming import find
 from models.snapshots import DOWNLOAD
 from models.tables import CohortBinding, Snapshot
 from models.types import RunState, SnapshotState, Stage, Trigger
+from models.watch import HEARTBEATS
 from tests.factories import make_binding, make_destination, make_source
 from tests.integration.door import Door
 from tests.support import Valkey
@@ -59,12 +60,13 @@ def test_an_empty_page_says_how_to_begin(door: Door) -> None:
     assert door.ok("status", "--json").json["needs"] == []
 
 
-def test_a_binding_that_is_well_needs_nobody(door: Door, sqlite_db: Database) -> None:
+def test_a_binding_that_is_well_needs_nobody(door: Door, sqlite_db: Database, valkey: Valkey) -> None:
     make_source(sqlite_db)
     make_destination(sqlite_db, client_secret_made_on=NOW.date())
     due = NOW + timedelta(hours=3, seconds=30)
     make_binding(sqlite_db, "well", timing=Timing("0 6 * * *", "UTC", due, due))
     _finish(sqlite_db, _run(sqlite_db, "well"), RunState.SUCCEEDED)
+    valkey.client.set(f"{HEARTBEATS}here:1", NOW.isoformat())
     said = door.ok("status")
     assert "succeeded" in said.out
     assert "(in 3 h)" in said.out
@@ -74,6 +76,8 @@ def test_a_binding_that_is_well_needs_nobody(door: Door, sqlite_db: Database) ->
     assert (one["name"], one["last_run"]["state"], one["current_run"]) == ("well", "succeeded", None)
     assert one["schedule"]["next_due_at"].endswith("Z")
     assert page["queue"] == {"reachable": True}
+    assert page["schedulers"] == {"here:1": NOW.isoformat()}
+    assert page["work"]["unclaimed"] == page["work"]["overdue"] == 0
     assert page["sources"] == [{"name": "amplitude", "downloads": {"spent": 0, "quota": 500}}]
 
 
@@ -111,6 +115,8 @@ def test_everything_that_needs_somebody_is_named_with_what_to_do(door: Door, sql
         ("paused", "PAUSED"),
         ("unclaimed", "RUN_UNCLAIMED"),
         ("overdue", "OVERDUE"),
+        ("scheduler", "SCHEDULER_SILENT"),
+        ("workers", "WORKERS_SILENT"),
         ("marketing", "SECRET_AGE"),
         ("amplitude", "AMPLITUDE_QUOTA"),
     }

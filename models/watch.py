@@ -1,0 +1,97 @@
+"""Whether the work gets done: overdue occurrences, a scheduler that does not tick, workers that claim nothing.
+
+Facts are read in one function, and what is wrong is said in one other, for every place that shows it: the status
+page, the scheduler's log, and whatever measures or notifies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy.orm import Session
+
+from models.errors import TerminalError
+from models.tables import CohortBinding, SyncRun
+from models.types import RunState
+
+# Each scheduler keeps such a key in the queue's server while it ticks; its value is the instant of the last tick.
+HEARTBEATS = "cohort-sync:scheduler:"
+
+OVERDUE = timedelta(minutes=2)
+UNCLAIMED = timedelta(minutes=1)
+JUST_PUBLISHED = timedelta(seconds=30)  # a lost message is published again: that is no claim
+UNCLAIMED_FOR_SURE = timedelta(minutes=3)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What there is to know of schedulers and workers from their work. `schedulers` none: the queue is away."""
+
+    scheduled: int  # bindings with a next occurrence
+    overdue: int
+    overdue_since: datetime | None
+    unclaimed: int  # runs that no worker takes, though it is their time
+    unclaimed_since: datetime | None
+    working: int  # runs in a worker's hands
+    schedulers: int | None
+
+
+def facts(session: Session, now: datetime, *, schedulers: int | None) -> Facts:
+    """Read them; a few ranges of indexes."""
+    due = and_(CohortBinding.next_due_at.is_not(None), ~CohortBinding.paused)
+    scheduled = session.scalar(select(func.count()).where(due)) or 0
+    late = and_(due, CohortBinding.next_due_at < now - OVERDUE)
+    overdue, overdue_since = session.execute(
+        select(func.count(), func.min(CohortBinding.next_due_at)).where(late)
+    ).one()
+    unclaimed, unclaimed_since = session.execute(
+        select(func.count(), func.min(func.coalesce(SyncRun.wake_at, SyncRun.created_at))).where(
+            SyncRun.finished_at.is_(None), _unclaimed(now)
+        )
+    ).one()
+    working = session.scalar(
+        select(func.count()).where(
+            SyncRun.finished_at.is_(None), SyncRun.state == RunState.RUNNING, SyncRun.lease_until > now
+        )
+    )
+    return Facts(
+        scheduled, overdue, overdue_since, unclaimed, unclaimed_since, working or 0, schedulers=schedulers
+    )
+
+
+def alarms(found: Facts) -> list[tuple[str, TerminalError]]:
+    """What is wrong, by whom it is about."""
+    wrong = []
+    if found.schedulers == 0 and found.scheduled:
+        wrong.append(("scheduler", TerminalError("SCHEDULER_SILENT", count=found.scheduled)))
+    elif found.overdue and found.overdue_since is not None:
+        since = _shown(found.overdue_since)
+        wrong.append(("scheduler", TerminalError("SCHEDULER_BEHIND", count=found.overdue, since=since)))
+    if found.unclaimed and found.unclaimed_since is not None:
+        code = "WORKERS_BUSY" if found.working else "WORKERS_SILENT"
+        since = _shown(found.unclaimed_since)
+        busy = TerminalError(code, count=found.unclaimed, since=since, working=found.working)
+        wrong.append(("workers", busy))
+    return wrong
+
+
+def _unclaimed(now: datetime) -> ColumnElement[bool]:
+    queued = and_(
+        SyncRun.state == RunState.QUEUED,
+        or_(
+            SyncRun.created_at < now - UNCLAIMED_FOR_SURE,
+            and_(
+                SyncRun.created_at < now - UNCLAIMED,
+                or_(SyncRun.published_at.is_(None), SyncRun.published_at < now - JUST_PUBLISHED),
+            ),
+        ),
+    )
+    asleep = and_(SyncRun.state == RunState.WAITING, SyncRun.wake_at < now - UNCLAIMED)
+    left = and_(SyncRun.state == RunState.RUNNING, SyncRun.lease_until < now - UNCLAIMED)
+    return or_(queued, asleep, left)
+
+
+def _shown(instant: datetime) -> str:
+    return f"{instant:%Y-%m-%d %H:%M} UTC"
