@@ -16,6 +16,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import Session, undefer
 
 from models.database import lock
+from models.slots import may_take
 from models.tables import CohortBinding, PushBatch, Rejection, SyncRun
 from models.types import BatchState, Direction
 
@@ -104,7 +105,8 @@ def take_slot(
             or_(SyncRun.finished_at.is_(None), PushBatch.sent_at > now - timedelta(seconds=orphaned)),
         )
     )
-    if (flying or 0) >= (max(1, limit - 1) if _something_lost(session, run, now) else limit):
+    allowed = max(1, limit - 1) if _something_lost(session, run, now) else limit
+    if not may_take(session, run, batch.data_extension_id, free=allowed - (flying or 0), now=now):
         return None
     batch.state, batch.sent_at, batch.attempts = BatchState.SENDING, now, batch.attempts + 1
     batch.request_id, batch.polls, batch.due_at = None, 0, None
