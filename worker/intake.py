@@ -18,6 +18,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from models.errors import ContractError
 from worker import csv_blocks, csv_exact
 from worker.codec import decode
 from worker.csv_blocks import Cells
@@ -32,6 +33,7 @@ PARTITION = 200_000
 PARTITION_BITS = 8
 
 _SAMPLE = 1 << 16
+_ROWS = (1 << 32) - 1  # a row's number is kept in four bytes
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -51,6 +53,8 @@ class Side:
 
     def append(self, keys: KeyArray, part: Sorted) -> None:
         """One more array."""
+        if self.rows + len(keys) > _ROWS:
+            raise ContractError("SNAPSHOT_TOO_LARGE", limit=f"{_ROWS:,} rows")
         self.kinds.append(keys.kind)
         self.prints.append(part, self.rows)
         self.rows += len(keys)

@@ -34,6 +34,7 @@ DUCKDB = """
 import duckdb, sys
 limits = {"memory_limit": sys.argv[3], "temp_directory": sys.argv[4], "preserve_insertion_order": False}
 base = duckdb.connect(config=limits)
+base.execute("set enable_progress_bar = false")
 base.execute("create temp table new as select distinct lower(rtrim(user_id, ' ')) as user_id from "
              "read_csv(?, all_varchar=true) where user_id <> ''", [sys.argv[1]])
 print(base.execute("select count(*) filter (o.user_id is null), count(*) filter (n.user_id is null) from new n "

@@ -187,9 +187,9 @@ def prepare(db: Database, door: dict[str, Any]) -> None:
 
 
 @contextmanager
-def sandbox(members: int) -> Iterator[dict[str, Any]]:
-    """Both vendors with no latency of their own."""
-    switches = [word for switch in NO_LATENCY for word in ("--switch", switch)]
+def sandbox(members: int, *more: str) -> Iterator[dict[str, Any]]:
+    """Both vendors with no latency of their own, but for what `more` switches say."""
+    switches = [word for switch in (*NO_LATENCY, *more) for word in ("--switch", switch)]
     process = subprocess.Popen(
         [sys.executable, "-m", "sandbox", "--port", "0", "--members", str(members), *switches],
         stdout=subprocess.PIPE,
