@@ -104,7 +104,9 @@ def test_what_a_file_may_look_like(tmp_path: Path, body: bytes, keys: list[str])
     except Irregular:
         assert any(sign in body for sign in (b'"b', b'"d', b"\r", b"\n\n"))
     zipped = tmp_path / "z.csv.gz"
-    zipped.write_bytes(gzip.compress(body[: len(body) // 2], mtime=0) + gzip.compress(body[len(body) // 2 :], mtime=0))
+    zipped.write_bytes(
+        gzip.compress(body[: len(body) // 2], mtime=0) + gzip.compress(body[len(body) // 2 :], mtime=0)
+    )
     assert exact(inspect(zipped, "user_id", max_bytes=LIMIT))[0] == keys
 
 
