@@ -45,7 +45,7 @@ class Cells:
     longest: int
 
 
-def chunks(file: SnapshotFile, seen: Callable[[bytes], None]) -> Iterator[bytes]:
+def chunks(file: SnapshotFile, seen: Callable[[bytes], object]) -> Iterator[bytes]:
     """The file after its header, cut at row ends, each chunk ending with LF; `seen` gets every byte of the file."""
     with file.path.open("rb") as source:
         seen(source.read(file.start))

@@ -1,7 +1,7 @@
 """What changed: a snapshot against the state that Marketing Cloud has acknowledged.
 
 Both sides are read once, spilled as fingerprints into partitions, and compared partition by partition, so memory
-does not grow with the share of the cohort that changed, and by two bytes a row with the cohort. What changed is
+does not grow with the share of the cohort that changed, and by about five bytes a row with the cohort. What changed is
 spilled again and read back when batches are planned. The order of the batches depends on the seed, nothing else does.
 
 Nothing here knows SQL, HTTP or a run. A fingerprint decides that two keys are one contact, by `comparison_key`;
@@ -150,9 +150,18 @@ class _Changes:
 
 
 def compare(
-    snapshot: Path, column: str, state: StateReader, *, workdir: Path, seed: int, max_bytes: int
+    snapshot: Path,
+    column: str,
+    state: StateReader,
+    *,
+    workdir: Path,
+    seed: int,
+    max_bytes: int,
+    digest: str | None = None,
 ) -> Diff:
     """Read everything once and decide; returns only if the whole file was good.
+
+    `digest` is what `digest_of` said of the file, if it was asked.
 
     Temporary files go to `workdir`: about 20 bytes a row of either side, 17 a change, and the texts of keys
     that are no UUIDs.
@@ -163,7 +172,7 @@ def compare(
     try:
         with ThreadPoolExecutor(THREADS, "diff") as pool:
             intake = Intake(pool, fingerprints, max(expected_rows(file), state.members), workdir)
-            rows, totals = intake.snapshot(file)
+            rows, totals = intake.snapshot(file, digest)
             known, alive = _state(intake, state)
             unsure = intake.blobs(state.uncertain())
             changes = _Changes(rows, known, unsure, workdir)

@@ -95,7 +95,7 @@ def _commit(hold: Hold, batch: PushBatch, results: list[RowResult] | None) -> No
         if results is None:
             batches.acknowledge(session, run, batch.id, now=hold.now)
             return
-        keys = list(decode_keys(batches.keys_of(session, batch.id)))
+        keys = decode_keys(batches.keys_of(session, batch.id))
         told = list(zip(keys, results, strict=False))
         untold = keys[len(results) :]
         worn_out = batch.attempts >= BATCH_ATTEMPTS

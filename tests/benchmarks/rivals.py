@@ -2,13 +2,13 @@
 
 Each reads the new CSV and the old members, and counts who entered and who left. The old members are a Parquet
 file, the best case for both; the worker's state stands in SQLite, is kept with the original texts, and its
-batches are planned. COHORT_SYNC_DUCKDB_PYTHON names an interpreter that has duckdb, which is no dependency here.
+batches are planned. COHORT_SYNC_RIVALS_PYTHON names an interpreter that has polars and duckdb, which are no
+dependencies here; without it there is nothing to compare with.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,21 +44,24 @@ print(base.execute("select count(*) filter (o.user_id is null), count(*) filter 
 
 def rivals(n: int, times: int) -> None:
     """One per cent churn."""
+    interpreter = os.environ.get("COHORT_SYNC_RIVALS_PYTHON")
+    if interpreter is None:
+        print("rivals: COHORT_SYNC_RIVALS_PYTHON names no interpreter with polars and duckdb; left out")
+        return
     before, after = diffs.pair(n, n // 200, "uuid")
     state = diffs.state_of(before, n)
     old = before.with_suffix(".parquet")
     if not old.exists():
-        run(sys.executable, "-c", POLARS_MAKE, before, old)
+        run(interpreter, "-c", POLARS_MAKE, before, old)
     candidates: dict[str, Callable[[], Run]] = {
         "diff": lambda: python("diff_child", state, after),
-        "polars": lambda: run(sys.executable, "-c", POLARS, after, old),
+        "polars": lambda: run(interpreter, "-c", POLARS, after, old),
     }
-    if interpreter := os.environ.get("COHORT_SYNC_DUCKDB_PYTHON"):
-        spill = str(Path(after).parent / "duckdb-spill")
-        for limit in ("900MB", "8GB"):
-            candidates[f"duckdb, {limit}"] = lambda limit=limit: run(  # type: ignore[misc]
-                interpreter, "-c", DUCKDB, after, old, limit, spill
-            )
+    spill = str(Path(after).parent / "duckdb-spill")
+    for limit in ("900MB", "8GB"):
+        candidates[f"duckdb, {limit}"] = lambda limit=limit: run(  # type: ignore[misc]
+            interpreter, "-c", DUCKDB, after, old, limit, spill
+        )
     found = interleaved(times, [after, old, state], **candidates)
     show(f"rivals, {n:,} members, 1 % churn", found, "diff")
     for name, runs in found.items():

@@ -8,7 +8,6 @@ import struct
 import uuid
 
 import numpy as np
-import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,8 +36,7 @@ keys = st.one_of(
 
 @given(st.lists(keys, max_size=60))
 def test_a_blob_gives_back_text_and_order(texts: list[str]) -> None:
-    assert decode_keys(encode_keys(texts)).to_list() == texts
-    assert decode_keys(encode_keys(pl.Series("any", texts, dtype=pl.String))).to_list() == texts
+    assert decode_keys(encode_keys(texts)) == texts
 
 
 @given(st.lists(keys, max_size=40), st.data())
@@ -96,7 +94,7 @@ def test_a_blob_of_the_first_release_stays_readable() -> None:
         "017801636062640200000e00067801136660606005620000b4001978012bcecf4dcdcf4b7548ad48cc2dc849d54bcecf"
         "8dca3fbc5a01007a3f09e7"
     )
-    assert decode_keys(blob).to_list() == [
+    assert decode_keys(blob) == [
         "550e8400-e29b-41d4-a716-446655440000",
         "someone@example.com",
         "550E8400-E29B-41D4-A716-446655440001",
@@ -127,7 +125,7 @@ def test_a_damaged_blob_is_an_error_or_other_keys_but_never_a_crash(
 
 @given(st.lists(keys, max_size=20), st.sampled_from([True, False, "true", "false", 1, 0]))
 def test_a_request_reads_back(texts: list[str], value: bool | str | int) -> None:
-    for given_keys in (texts, pl.Series("k", texts, dtype=pl.String)):
+    for given_keys in (texts, tuple(texts)):
         body = json.loads(row_bodies(given_keys, "Contact Key", 'A "field"\n', value))
         assert body == {"items": [{"Contact Key": key, 'A "field"\n': value} for key in texts]}
         assert all(type(row['A "field"\n']) is type(value) for row in body["items"])

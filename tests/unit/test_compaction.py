@@ -47,7 +47,7 @@ def compacted(folder: Path, base: list[list[str]], deltas: Deltas, part_size: in
             workdir=folder,
         )
     )
-    found = [decode_keys(blob).to_list() for _, blob in parts]
+    found = [decode_keys(blob) for _, blob in parts]
     assert [n for n, _ in parts] == [len(part) for part in found]
     assert all(len(part) == part_size for part in found[:-1])
     assert list(folder.iterdir()) == []

@@ -289,7 +289,7 @@ def test_batches_keep_both_limits_and_waste_nothing(tmp_path: Path) -> None:
     overhead = row_overhead("Contact Key", "F", value=True)
     batches = list(found.batches(row_overhead=overhead, max_rows=200, max_bytes=9_000))
     assert [batch.direction for batch in batches] == [Direction.EXIT] + [Direction.ENTER] * (len(batches) - 1)
-    sent = [decode_keys(batch.keys).to_list() for batch in batches]
+    sent = [decode_keys(batch.keys) for batch in batches]
     assert [key for batch in sent[1:] for key in batch] == keys
     for number, batch in enumerate(sent):
         assert len(batch) == batches[number].n <= 200

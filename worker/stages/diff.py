@@ -38,10 +38,13 @@ def diff(hold: Hold) -> Stage | None:
         raise TerminalError("SNAPSHOT_REQUEST_LOST")
     path = snapshot_store.fetch(hold, run.snapshot)
     column = run.binding.destination.contact_key_property
-    if _unchanged(hold, run, path, column):
-        return Stage.FINISH
     settings = hold.ctx.settings
-    make = hold.ctx.settings.data_dir / "work"
+    digest = None
+    if run.binding.confirmed_digest is not None:
+        digest = digest_of(path, column, max_bytes=settings.snapshot_max_bytes)
+        if digest == run.binding.confirmed_digest and _unchanged(hold, digest):
+            return Stage.FINISH
+    make = settings.data_dir / "work"
     make.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.TemporaryDirectory(prefix=f"run-{run.id}-", dir=make) as workdir:
         found = compare(
@@ -51,6 +54,7 @@ def diff(hold: Hold) -> Stage | None:
             workdir=Path(workdir),
             seed=hold.ctx.rng.getrandbits(63),
             max_bytes=settings.snapshot_max_bytes,
+            digest=digest,
         )
         _store_counts(hold, found)
         if not found.counts.entered and not found.counts.exited:
@@ -79,11 +83,8 @@ def reader(db: Database, binding: CohortBinding) -> StateReader:
     return StateReader(chunks=chunks, deltas=deltas, uncertain=uncertain, members=binding.member_count)
 
 
-def _unchanged(hold: Hold, run: SyncRun, path: Path, column: str) -> bool:
-    """Whether the very same file was acknowledged to the last row: then there is nothing to compare."""
-    digest = digest_of(path, column, max_bytes=hold.ctx.settings.snapshot_max_bytes)
-    if digest != run.binding.confirmed_digest:
-        return False
+def _unchanged(hold: Hold, digest: str) -> bool:
+    """End the stage over the very file that was acknowledged to the last row, unless something was lost since."""
     with hold.transaction() as (session, mine):
         if batches.any_lost(session, mine.binding_id):
             return False

@@ -148,7 +148,7 @@ class Push:
 
     def _split(self, batch: PushBatch, error: PayloadTooLargeError) -> None:
         """413: two halves instead of one batch."""
-        keys = list(decode_keys(batch.keys))
+        keys = decode_keys(batch.keys)
         if len(keys) == 1:
             follow.unsent(self.hold, batch.id, error, uncertain=False)
             raise TerminalError(error.code, error.detail, **error.context)
