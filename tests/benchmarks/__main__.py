@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from tests.benchmarks import diffs, parts, rivals
+from tests.benchmarks import beat, diffs, parts, rivals, waiting
 
 SHORT: dict[str, Callable[[], None]] = {
     "codec": parts.codec,
@@ -18,6 +18,8 @@ SHORT: dict[str, Callable[[], None]] = {
     "email-1m": lambda: diffs.churn(1_000_000, 5, "email"),
 }
 LONG: dict[str, Callable[[], None]] = {
+    "beat": lambda: beat.main(2_000),
+    "waiting": waiting.main,
     "email-5m": lambda: diffs.churn(5_000_000, 3, "email"),
     "rivals-1m": lambda: rivals.rivals(1_000_000, 3),
     "rivals-5m": lambda: rivals.rivals(5_000_000, 3),
