@@ -344,15 +344,28 @@ def in_flight(session: Session, run_id: int) -> list[PushBatch]:
     )
 
 
-def planned(session: Session, run_id: int) -> list[PushBatch]:
-    """The run's batches that are still to be sent, without their keys."""
-    return list(
-        session.scalars(
-            select(PushBatch)
-            .where(PushBatch.run_id == run_id, PushBatch.state == BatchState.PLANNED)
-            .order_by(PushBatch.seq)
-        )
+def next_planned(session: Session, run_id: int) -> PushBatch | None:
+    """Of the run's batches that are still to be sent the one that may be sent first, without its keys."""
+    return session.scalar(
+        select(PushBatch)
+        .where(PushBatch.run_id == run_id, PushBatch.state == BatchState.PLANNED)
+        .order_by(PushBatch.due_at.is_not(None), PushBatch.due_at, PushBatch.seq)
+        .limit(1)
     )
+
+
+def last_duration(session: Session, binding_id: int) -> float | None:
+    """Seconds from sending to acknowledgement of the binding's last batch, if it has one."""
+    row = session.execute(
+        select(PushBatch.sent_at, PushBatch.acknowledged_at)
+        .where(PushBatch.binding_id == binding_id, PushBatch.state == BatchState.ACKNOWLEDGED)
+        .order_by(PushBatch.id.desc())
+        .limit(1)
+    ).first()
+    if row is None or row.sent_at is None or row.acknowledged_at is None:
+        return None
+    took: float = (row.acknowledged_at - row.sent_at).total_seconds()
+    return max(0.0, took)
 
 
 def count_by_state(session: Session, run_id: int) -> dict[str, int]:

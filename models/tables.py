@@ -298,6 +298,7 @@ class PushBatch(Base):
     __table_args__ = (
         UniqueConstraint("run_id", "seq"),
         Index("ix_push_batch_state", "binding_id", "state", "id"),
+        Index("ix_push_batch_run", "run_id", "state", "seq"),
         Index(
             "ix_push_batch_flying",
             "data_extension_id",
@@ -315,8 +316,6 @@ class PushBatch(Base):
     seq: Mapped[int]
     direction: Mapped[str] = mapped_column(String(10))
     n: Mapped[int]
-    # Compressed keys; once acknowledged, those of the accepted rows alone.
-    keys: Mapped[bytes] = mapped_column(LargeBinary, deferred=True)
     state: Mapped[str] = mapped_column(String(20), default=BatchState.PLANNED)
     attempts: Mapped[int] = mapped_column(default=0)
     polls: Mapped[int] = mapped_column(default=0)
@@ -325,6 +324,9 @@ class PushBatch(Base):
     due_at: Mapped[datetime | None]  # not to be sent, or not to be polled, before
     acknowledged_at: Mapped[datetime | None]
     folded_generation: Mapped[int | None]  # the generation that holds it; none: still part of the log
+    # Compressed keys; once acknowledged, those of the accepted rows alone. The last column: SQLite reads past it
+    # for any column behind it (8 ms a look at a run of 80 batches).
+    keys: Mapped[bytes] = mapped_column(LargeBinary, deferred=True)
 
 
 class MemberChunk(Base):

@@ -8,8 +8,7 @@ looks again for a second in all while jobs move and nobody else wants the slot, 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass
 
 import structlog
 from redis.exceptions import RedisError
@@ -34,6 +33,7 @@ CLAIM_SECONDS = 20.0
 PATIENCE_SECONDS = 1.0
 # The first look at a job: jobs of one row took 0.5-2 s, of thousands 2-20 s, in the worst case minutes.
 FIRST_POLL_SECONDS = 0.25
+POLL_MIN_SECONDS = 0.03
 POLL_MAX_SECONDS = 15.0
 NO_SLOT_SECONDS = 1.0
 # A PUT that failed like this was not queued. All else (no answer, a server's error, an odd answer) tells nothing.
@@ -42,21 +42,21 @@ NOT_QUEUED = (NotSentError, RateLimited, ConfigurationError)
 
 @dataclass
 class Pace:
-    """How long this vendor's jobs take at present, learned from the ones that ended."""
+    """How long this vendor's jobs take at present, in seconds, learned from the ones that ended."""
 
     seconds: float = FIRST_POLL_SECONDS
 
     def first(self) -> float:
         """When to look first at a new job."""
-        return self.seconds
+        return min(POLL_MAX_SECONDS, max(POLL_MIN_SECONDS, 0.9 * self.seconds))
 
     def again(self, polls: int) -> float:
-        """When to look again after so many looks."""
-        return min(POLL_MAX_SECONDS, max(self.seconds / 2, FIRST_POLL_SECONDS) * 2.0 ** min(polls, 10))
+        """When to look again after so many looks: three or four looks find a job ten times as slow."""
+        return min(POLL_MAX_SECONDS, max(POLL_MIN_SECONDS, self.seconds / 4) * 3.0 ** min(polls, 10))
 
     def ended(self, took: float) -> None:
-        """A job ended that long after it was submitted."""
-        self.seconds = min(POLL_MAX_SECONDS, max(0.05, 0.5 * self.seconds + 0.5 * took * 0.9))
+        """A job ended that long after it was sent."""
+        self.seconds = (self.seconds + took) / 2
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,7 @@ class Push:
     cloud: MarketingCloud
     run: SyncRun
     target: Target
-    pace: Pace = field(default_factory=Pace)
-    submitted_at: dict[int, datetime] = field(default_factory=dict)
+    pace: Pace
 
     @property
     def synchronous(self) -> bool:
@@ -89,8 +88,9 @@ class Push:
         follow.revive(self.hold)
         end, idle = time.monotonic() + CLAIM_SECONDS, 0.0
         while True:
-            moved = self._poll_due()
-            moved |= self._fill_slots()
+            flying = self._flying()
+            ended = self._poll_due(flying)
+            moved = self._fill_slots(JOBS_IN_FLIGHT - len(flying) + ended) or bool(ended)
             left = self._left()
             if not left:
                 return self._done()
@@ -105,12 +105,13 @@ class Push:
                 return self._leave(pause)
             time.sleep(pause)
 
-    def _fill_slots(self) -> bool:
-        moved = False
-        while True:
+    def _fill_slots(self, free: int) -> bool:
+        """Send batches into at most so many slots; whether one was sent."""
+        sent = False
+        for _ in range(free):
             with self.hold.transaction() as (session, run):
                 if run.cancel_requested or blackout.until(run.binding, self.hold.now) is not None:
-                    return moved
+                    return sent
                 batch = batches.take_slot(
                     session,
                     run,
@@ -120,11 +121,10 @@ class Push:
                     orphaned=self.hold.ctx.settings.uncertain_seconds,
                 )
             if batch is None:
-                return moved
+                return sent
             self._send(batch)
-            moved = True
-            if self.synchronous:  # no slot fills up, so this would go on until the run ends
-                return moved
+            sent = True
+        return sent
 
     def _send(self, batch: PushBatch) -> None:
         target = self.target
@@ -142,7 +142,6 @@ class Push:
         except SyncError as error:
             follow.unsent(self.hold, batch.id, error, uncertain=not isinstance(error, NOT_QUEUED))
             raise
-        self.submitted_at[batch.id] = self.hold.now
         with self.hold.transaction() as (session, _):
             batches.submitted(session, batch.id, request_id, poll_at=self.hold.later(self.pace.first()))
 
@@ -162,27 +161,30 @@ class Push:
                 sent=batch.attempts > 1,
             )
 
-    def _left(self) -> list[PushBatch]:
-        """What is in flight, and what is still to be sent unless the run is to be cancelled."""
+    def _flying(self) -> list[PushBatch]:
         with self.hold.ctx.db.read() as session:
-            cancelled = session.get_one(SyncRun, self.run.id).cancel_requested
-            return batches.in_flight(session, self.run.id) + (
-                [] if cancelled else batches.planned(session, self.run.id)
-            )
+            return batches.in_flight(session, self.run.id)
 
-    def _poll_due(self) -> bool:
-        moved = False
+    def _left(self) -> list[PushBatch]:
+        """What is in flight, and the next to be sent unless the run is to be cancelled."""
         with self.hold.ctx.db.read() as session:
-            flying = batches.in_flight(session, self.run.id)
+            left = batches.in_flight(session, self.run.id)
+            following = batches.next_planned(session, self.run.id)
+            if following is not None and not session.get_one(SyncRun, self.run.id).cancel_requested:
+                left.append(following)
+            return left
+
+    def _poll_due(self, flying: list[PushBatch]) -> int:
+        """Look at the jobs whose time has come; how many have ended."""
+        ended = 0
         for batch in flying:
             if batch.due_at is not None and batch.due_at > self.hold.now:
                 continue
             if follow.poll(self.hold, self.cloud, batch, pause=self.pace.again(batch.polls)):
-                moved = True
-                started = self.submitted_at.pop(batch.id, None)
-                if started is not None:
-                    self.pace.ended((self.hold.now - started).total_seconds())
-        return moved
+                ended += 1
+                if batch.sent_at is not None:
+                    self.pace.ended((self.hold.now - batch.sent_at).total_seconds())
+        return ended
 
     def _until_next(self, left: list[PushBatch]) -> float:
         """Seconds to the next look at a job, to a batch put off, or for a slot to become free."""
@@ -218,7 +220,14 @@ def push(hold: Hold) -> Stage | None:
     """Bring every planned batch to its end."""
     run = hold.load()
     with hold.marketing_cloud(run.binding.destination) as cloud:
-        return Push(hold, cloud, run, _target(cloud, run)).go()
+        return Push(hold, cloud, run, _target(cloud, run), _pace(hold, run)).go()
+
+
+def _pace(hold: Hold, run: SyncRun) -> Pace:
+    """What the binding's last acknowledged job took; the first one is looked at soon."""
+    with hold.ctx.db.read() as session:
+        took = batches.last_duration(session, run.binding_id)
+    return Pace() if took is None else Pace(took)
 
 
 def _target(cloud: MarketingCloud, run: SyncRun) -> Target:

@@ -183,7 +183,6 @@ def upgrade() -> None:
     sa.Column('seq', sa.Integer(), nullable=False),
     sa.Column('direction', sa.String(length=10), nullable=False),
     sa.Column('n', sa.Integer(), nullable=False),
-    sa.Column('keys', sa.LargeBinary(), nullable=False),
     sa.Column('state', sa.String(length=20), nullable=False),
     sa.Column('attempts', sa.Integer(), nullable=False),
     sa.Column('polls', sa.Integer(), nullable=False),
@@ -192,6 +191,7 @@ def upgrade() -> None:
     sa.Column('due_at', models.types.UtcDateTime(timezone=True), nullable=True),
     sa.Column('acknowledged_at', models.types.UtcDateTime(timezone=True), nullable=True),
     sa.Column('folded_generation', sa.Integer(), nullable=True),
+    sa.Column('keys', sa.LargeBinary(), nullable=False),
     sa.ForeignKeyConstraint(['binding_id'], ['cohort_binding.id'], name=op.f('fk_push_batch_binding_id'), ondelete='CASCADE'),
     sa.ForeignKeyConstraint(['run_id'], ['sync_run.id'], name=op.f('fk_push_batch_run_id'), ondelete='CASCADE'),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_push_batch')),
@@ -200,6 +200,7 @@ def upgrade() -> None:
     )
     with op.batch_alter_table('push_batch', schema=None) as batch_op:
         batch_op.create_index('ix_push_batch_flying', ['data_extension_id', 'sent_at'], unique=False, sqlite_where=sa.text("state IN ('sending', 'submitted')"), postgresql_where=sa.text("state IN ('sending', 'submitted')"))
+        batch_op.create_index('ix_push_batch_run', ['run_id', 'state', 'seq'], unique=False)
         batch_op.create_index('ix_push_batch_state', ['binding_id', 'state', 'id'], unique=False)
 
     op.create_table('rejection',
@@ -228,6 +229,7 @@ def downgrade() -> None:
     op.drop_table('rejection')
     with op.batch_alter_table('push_batch', schema=None) as batch_op:
         batch_op.drop_index('ix_push_batch_state')
+        batch_op.drop_index('ix_push_batch_run')
         batch_op.drop_index('ix_push_batch_flying', sqlite_where=sa.text("state IN ('sending', 'submitted')"), postgresql_where=sa.text("state IN ('sending', 'submitted')"))
 
     op.drop_table('push_batch')
