@@ -63,7 +63,7 @@ def worker(
     settings = context.settings()
     with context.database():
         pass  # a wrong database is said here and not by the first task
-    from config.queue import QUEUE
+    from config.queue import QUEUE, WAKE_QUEUE
     from worker.app import app as celery
 
     celery.worker_main(
@@ -72,7 +72,7 @@ def worker(
             "worker",
             "--pool=prefork",
             f"--concurrency={concurrency or settings.worker_concurrency}",
-            f"--queues={QUEUE}",
+            f"--queues={QUEUE},{WAKE_QUEUE}",
             f"--hostname={name}@%h",
             f"--loglevel={settings.log_level}",
             # Workers meet in the database: they need no news of each other. Heartbeats stay, for Flower.

@@ -18,6 +18,9 @@ from redis.exceptions import RedisError
 from config.settings import Settings
 
 QUEUE = "sync"
+# Runs that wake to look at a vendor again. Workers take from both queues in turn, so thousands of runs that wait
+# never keep a new one from its start.
+WAKE_QUEUE = "wake"
 STAGES = ("snapshot", "diff", "push", "finish")
 TRIGGER_TASK = "sync.trigger"
 KEY_PREFIX = "cohort-sync:"
@@ -65,7 +68,7 @@ def make_app(settings: Settings) -> Celery:
         enable_utc=True,
         timezone="UTC",
         task_default_queue=QUEUE,
-        task_queues=[Queue(QUEUE)],
+        task_queues=[Queue(QUEUE), Queue(WAKE_QUEUE)],
         task_create_missing_queues=False,
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
@@ -73,13 +76,13 @@ def make_app(settings: Settings) -> Celery:
     return app
 
 
-def publish(app: Celery, run_id: int, stage: str) -> None:
+def publish(app: Celery, run_id: int, stage: str, *, queue: str = QUEUE) -> None:
     """Wake a worker for the run at `stage`; QueueUnavailableError if the broker can't be reached."""
     try:
         app.send_task(
             f"sync.{stage}",
             args=[run_id],
-            queue=QUEUE,
+            queue=queue,
             task_id=f"run-{run_id}-{stage}-{uuid.uuid4().hex[:12]}",
             retry=False,
         )

@@ -19,13 +19,25 @@ from models.types import RunState, Stage
 
 
 def unclaimed(session: Session, now: datetime, stale: timedelta, limit: int) -> list[int]:
-    """Runs that need a message, by `scheduled_for`: to start, to wake, or to rescue from an ended lease."""
+    """Runs that need a message, by `scheduled_for`: to start, to go on, or to rescue from an ended lease."""
     parts = [
         select(SyncRun.id, SyncRun.scheduled_for).where(SyncRun.finished_at.is_(None), condition)
         for condition in _needs(now, stale)
     ]
     together = union_all(*parts).subquery()
     return list(session.scalars(select(together.c.id).order_by(together.c.scheduled_for).limit(limit)))
+
+
+def waking(session: Session, now: datetime, stale: timedelta, limit: int) -> list[int]:
+    """Runs whose time to wake has come: whoever should have been woken first is first."""
+    return list(
+        session.scalars(
+            select(SyncRun.id)
+            .where(SyncRun.finished_at.is_(None), _wakes(now, stale))
+            .order_by(SyncRun.wake_at)
+            .limit(limit)
+        )
+    )
 
 
 def mark_published(
@@ -35,7 +47,9 @@ def mark_published(
     bound_locks(session)
     mine = (
         select(SyncRun.id)
-        .where(SyncRun.id.in_(ids), SyncRun.finished_at.is_(None), or_(*_needs(now, stale)))
+        .where(
+            SyncRun.id.in_(ids), SyncRun.finished_at.is_(None), or_(_wakes(now, stale), *_needs(now, stale))
+        )
         .with_for_update(of=SyncRun, skip_locked=True)
     )
     marked = session.execute(
@@ -71,16 +85,23 @@ def _needs(now: datetime, stale: timedelta) -> list[ColumnElement[bool]]:
         and_(queued, SyncRun.published_at.is_(None)),
         and_(queued, lost),
         and_(
-            _in_state(RunState.WAITING),
-            SyncRun.wake_at <= now,
-            or_(SyncRun.published_at.is_(None), SyncRun.published_at < SyncRun.wake_at, lost),
-        ),
-        and_(
             _in_state(RunState.RUNNING),
             SyncRun.lease_until <= now,
             or_(SyncRun.published_at.is_(None), SyncRun.published_at < SyncRun.lease_until, lost),
         ),
     ]
+
+
+def _wakes(now: datetime, stale: timedelta) -> ColumnElement[bool]:
+    return and_(
+        _in_state(RunState.WAITING),
+        SyncRun.wake_at <= now,
+        or_(
+            SyncRun.published_at.is_(None),
+            SyncRun.published_at < SyncRun.wake_at,
+            SyncRun.published_at <= now - stale,
+        ),
+    )
 
 
 def _in_state(state: RunState) -> ColumnElement[bool]:

