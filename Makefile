@@ -6,9 +6,10 @@ PY := $(VENV)/bin/python
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 STAMP := $(VENV)/.installed
-PYTEST ?= $(PY) -m pytest
+# Most tests wait for processes of their own, so a few more at once than there are cores.
+PYTEST ?= $(PY) -m pytest -n 3 --dist loadfile
 
-.PHONY: help demo test check bench lock clean
+.PHONY: help demo test check coverage bench lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -33,6 +34,9 @@ check: $(STAMP)  ## ruff, mypy, import-linter only
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports --no-cache
+
+coverage: $(STAMP)  ## branch coverage of the tests that run in one process
+	@$(PYTEST) tests/unit tests/contract tests/integration --cov --cov-report=term
 
 bench: $(STAMP)  ## measure against the rivals and print ratios (long)
 	@$(PY) -m tests.benchmarks

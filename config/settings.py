@@ -7,6 +7,7 @@ process that first writes to it.
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
 from functools import lru_cache
 from pathlib import Path
@@ -97,11 +98,13 @@ class Settings(BaseSettings):
     @property
     def valkey_socket(self) -> Path:
         """The embedded server's socket: in the data directory if its path is short enough for one."""
-        path = self.data_dir / "valkey.sock"
-        if len(str(path).encode()) <= SOCKET_PATH_MAX:
-            return path
         digest = hashlib.blake2b(str(self.data_dir).encode(), digest_size=8).hexdigest()
-        return Path(tempfile.gettempdir()) / f"cohort-sync-{digest}.sock"
+        places = (
+            self.data_dir / "valkey.sock",
+            Path(tempfile.gettempdir()) / f"cohort-sync-{digest}.sock",
+            Path("/tmp") / f"cohort-sync-{digest}.sock",  # noqa: S108 - a socket of mode 0700 with our name on it
+        )
+        return next((path for path in places if len(os.fsencode(path)) <= SOCKET_PATH_MAX), places[-1])
 
     @property
     def redis(self) -> str:

@@ -170,6 +170,8 @@ def pause_binding(session: Session, name: str, *, reason: str, now: datetime, ac
     audit.record(
         session, now=now, actor=actor, action="pause", kind="binding", name=binding.name, reason=reason
     )
+    session.flush()
+    session.refresh(binding, ["after_name"])  # an update forgets what SQL computes
     return binding
 
 
@@ -183,6 +185,8 @@ def resume_binding(
     if timing is not None:
         binding.next_occurrence, binding.next_due_at = timing.next_occurrence, timing.next_due_at
     audit.record(session, now=now, actor=actor, action="resume", kind="binding", name=binding.name)
+    session.flush()
+    session.refresh(binding, ["after_name"])  # an update forgets what SQL computes
     return binding
 
 

@@ -21,6 +21,9 @@ from models import schema
 from models.database import Database
 from tests.support import Valkey, postgres_server
 
+# The running products: one of each for the whole session, whoever asks.
+pytest_plugins = ["tests.products"]
+
 _numbers = count(1)
 
 

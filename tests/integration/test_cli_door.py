@@ -160,8 +160,8 @@ def test_what_a_vendor_says_never_reaches_the_terminal_as_a_command() -> None:
 def test_choices_are_those_of_the_tables() -> None:
     assert get_args(sources.RegionName) == tuple(types.Region)
     assert get_args(sources.TierName) == tuple(types.Tier)
-    assert get_args(bindings.Overlap) == ("skip", "queue")
-    assert get_args(bindings.Catchup) == ("latest", "none")
+    for name, choices in (("Overlap", ("skip", "queue")), ("Catchup", ("latest", "none"))):
+        assert get_args(getattr(bindings, f"{name}Name")) == choices
 
 
 def test_completion_reaches_the_commands_of_a_group(door: Door) -> None:

@@ -63,7 +63,7 @@ def test_an_empty_page_says_how_to_begin(door: Door) -> None:
 def test_a_binding_that_is_well_needs_nobody(door: Door, sqlite_db: Database, valkey: Valkey) -> None:
     make_source(sqlite_db)
     make_destination(sqlite_db, client_secret_made_on=NOW.date())
-    due = NOW + timedelta(hours=3, seconds=30)
+    due = NOW + timedelta(hours=3, minutes=20)
     make_binding(sqlite_db, "well", timing=Timing("0 6 * * *", "UTC", due, due))
     _finish(sqlite_db, _run(sqlite_db, "well"), RunState.SUCCEEDED)
     valkey.client.set(f"{HEARTBEATS}here:1", NOW.isoformat())

@@ -6,10 +6,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from models import batches
 from models.database import Database
-from models.tables import CohortBinding, SyncRun
+from models.tables import CohortBinding, PushBatch, SyncRun
 from models.types import BatchState, Direction, RunState, Stage, Trigger
 from tests.factories import make_binding, make_destination, make_source
 
@@ -43,7 +44,8 @@ class Extension:
             session.add(run)
             session.flush()
             batches.plan(session, run, [(Direction.ENTER, 1, b"k")] * rows, data_extension_id=extension)
-            for batch in batches.planned(session, run.id)[:flying]:
+            mine = select(PushBatch).where(PushBatch.run_id == run.id).order_by(PushBatch.seq)
+            for batch in session.scalars(mine.limit(flying)):
                 batch.state, batch.sent_at = BatchState.SUBMITTED, NOW
             return run.id
 
