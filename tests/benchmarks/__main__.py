@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from tests.benchmarks import beat, diffs, parts, rivals, waiting
+from tests.benchmarks import beat, diffs, parts, rivals, scheduler, waiting, whole
 
 SHORT: dict[str, Callable[[], None]] = {
     "codec": parts.codec,
@@ -21,6 +21,8 @@ SHORT: dict[str, Callable[[], None]] = {
 LONG: dict[str, Callable[[], None]] = {
     "beat": beat.main,
     "waiting": waiting.main,
+    "scheduler": scheduler.main,
+    "whole": whole.main,
     "email-5m": lambda: diffs.churn(5_000_000, 3, "email"),
     "rivals-1m": lambda: rivals.rivals(1_000_000, 3),
     "rivals-5m": lambda: rivals.rivals(5_000_000, 3),
