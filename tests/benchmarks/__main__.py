@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from tests.benchmarks import beat, diffs, parts, rivals, scheduler, waiting, whole
+from tests.benchmarks import beat, diffs, journal, parts, rivals, scheduler, waiting, whole
 
 SHORT: dict[str, Callable[[], None]] = {
     "codec": parts.codec,
@@ -22,6 +22,7 @@ LONG: dict[str, Callable[[], None]] = {
     "beat": beat.main,
     "waiting": waiting.main,
     "scheduler": scheduler.main,
+    "journal": journal.main,
     "whole": whole.main,
     "email-5m": lambda: diffs.churn(5_000_000, 3, "email"),
     "rivals-1m": lambda: rivals.rivals(1_000_000, 3),
