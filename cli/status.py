@@ -16,6 +16,7 @@ import typer
 
 from cli import context, output, views
 from models import overview, snapshots, watch
+from models.destinations import SECRET_DAYS, SECRET_WARN_DAYS
 from models.errors import CATALOGUE
 from models.naming import every
 from models.tables import AmplitudeProject, CohortBinding, Destination, SyncRun
@@ -23,7 +24,6 @@ from models.types import RunState
 
 app = typer.Typer()
 
-SECRET_DAYS, SECRET_WARN_DAYS = 180, 150
 QUOTA_WARN = 0.9
 
 

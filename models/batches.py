@@ -16,9 +16,10 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import Session, undefer
 
 from models.database import lock
+from models.direction import Direction
 from models.slots import may_take
 from models.tables import CohortBinding, PushBatch, Rejection, SyncRun
-from models.types import BatchState, Direction
+from models.types import BatchState
 
 QUIET_MIN = timedelta(seconds=3)
 _FLYING = (BatchState.SENDING, BatchState.SUBMITTED)

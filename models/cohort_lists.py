@@ -20,6 +20,7 @@ from sqlalchemy import ColumnElement, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from models import webhooks
+from models.direction import Direction
 from models.errors import ConfigurationError, TransientError
 from models.tables import (
     CohortBinding,
@@ -29,7 +30,7 @@ from models.tables import (
     SyncRun,
     WebhookMessage,
 )
-from models.types import UNFINISHED, Direction, SnapshotState
+from models.types import UNFINISHED, SnapshotState
 
 WEBHOOK = "webhook"
 # Amplitude repeats a message for about four minutes (8 retries, 1 s to 2 min, doubling), a failed sync with its

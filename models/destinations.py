@@ -18,6 +18,10 @@ from models.subdomain import checked_subdomain
 from models.tables import CohortBinding, Destination
 from models.types import WriteMode
 
+# A client secret ends 180 days after it was made (Hightouch's notes on Salesforce's packages).
+SECRET_DAYS = 180
+SECRET_WARN_DAYS = 150
+
 
 def add_destination(
     session: Session,

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator
 from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.orm import Session
 
+from models.direction import Direction
 from models.tables import CohortBinding, MemberChunk, PushBatch
-from models.types import BatchState, Direction
+from models.types import BatchState
 
 
 def iter_chunks(session: Session, binding_id: int) -> Iterator[bytes]:

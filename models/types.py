@@ -131,10 +131,3 @@ class WriteMode(StrEnum):
 
     ASYNC = "async"
     SYNC = "sync"
-
-
-class Direction(StrEnum):
-    """Entering writes true, leaving writes false."""
-
-    ENTER = "enter"
-    EXIT = "exit"

@@ -2,7 +2,7 @@
 
 Every function is arithmetic on its arguments, so that a decision can be repeated from what the database holds
 and two schedulers that look at the same row decide the same. Nothing here may read a clock, draw a random
-number of its own or touch a table: `now` and the random generator are arguments.
+number or touch a table: `now` is an argument.
 
 An occurrence is named by its nominal instant. Jitter, a blackout and catching up move when its run starts,
 never that name, because UNIQUE(binding, scheduled_for, trigger) is what makes a tick happen once.
@@ -10,7 +10,6 @@ never that name, because UNIQUE(binding, scheduled_for, trigger) is what makes a
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from hashlib import blake2b
@@ -27,7 +26,6 @@ GRACE = timedelta(seconds=90)  # a minute, and a slow tick: later than that an o
 SKIPPED_COUNTED = 1_000  # a count for a person to read; beyond it "at least" says as much
 
 _INSTANT = timedelta(microseconds=1)
-_MOST_DOUBLINGS = 64  # 2.0 ** 1024 is an OverflowError; long before, any delay has reached its maximum
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,14 +140,3 @@ def jitter(key: str, max_seconds: int) -> timedelta:
         return timedelta()
     number = int.from_bytes(blake2b(key.encode(), digest_size=8).digest())
     return timedelta(seconds=number % (max_seconds + 1))
-
-
-def retry_delay(attempt: int, base: float, maximum: float, rng: random.Random) -> float:
-    """Seconds to wait after the failed `attempt` (1 is the first): half fixed, half chance.
-
-    Doubles from `base` up to `maximum`. The fixed half keeps a vendor in trouble from being asked again at
-    once, the other spreads workers that failed together.
-    """
-    doublings = min(max(0, attempt - 1), _MOST_DOUBLINGS)
-    ceiling = max(0.0, min(maximum, base * 2.0**doublings))
-    return ceiling / 2 + rng.uniform(0, ceiling / 2)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from models import snapshots
+from models.destinations import SECRET_DAYS, SECRET_WARN_DAYS
 from models.errors import ConfigurationError, SyncError
 from models.tables import AmplitudeProject, CohortBinding, Destination
 from models.types import Feed, Tier, WriteMode
@@ -22,9 +23,6 @@ from worker.token import Token
 
 __all__ = ["Step", "check_binding", "check_destination", "check_source", "flag_value", "require_destination"]
 
-# A client secret ends 180 days after it was made (Hightouch's notes on Salesforce's packages).
-SECRET_DAYS = 180
-SECRET_WARN_DAYS = 150
 # From this share of the month's downloads on a person should know.
 DOWNLOADS_WARN_PERCENT = 90
 # Which step an error belongs to, by how its code begins; whatever else is said by the vendor as a whole.

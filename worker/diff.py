@@ -10,7 +10,6 @@ see `fingerprint` for why no change is missed.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from models.direction import Direction
 from worker import plan
 from worker.fingerprint import Fingerprints
 from worker.intake import PARTITION, THREADS, Intake, Side, expected_rows, ordered
@@ -35,13 +35,6 @@ _FREED = 31 << 20
 """glibc gives a freed block back to the kernel, page faults and all, unless a larger one was freed before (mallopt(3),
 M_MMAP_THRESHOLD). So one is, untouched: 5,000,000 rows then take 20,000 page faults in place of 200,000, and a
 seventh less time. Elsewhere it does nothing."""
-
-
-class Direction(enum.StrEnum):
-    """Which way a member went: the words of `models.types.Direction`, without SQLAlchemy's import."""
-
-    ENTER = "enter"
-    EXIT = "exit"
 
 
 @dataclass(frozen=True)

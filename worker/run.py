@@ -36,6 +36,7 @@ from models.types import RunState, Stage
 from worker.amplitude import Amplitude
 from worker.context import Context
 from worker.marketing_cloud import MarketingCloud
+from worker.retry import retry_delay
 
 log = structlog.get_logger()
 
@@ -189,8 +190,8 @@ def _fail(hold: Hold, session: Session, run: SyncRun, error: SyncError) -> None:
         run,
         error,
         endings.Policy(settings.retry_runs, settings.pause_after_failures),
-        delay=_spread(
-            hold.ctx, run.retry + 1, settings.retry_run_base_seconds, settings.retry_run_max_seconds
+        delay=retry_delay(
+            run.retry + 1, settings.retry_run_base_seconds, settings.retry_run_max_seconds, hold.ctx.rng
         ),
         now=hold.now,
     )
@@ -198,13 +199,7 @@ def _fail(hold: Hold, session: Session, run: SyncRun, error: SyncError) -> None:
 
 def backoff(ctx: Context, attempt: int) -> float:
     """Seconds before the next attempt of a run."""
-    return _spread(ctx, attempt, ctx.settings.retry_base_seconds, ctx.settings.retry_max_seconds)
-
-
-def _spread(ctx: Context, attempt: int, base: float, maximum: float) -> float:
-    """Seconds, doubling from the base, at most the maximum, half of it random."""
-    ceiling = min(maximum, base * 2.0 ** min(attempt - 1, 30))
-    return ceiling / 2 + ctx.rng.uniform(0, ceiling / 2)
+    return retry_delay(attempt, ctx.settings.retry_base_seconds, ctx.settings.retry_max_seconds, ctx.rng)
 
 
 class Heartbeat:

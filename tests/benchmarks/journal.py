@@ -20,8 +20,9 @@ from sqlalchemy import select
 from config.settings import Settings
 from models import batches, runs, schema
 from models.database import Database
+from models.direction import Direction
 from models.tables import CohortBinding, PushBatch
-from models.types import Direction, Stage, Trigger
+from models.types import Stage, Trigger
 from tests.benchmarks.measure import spread, table
 from tests.factories import make_binding, make_destination, make_source
 from tests.support import postgres_server

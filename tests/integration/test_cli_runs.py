@@ -20,9 +20,10 @@ from config.settings import Settings
 from models import runs
 from models.batches import RejectedRow, acknowledge, plan
 from models.database import Database
+from models.direction import Direction
 from models.errors import ConfigurationError, TransientError
 from models.tables import Snapshot, SnapshotPart, SyncRun
-from models.types import BatchState, Direction, RunState, Stage, Trigger
+from models.types import BatchState, RunState, Stage, Trigger
 from tests.factories import make_binding, make_destination, make_source
 from tests.integration.door import Door, ended
 from tests.support import Valkey, wait_until

@@ -10,8 +10,9 @@ from sqlalchemy import select
 
 from models import batches
 from models.database import Database
+from models.direction import Direction
 from models.tables import CohortBinding, PushBatch, SyncRun
-from models.types import BatchState, Direction, RunState, Stage, Trigger
+from models.types import BatchState, RunState, Stage, Trigger
 from tests.factories import make_binding, make_destination, make_source
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)

@@ -26,8 +26,8 @@ from scheduler.policy import (
     due_occurrences,
     jitter,
     overlap,
-    retry_delay,
 )
+from worker.retry import retry_delay
 
 SECOND = timedelta(seconds=1)
 MINUTE = timedelta(minutes=1)

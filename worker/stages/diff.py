@@ -12,9 +12,10 @@ from pathlib import Path
 
 from models import batches, destinations, runs, state
 from models.database import Database
+from models.direction import Direction
 from models.errors import HeldForApproval, TerminalError
 from models.tables import CohortBinding, SyncRun
-from models.types import Direction, Stage, Trigger
+from models.types import Stage, Trigger
 from worker import follow, snapshot_store
 from worker.check import flag_value, require_destination
 from worker.codec import row_overhead

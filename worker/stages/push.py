@@ -16,9 +16,10 @@ from redis.exceptions import RedisError
 
 from config.queue import KEY_PREFIX, QUEUE
 from models import batches, runs
+from models.direction import Direction
 from models.errors import ConfigurationError, RateLimited, SyncError, TerminalError
 from models.tables import PushBatch, SyncRun
-from models.types import BatchState, Direction, Stage, WriteMode
+from models.types import BatchState, Stage, WriteMode
 from worker import blackout, follow, sync_rows
 from worker.check import flag_value, require_destination
 from worker.codec import decode_keys, encode_keys, row_bodies
