@@ -146,8 +146,8 @@ def test_the_build_tool_is_pinned_by_hash() -> None:
 IMPORTED = """
 import importlib, json, pkgutil, sys
 from importlib.metadata import packages_distributions
-import cli, config, models, receiver, sandbox, scheduler, worker
-for package in (cli, config, models, receiver, sandbox, scheduler, worker):
+import cli, config, models, monitor, receiver, sandbox, scheduler, worker
+for package in (cli, config, models, monitor, receiver, sandbox, scheduler, worker):
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
         if not module.name.endswith(("__main__", "migrations.env")):
             importlib.import_module(module.name)
