@@ -9,20 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import TypeAlias
 
-from sqlalchemy import ColumnElement, and_, literal, or_, select, union_all, update
+from sqlalchemy import BindParameter, ColumnElement, and_, exists, literal, or_, select, union_all, update
 from sqlalchemy.orm import Session
 
 from models.database import bound_locks
 from models.tables import SyncRun
 from models.types import RunState, Stage
 
+Instant: TypeAlias = datetime | BindParameter[datetime]
+
 
 def unclaimed(session: Session, now: datetime, stale: timedelta, limit: int) -> list[int]:
     """Runs that need a message, by `scheduled_for`: to start, to go on, or to rescue from an ended lease."""
     parts = [
         select(SyncRun.id, SyncRun.scheduled_for).where(SyncRun.finished_at.is_(None), condition)
-        for condition in _needs(now, stale)
+        for condition in _needs(now, now - stale)
     ]
     together = union_all(*parts).subquery()
     return list(session.scalars(select(together.c.id).order_by(together.c.scheduled_for).limit(limit)))
@@ -33,7 +36,7 @@ def waking(session: Session, now: datetime, stale: timedelta, limit: int) -> lis
     return list(
         session.scalars(
             select(SyncRun.id)
-            .where(SyncRun.finished_at.is_(None), _wakes(now, stale))
+            .where(SyncRun.finished_at.is_(None), _wakes(now, now - stale))
             .order_by(SyncRun.wake_at)
             .limit(limit)
         )
@@ -48,7 +51,9 @@ def mark_published(
     mine = (
         select(SyncRun.id)
         .where(
-            SyncRun.id.in_(ids), SyncRun.finished_at.is_(None), or_(_wakes(now, stale), *_needs(now, stale))
+            SyncRun.id.in_(ids),
+            SyncRun.finished_at.is_(None),
+            or_(_wakes(now, now - stale), *_needs(now, now - stale)),
         )
         .with_for_update(of=SyncRun, skip_locked=True)
     )
@@ -73,33 +78,41 @@ def unmark_published(session: Session, ids: Sequence[int], marked: datetime) -> 
     )
 
 
-def _needs(now: datetime, stale: timedelta) -> list[ColumnElement[bool]]:
+def any_needs(now: Instant, lost: Instant) -> list[ColumnElement[bool]]:
+    """Whether a run needs a message, a reason each; one published until `lost` is published again."""
+    return [
+        exists().where(SyncRun.finished_at.is_(None), condition)
+        for condition in (*_needs(now, lost), _wakes(now, lost))
+    ]
+
+
+def _needs(now: Instant, lost: Instant) -> list[ColumnElement[bool]]:
     """Why a run needs a message, a reason each: see `SyncRun.published_at`.
 
-    Once published for what it waits for, it is published again only when its message is `stale`. Each reason is
+    Once published for what it waits for, it is published again only when that was before `lost`. Each reason is
     a range of the index over open runs: a long queue of published runs is not read again at every tick.
     """
     queued = _in_state(RunState.QUEUED)
-    lost = SyncRun.published_at <= now - stale
+    again = SyncRun.published_at <= lost
     return [
         and_(queued, SyncRun.published_at.is_(None)),
-        and_(queued, lost),
+        and_(queued, again),
         and_(
             _in_state(RunState.RUNNING),
             SyncRun.lease_until <= now,
-            or_(SyncRun.published_at.is_(None), SyncRun.published_at < SyncRun.lease_until, lost),
+            or_(SyncRun.published_at.is_(None), SyncRun.published_at < SyncRun.lease_until, again),
         ),
     ]
 
 
-def _wakes(now: datetime, stale: timedelta) -> ColumnElement[bool]:
+def _wakes(now: Instant, lost: Instant) -> ColumnElement[bool]:
     return and_(
         _in_state(RunState.WAITING),
         SyncRun.wake_at <= now,
         or_(
             SyncRun.published_at.is_(None),
             SyncRun.published_at < SyncRun.wake_at,
-            SyncRun.published_at <= now - stale,
+            SyncRun.published_at <= lost,
         ),
     )
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, and_, case, exists, func, or_, select, update
+from sqlalchemy import BindParameter, ColumnElement, RowMapping, and_, case, exists, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, aliased
 
@@ -22,7 +22,7 @@ from models.types import RunState, SnapshotState, Stage, Tier, Trigger
 KEPT = timedelta(days=6)  # Amplitude keeps a requested cohort for seven
 
 
-def due(now: datetime) -> ColumnElement[bool]:
+def due(now: datetime | BindParameter[datetime]) -> ColumnElement[bool]:
     """Whether a failed run's retry is due."""
     return exists().where(SyncRun.retry_at.is_not(None), SyncRun.retry_at <= now)
 

@@ -19,10 +19,10 @@ import structlog
 
 from config.logging import configure
 from config.settings import Settings
-from models import schema
+from models import agenda, schema
 from models.database import Database
 from models.errors import ConfigurationError, SyncError, TransientError
-from scheduler.publish import Published, Publisher
+from scheduler.publish import STALE_EMPTY, Published, Publisher
 from scheduler.tick import Ticked, tick
 from scheduler.watch import Watch
 
@@ -96,14 +96,18 @@ class Loop:
         """One tick; whether there is more to do at once."""
         started = time.monotonic()
         now = self._clock()
-        ticked, failure = Ticked(), None
-        try:
-            ticked = tick(self._db, now)
-        except TransientError:
-            raise
-        except Exception as error:  # noqa: BLE001 - what is queued already must be woken all the same
-            failure = error
-        published = self._publisher.publish(self._db, now)
+        with self._db.read() as session:
+            todo = agenda.look(session, now, STALE_EMPTY)
+        ticked, published, failure = Ticked(), Published(), None
+        if todo.decide:
+            try:
+                ticked = tick(self._db, now)
+            except TransientError:
+                raise
+            except Exception as error:  # noqa: BLE001 - what is queued already must be woken all the same
+                failure = error
+        if todo.decide or todo.publish:
+            published = self._publisher.publish(self._db, now)
         self._publisher.beat(now)
         self._watch.look(self._db, now)
         if failure is not None:

@@ -111,6 +111,8 @@ class Publisher:
             self._redis.set(self._heartbeat, now.isoformat(), ex=HEARTBEAT_TTL_SECONDS)
         except (RedisError, OSError) as error:
             self._unreachable(error)
+        else:
+            self._reached()
 
     def close(self) -> None:
         """Take the sign of life away and close what is open."""
@@ -128,9 +130,7 @@ class Publisher:
         except (RedisError, OSError) as error:
             self._unreachable(error)
             return None
-        if self._failures:
-            log.info("broker reachable again")
-            self._failures = 0
+        self._reached()
         return lengths
 
     def _send(self, runs: Sequence[tuple[int, Stage]], queue: str) -> int:
@@ -153,6 +153,11 @@ class Publisher:
             SyncError
         ) as error:  # they keep their mark: as if this process had died, STALE_EMPTY is the delay
             log.warning("unpublished rows keep their mark", runs=len(runs), code=error.code)
+
+    def _reached(self) -> None:
+        if self._failures:
+            log.info("broker reachable again")
+            self._failures = 0
 
     def _unreachable(self, error: Exception) -> None:
         self._failures += 1

@@ -1,0 +1,46 @@
+"""Whether a scheduler has anything to do: the one question that it asks twice a second, in one statement.
+
+The statement is made once. Of the 4 ms that a tick without work took, making the same statements anew was 3
+(2026-11). What is to be done is read by whoever does it: `models/schedule.py`, `models/retries.py` and
+`models/outbox.py`, whose conditions these are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cache
+from typing import Any
+
+from sqlalchemy import Select, bindparam, select
+from sqlalchemy.orm import Session
+
+from models import outbox, retries, schedule
+from models.types import UtcDateTime
+
+
+@dataclass(frozen=True, slots=True)
+class Agenda:
+    """What there is to do. `decide`: bindings, deferred runs or retries are due. `publish`: runs need a message."""
+
+    decide: bool
+    publish: bool
+
+
+def look(session: Session, now: datetime, stale: timedelta) -> Agenda:
+    """Ask; a message published `stale` ago may be lost. A few entries of indexes."""
+    due, startable, retry, *unpublished = session.execute(
+        _question(), {"now": now, "lost": now - stale}
+    ).one()
+    return Agenda(
+        decide=(due is not None and due <= now) or bool(startable) or bool(retry), publish=any(unpublished)
+    )
+
+
+@cache
+def _question() -> Select[Any]:
+    now: Any = bindparam("now", type_=UtcDateTime())
+    lost: Any = bindparam("lost", type_=UtcDateTime())
+    return select(
+        schedule.first_due(), schedule.any_startable(), retries.due(now), *outbox.any_needs(now, lost)
+    )
