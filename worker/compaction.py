@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from models.direction import Direction
 from worker.codec import decode, encode
-from worker.diff import Direction
 from worker.fingerprint import Fingerprints
 from worker.keyarray import Bool, KeyArray
 from worker.keys import comparison_key
