@@ -12,6 +12,7 @@ from cli import context, output, views, wait
 from models import overview, runs, snapshots
 from models.database import Database
 from models.errors import CATALOGUE, ConfigurationError, ContractError
+from models.missed import counted
 from models.naming import find
 from models.tables import CohortBinding, SyncRun
 from models.types import Feed, RunState, Trigger
@@ -97,6 +98,7 @@ def list_(
             "entered",
             "exited",
             "rejected",
+            "missed",
             "error",
         ],
         [
@@ -110,6 +112,7 @@ def list_(
                 row.entered,
                 row.exited,
                 row.rejected,
+                counted(row.missed),
                 row.error_code,
             )
             for row in rows
@@ -183,6 +186,7 @@ def report(row: SyncRun, now: datetime, reasons: list[overview.Reason]) -> None:
             ("stage", row.stage),
             ("trigger", row.trigger),
             ("scheduled for", output.when(row.scheduled_for, now)),
+            ("missed", _missed(row)),
             ("started", output.when(row.started_at, now)),
             ("finished", output.when(row.finished_at, now)),
             (
@@ -211,6 +215,11 @@ def report(row: SyncRun, now: datetime, reasons: list[overview.Reason]) -> None:
 
 def _state(row: SyncRun) -> str:
     return f"{row.state} (to be cancelled)" if row.cancel_requested and not row.finished_at else row.state
+
+
+def _missed(row: SyncRun) -> str | None:
+    """The occurrences that no run was made for and that are counted here."""
+    return f"{counted(row.missed)}, the first at {output.text(row.missed_since)}" if row.missed else None
 
 
 def _dispatch(

@@ -62,7 +62,7 @@ def add(
             now=context.now(),
             actor=context.actor(),
         )
-    output.done(f"Source {row.name!r} is added.", views.source(row, row.created_at), as_json=as_json)
+    output.done(f"Source {row.name!r} is added.", views.source(row), as_json=as_json)
 
 
 @app.command("list")
@@ -72,13 +72,13 @@ def list_(as_json: Json = False) -> None:
     Example: cohort-sync source list --json
     """
     with context.database() as db, db.read() as session:
-        rows = [(row, sources.secrets_since(session, row)) for row in every(session, AmplitudeProject)]
+        rows = every(session, AmplitudeProject)
     if as_json:
-        output.emit([views.source(row, since) for row, since in rows])
+        output.emit([views.source(row) for row in rows])
     else:
         output.table(
             ["id", "name", "region", "tier", "downloads a month"],
-            [(str(row.id), row.name, row.region, row.tier, row.monthly_quota) for row, _ in rows],
+            [(str(row.id), row.name, row.region, row.tier, row.monthly_quota) for row in rows],
             empty="There is no source yet: `cohort-sync source add`.",
         )
 
@@ -88,11 +88,11 @@ def show(name: Name, as_json: Json = False) -> None:
     """One source; its secrets are never shown. Example: cohort-sync source show shop"""
     with context.database() as db, db.read() as session:
         row = find(session, AmplitudeProject, name)
-        since = sources.secrets_since(session, row)
         spent, _ = snapshots.quota(session, row, now=context.now())
     if as_json:
-        output.emit(views.source(row, since))
+        output.emit(views.source(row))
     else:
+        since = sources.keys_since(row)
         output.facts(
             [
                 ("name", row.name),
@@ -136,9 +136,7 @@ def update(
             now=context.now(),
             actor=context.actor(),
         )
-        session.flush()
-        document = views.source(row, sources.secrets_since(session, row))
-    output.done(f"Source {row.name!r} is updated.", document, as_json=as_json)
+    output.done(f"Source {row.name!r} is updated.", views.source(row), as_json=as_json)
 
 
 @app.command()

@@ -1,16 +1,18 @@
-"""Rows of the database as JSON documents. `run` is the contract of the README; keys are only ever added to others."""
+"""Rows of the database as JSON documents. Programs read them: keys are only ever added, never renamed or taken away."""
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import date
 from typing import Any
 
 from cli.output import iso
+from models.missed import COUNTED
+from models.sources import keys_since
 from models.tables import AmplitudeProject, CohortBinding, Destination, SyncRun
 
 
 def run(row: SyncRun) -> dict[str, Any]:
-    """A run, to the letter of the contract."""
+    """A run. Every command that shows one shows this."""
     return {
         "id": row.id,
         "binding": row.binding.name,
@@ -18,6 +20,7 @@ def run(row: SyncRun) -> dict[str, Any]:
         "state": row.state,
         "stage": row.stage,
         "scheduled_for": iso(row.scheduled_for),
+        "missed": missed(row),
         "started_at": iso(row.started_at),
         "finished_at": iso(row.finished_at),
         "counts": {
@@ -35,6 +38,17 @@ def run(row: SyncRun) -> dict[str, Any]:
     }
 
 
+def missed(row: SyncRun) -> dict[str, Any] | None:
+    """The occurrences that no run was made for and that are counted here; `more`: there were more than `count`."""
+    if not row.missed:
+        return None
+    return {
+        "count": min(row.missed, COUNTED),
+        "more": row.missed > COUNTED,
+        "since": iso(row.missed_since),
+    }
+
+
 def run_error(row: SyncRun) -> dict[str, Any] | None:
     """What went wrong, or is in the way."""
     if row.error_code is None:
@@ -46,16 +60,17 @@ def run_error(row: SyncRun) -> dict[str, Any] | None:
     }
 
 
-def source(row: AmplitudeProject, secrets_since: datetime) -> dict[str, Any]:
+def source(row: AmplitudeProject) -> dict[str, Any]:
     """A source without its secrets."""
+    since = keys_since(row).date()
     return {
         "id": row.id,
         "name": row.name,
         "region": row.region,
         "tier": row.tier,
         "monthly_quota": row.monthly_quota,
-        "api_key": _secret(secrets_since.date()),
-        "secret_key": _secret(secrets_since.date()),
+        "api_key": _secret(since),
+        "secret_key": _secret(since),
         "created_at": iso(row.created_at),
     }
 

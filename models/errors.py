@@ -16,6 +16,7 @@ or a contact key: what is put into an error is shown to people and stored.
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import Any
 
 
@@ -40,7 +41,7 @@ class SyncError(Exception):
     @property
     def remedy(self) -> str:
         """What to do next."""
-        return CATALOGUE[self.code][1].format_map(_Named(self.context))
+        return _filled(CATALOGUE[self.code][1], self.context)
 
     def __str__(self) -> str:
         return f"{self.code}: {self.message} {self.remedy}"
@@ -87,6 +88,15 @@ class LeaseLost(SyncError):  # noqa: N818 - the design's name
 class _Named(dict[str, Any]):
     def __missing__(self, key: str) -> str:
         return f"<{key}>"
+
+
+def _filled(remedy: str, facts: dict[str, Any]) -> str:
+    """The remedy with its facts. Between backticks stands a command: there a name with a blank stays one word."""
+    words = {name: fact if name == "listing" else quote(str(fact)) for name, fact in facts.items()}
+    return "`".join(
+        piece.format_map(_Named(words if place % 2 else facts))
+        for place, piece in enumerate(remedy.split("`"))
+    )
 
 
 def _rebuild(kind: type[SyncError], code: str, detail: str, context: dict[str, Any]) -> SyncError:
@@ -388,6 +398,11 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "OVERLAP_SKIPPED": (
         "The run before it was still unfinished.",
         "Nothing, or a slower schedule if it happens often.",
+    ),
+    "OCCURRENCES_MISSED": (
+        "Occurrences missed while no scheduler ran: {count}, the first at {since}.",
+        "Nothing, if the next one comes early enough; else `cohort-sync run {binding}`. To have it catch up: "
+        "`cohort-sync binding update {binding} --catchup latest`, with a longer `--catchup-window`.",
     ),
     "BLACKOUT": (
         "Nothing is pushed for binding {binding!r} until {until}: a blackout of its own.",

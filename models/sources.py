@@ -12,7 +12,7 @@ from models import audit
 from models.errors import ConfigurationError
 from models.naming import checked_name, find, name_key
 from models.secrets import Keyring
-from models.tables import AmplitudeProject, AuditEvent, CohortBinding
+from models.tables import AmplitudeProject, CohortBinding
 from models.types import Region, Tier
 
 # "500 Get one cohort requests / month" on Growth and Enterprise (Amplitude, Behavioral Cohorts API).
@@ -91,10 +91,10 @@ def update_source(
     if monthly_quota is not None:
         source.monthly_quota = changed["monthly_quota"] = monthly_quota
     if api_key is not None:
-        source.api_key_token = keyring.encrypt(_filled("api_key", api_key))
+        source.api_key_token, source.keys_set_at = keyring.encrypt(_filled("api_key", api_key)), now
         changed["api_key"] = "changed"
     if secret_key is not None:
-        source.secret_key_token = keyring.encrypt(_filled("secret_key", secret_key))
+        source.secret_key_token, source.keys_set_at = keyring.encrypt(_filled("secret_key", secret_key)), now
         changed["secret_key"] = "changed"
     audit.record(session, now=now, actor=actor, action="update", kind="source", name=source.name, **changed)
     return source
@@ -108,15 +108,9 @@ def remove_source(session: Session, name: str, *, now: datetime, actor: str) -> 
     session.delete(source)
 
 
-def secrets_since(session: Session, source: AmplitudeProject) -> datetime:
-    """When its keys were last set, as far as the audit log tells."""
-    changes = session.execute(
-        select(AuditEvent.at, AuditEvent.details)
-        .where(AuditEvent.kind == "source", AuditEvent.action == "update", AuditEvent.name == source.name)
-        .order_by(AuditEvent.id.desc())
-    )
-    keys = {"api_key", "secret_key"}
-    return next((at for at, details in changes if keys & details.keys()), source.created_at)
+def keys_since(source: AmplitudeProject) -> datetime:
+    """When its key pair was last changed; it came with one."""
+    return source.keys_set_at or source.created_at
 
 
 def refuse_if_used(session: Session, kind: str, name: str, condition: object) -> None:

@@ -78,6 +78,7 @@ class AmplitudeProject(Base):
     # What Amplitude's webhook proves itself with; none: nobody may deliver for this source.
     webhook_secret_token: Mapped[bytes | None]
     webhook_secret_at: Mapped[datetime | None]
+    keys_set_at: Mapped[datetime | None]  # none: never since it was added
     monthly_quota: Mapped[int] = mapped_column(Integer)
     created_at: Mapped[datetime]
 
@@ -250,6 +251,10 @@ class SyncRun(Base):
     binding_id: Mapped[int] = mapped_column(ForeignKey("cohort_binding.id", ondelete="CASCADE"))
     trigger: Mapped[str] = mapped_column(String(10))
     scheduled_for: Mapped[datetime]
+    # Occurrences that no run was made for, from `missed_since` on: those before this one, with this one in a row that
+    # was skipped because of it (models/missed.py).
+    missed: Mapped[int] = mapped_column(default=0, server_default="0")
+    missed_since: Mapped[datetime | None]
     idempotency_key: Mapped[str | None] = mapped_column(String(200))
     full: Mapped[bool] = mapped_column(Boolean, default=False)
     force: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())  # past the quota

@@ -15,6 +15,7 @@ from datetime import date, datetime, timedelta
 from hashlib import blake2b
 from typing import Literal
 
+from models.missed import COUNTED
 from models.walltime import day_begins, zone_of
 from scheduler.cron import Schedule
 
@@ -23,7 +24,6 @@ Overlap = Literal["skip", "queue"]
 Decision = Literal["run", "skip", "queue"]
 
 GRACE = timedelta(seconds=90)  # a minute, and a slow tick: later than that an occurrence was missed
-SKIPPED_COUNTED = 1_000  # a count for a person to read; beyond it "at least" says as much
 
 _INSTANT = timedelta(microseconds=1)
 
@@ -61,15 +61,18 @@ ALWAYS = Period()
 class Due:
     """What a scheduler has to do for one binding now, and what to store.
 
-    `occurrence` is the nominal instant to run for, `skipped` how many others were missed (counted up to
-    SKIPPED_COUNTED). `next_occurrence` is the next nominal instant and `next_due_at` that plus the binding's
-    jitter, later than now; both are None when the period has ended.
+    `occurrence` is the nominal instant of the newest that is due. A run is made for it, unless it is `late`: then it
+    is itself one of the `missed`, which are counted up to COUNTED + 1, the first of them at `missed_since`.
+    `next_occurrence` is the next nominal instant and `next_due_at` that plus the binding's jitter, later than
+    now; both are None when the period has ended.
     """
 
-    occurrence: datetime | None
-    skipped: int
     next_occurrence: datetime | None
     next_due_at: datetime | None
+    occurrence: datetime | None = None
+    late: bool = False
+    missed: int = 0
+    missed_since: datetime | None = None
 
 
 def due_occurrences(
@@ -93,28 +96,26 @@ def due_occurrences(
     """
     effective = now - delay  # instead of moving every occurrence forward
     if next_occurrence > effective:
-        return Due(None, 0, next_occurrence, next_occurrence + delay)
+        return Due(next_occurrence, next_occurrence + delay)
     following = period.next_after(schedule, effective)
     next_due_at = None if following is None else following + delay
     since = next_occurrence if period.start is None else max(next_occurrence, period.start)
     until = effective if period.end is None else min(effective, period.end)
     newest = schedule.latest(since, until)
     if newest is None:  # the schedule or its period was changed since next_occurrence was stored
-        return Due(None, 0, following, next_due_at)
-    missed = _count(schedule, since, newest)
-    allowed = grace if catchup == "none" else max(grace, window)
-    if effective - newest <= allowed:
-        return Due(newest, missed, following, next_due_at)
-    return Due(None, min(missed + 1, SKIPPED_COUNTED), following, next_due_at)
+        return Due(following, next_due_at)
+    late = effective - newest > (grace if catchup == "none" else max(grace, window))
+    first = schedule.next_after(since - _INSTANT)
+    missed = min(_count(schedule, first, newest) + late, COUNTED + 1)
+    return Due(following, next_due_at, newest, late, missed, first if missed else None)
 
 
-def _count(schedule: Schedule, since: datetime, before: datetime) -> int:
-    cursor = since - _INSTANT
-    for counted in range(SKIPPED_COUNTED):
-        cursor = schedule.next_after(cursor)
-        if cursor >= before:
-            return counted
-    return SKIPPED_COUNTED
+def _count(schedule: Schedule, first: datetime, newest: datetime) -> int:
+    """The occurrences from `first` to before `newest`, COUNTED + 1 if there are more than COUNTED."""
+    found, cursor = 0, first
+    while cursor < newest and found <= COUNTED:
+        found, cursor = found + 1, schedule.next_after(cursor)
+    return found
 
 
 def overlap(policy: Overlap, unfinished: bool, queued: bool) -> Decision:

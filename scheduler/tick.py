@@ -18,6 +18,7 @@ from sqlalchemy.exc import IntegrityError
 from models import retries, schedule
 from models.database import Database
 from models.errors import ConfigurationError, SyncError
+from models.missed import counted
 from models.naming import schedule_key
 from models.schedule import Decision, DueBinding
 from models.types import RunState, Tier
@@ -107,10 +108,12 @@ def _decide(binding: DueBinding, now: datetime) -> Decision:
     return Decision(
         binding,
         occurrence=due.occurrence,
-        states=_states(binding) if due.occurrence else (),
+        states=(RunState.SKIPPED,) if due.late else _states(binding),
         next_occurrence=due.next_occurrence,
         next_due_at=due.next_due_at,
-        missed=due.skipped,
+        late=due.late,
+        missed=due.missed,
+        missed_since=due.missed_since,
     )
 
 
@@ -141,7 +144,7 @@ def _log_decisions(decisions: list[Decision]) -> None:
         if decision.pause_reason is not None:
             log.warning("binding paused", binding=binding.name, reason=decision.pause_reason)
         elif decision.missed:
-            log.info("occurrences missed", binding=binding.name, missed=decision.missed)
+            log.info("occurrences missed", binding=binding.name, missed=counted(decision.missed))
 
 
 def _summary(decisions: list[Decision], made: Counter[RunState], *, more: bool) -> Ticked:

@@ -195,12 +195,12 @@ def test_paused_binding_is_never_read(db: Database, hourly: Callable[..., Cohort
 
 
 @pytest.mark.parametrize(
-    ("catchup", "window", "hours", "expected"),
+    ("catchup", "window", "hours", "late"),
     [
-        ("latest", 86_400, 5.5, MIDNIGHT + 5 * HOUR),
-        ("none", 86_400, 5.5, None),
-        ("none", 86_400, 5.01, MIDNIGHT + 5 * HOUR),
-        ("latest", 600, 5.5, None),
+        ("latest", 86_400, 5.5, False),
+        ("none", 86_400, 5.5, True),
+        ("none", 86_400, 5.01, False),
+        ("latest", 600, 5.5, True),
     ],
 )
 def test_catch_up_after_an_outage(
@@ -209,13 +209,27 @@ def test_catch_up_after_an_outage(
     catchup: str,
     window: int,
     hours: float,
-    expected: datetime | None,
+    late: bool,
 ) -> None:
     binding = hourly(catchup=catchup, catchup_window_seconds=window)
-    ticked = tick(db, MIDNIGHT + hours * HOUR)
-    assert [run.scheduled_for for run in all_runs(db)] == ([expected] if expected else [])
-    assert ticked.missed == (4 if expected else 5)
+    now = MIDNIGHT + hours * HOUR
+    assert tick(db, now) == Ticked(bindings=1, queued=not late, skipped=late, missed=4 + late)
+    run = one_run(db)
+    assert (run.scheduled_for, run.missed, run.missed_since) == (
+        MIDNIGHT + 5 * HOUR,
+        4 + late,
+        MIDNIGHT + HOUR,
+    )
+    if late:
+        assert (run.state, run.trigger, run.finished_at) == (RunState.SKIPPED, Trigger.SCHEDULE, now)
+        assert run.error_code == "OCCURRENCES_MISSED"
+        assert run.error_message == (
+            "Occurrences missed while no scheduler ran: 5, the first at 2026-03-02 01:00 UTC."
+        )
+    else:
+        assert (run.state, run.error_code) == (RunState.QUEUED, None)
     assert reload(db, binding).next_due_at == MIDNIGHT + 6 * HOUR
+    assert tick(db, now) == Ticked()
 
 
 @pytest.mark.parametrize(

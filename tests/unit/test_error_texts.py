@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import shlex
 import string
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 
 import pytest
 
@@ -96,6 +98,27 @@ def test_texts_are_complete_with_their_facts(code: str) -> None:
     assert error.message.endswith(".")
     assert error.remedy
     assert "<" in str(SyncError(code)) if named(code) else "<" not in str(SyncError(code))
+
+
+@pytest.mark.parametrize("name", ["my binding", "o'clock $(x)", "plain"])
+@pytest.mark.parametrize("code", CATALOGUE)
+def test_what_a_remedy_tells_to_type_keeps_every_name_one_word(code: str, name: str) -> None:
+    remedy = CATALOGUE[code][1]
+    error = SyncError(code, **dict.fromkeys(named(code) - {"listing"}, name), listing="binding list")
+    for command in commands(remedy):
+        asked = [word for _, word, _, _ in string.Formatter().parse(command) if word not in {None, "listing"}]
+        typed = command.format_map(dict.fromkeys(asked, quote(name)) | {"listing": "binding list"})
+        assert f"`{typed}`" in error.remedy
+        assert shlex.split(typed).count(name) == len(asked)
+
+
+def commands(remedy: str) -> list[str]:
+    """What stands between backticks."""
+    return remedy.split("`")[1::2]
+
+
+def test_enough_remedies_name_something_to_type() -> None:
+    assert sum("{" in one for _, remedy in CATALOGUE.values() for one in commands(remedy)) > 15
 
 
 def test_errors_survive_a_pickle() -> None:

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from models.blackouts import Blackout, blackout_until, parse_blackouts
 from models.errors import ConfigurationError
+from models.missed import COUNTED, counted
 from scheduler.cron import Schedule
 from scheduler.policy import (
     GRACE,
-    SKIPPED_COUNTED,
     Catchup,
     Decision,
     Due,
@@ -51,37 +51,38 @@ class TestDue:
     @pytest.mark.parametrize("catchup", ["latest", "none"])
     def test_an_occurrence_on_time_runs(self, catchup: Catchup) -> None:
         found = due_occurrences(HOURLY, NOON, NOON + 5 * SECOND, catchup, timedelta())
-        assert found == Due(NOON, 0, NOON + HOUR, NOON + HOUR)
+        assert found == Due(NOON + HOUR, NOON + HOUR, NOON)
 
     def test_nothing_is_due_before_its_time(self) -> None:
-        assert due_occurrences(HOURLY, NOON, NOON - SECOND, "latest", DAY) == Due(None, 0, NOON, NOON)
+        assert due_occurrences(HOURLY, NOON, NOON - SECOND, "latest", DAY) == Due(NOON, NOON)
 
     def test_latest_runs_the_newest_of_the_missed(self) -> None:
         found = due_occurrences(HOURLY, NOON - 5 * HOUR, NOON + 20 * MINUTE, "latest", HOUR)
-        assert found == Due(NOON, 5, NOON + HOUR, NOON + HOUR)
+        assert found == Due(NOON + HOUR, NOON + HOUR, NOON, False, 5, NOON - 5 * HOUR)
 
     def test_latest_leaves_what_is_older_than_the_window(self) -> None:
         found = due_occurrences(HOURLY, NOON - 5 * HOUR, NOON + 20 * MINUTE, "latest", 19 * MINUTE)
-        assert found == Due(None, 6, NOON + HOUR, NOON + HOUR)
+        assert found == Due(NOON + HOUR, NOON + HOUR, NOON, True, 6, NOON - 5 * HOUR)
 
     def test_a_window_of_nothing_still_runs_what_is_on_time(self) -> None:
-        assert due_occurrences(HOURLY, NOON, NOON + GRACE, "latest", timedelta()).occurrence == NOON
+        found = due_occurrences(HOURLY, NOON, NOON + GRACE, "latest", timedelta())
+        assert (found.occurrence, found.late, found.missed) == (NOON, False, 0)
 
     def test_none_leaves_all_that_was_missed(self) -> None:
         found = due_occurrences(HOURLY, NOON - HOUR, NOON + GRACE + SECOND, "none", DAY)
-        assert found == Due(None, 2, NOON + HOUR, NOON + HOUR)
+        assert found == Due(NOON + HOUR, NOON + HOUR, NOON, True, 2, NOON - HOUR)
 
     def test_none_still_runs_an_occurrence_of_this_moment_after_a_downtime(self) -> None:
         found = due_occurrences(HOURLY, NOON - HOUR, NOON + GRACE, "none", DAY)
-        assert found == Due(NOON, 1, NOON + HOUR, NOON + HOUR)
+        assert found == Due(NOON + HOUR, NOON + HOUR, NOON, False, 1, NOON - HOUR)
 
     def test_jitter_moves_the_time_and_never_the_name(self) -> None:
         delay = 10 * MINUTE  # far longer than the grace: lateness counts from the moved time
         assert due_occurrences(HOURLY, NOON, NOON + delay - SECOND, "none", DAY, delay=delay) == Due(
-            None, 0, NOON, NOON + delay
+            NOON, NOON + delay
         )
         assert due_occurrences(HOURLY, NOON, NOON + delay, "none", DAY, delay=delay) == Due(
-            NOON, 0, NOON + HOUR, NOON + HOUR + delay
+            NOON + HOUR, NOON + HOUR + delay, NOON
         )
 
     def test_a_year_of_minutes_is_little_work(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,20 +96,22 @@ class TestDue:
 
         monkeypatch.setattr(Schedule, "next_after", counting)
         found = due_occurrences(EVERY_MINUTE, NOON - 365 * DAY, NOON, "latest", DAY)
-        assert found == Due(NOON, SKIPPED_COUNTED, NOON + MINUTE, NOON + MINUTE)
-        assert asked < SKIPPED_COUNTED + 100
+        assert (found.occurrence, found.late, found.missed) == (NOON, False, COUNTED + 1)
+        assert asked < COUNTED + 100
 
     def test_the_count_of_the_missed_ends_somewhere(self) -> None:
-        found = due_occurrences(HOURLY, NOON - 365 * DAY, NOON + 30 * MINUTE, "none", DAY)
-        assert found == Due(None, SKIPPED_COUNTED, NOON + HOUR, NOON + HOUR)
+        for hours, said in ((COUNTED - 1, "1,000"), (COUNTED, "more than 1,000"), (9_999, "more than 1,000")):
+            found = due_occurrences(HOURLY, NOON - hours * HOUR, NOON + 30 * MINUTE, "none", DAY)
+            assert counted(found.missed) == said
+            assert found.missed_since == NOON - hours * HOUR
 
     def test_a_changed_schedule_has_nothing_missed(self) -> None:
         daily = Schedule.parse("0 6 * * *", "UTC", "binding:1")
         found = due_occurrences(daily, NOON - HOUR, NOON, "latest", DAY)
-        assert found == Due(None, 0, at("2026-11-24T06:00Z"), at("2026-11-24T06:00Z"))
+        assert found == Due(at("2026-11-24T06:00Z"), at("2026-11-24T06:00Z"))
 
     def test_a_clock_that_went_back_changes_nothing(self) -> None:
-        assert due_occurrences(HOURLY, NOON, NOON - 3 * DAY, "latest", DAY) == Due(None, 0, NOON, NOON)
+        assert due_occurrences(HOURLY, NOON, NOON - 3 * DAY, "latest", DAY) == Due(NOON, NOON)
 
 
 class TestPeriod:
@@ -121,16 +124,16 @@ class TestPeriod:
 
     def test_after_the_end_the_last_one_is_caught_up_and_no_more_follow(self) -> None:
         found = due_occurrences(HOURLY, NOON - HOUR, NOON + 3 * HOUR, "latest", DAY, period=Period(end=NOON))
-        assert found == Due(NOON, 1, None, None)
+        assert found == Due(None, None, NOON, False, 1, NOON - HOUR)
 
     def test_before_the_start_nothing_was_missed(self) -> None:
         period = Period(start=NOON + HOUR)
         found = due_occurrences(HOURLY, NOON - HOUR, NOON, "latest", DAY, period=period)
-        assert found == Due(None, 0, NOON + HOUR, NOON + HOUR)
+        assert found == Due(NOON + HOUR, NOON + HOUR)
 
     def test_an_end_before_all_that_is_stored(self) -> None:
         found = due_occurrences(HOURLY, NOON, NOON + HOUR, "latest", DAY, period=Period(end=NOON - DAY))
-        assert found == Due(None, 0, None, None)
+        assert found == Due(None, None)
 
 
 CRONS = ["* * * * *", "*/7 * * * *", "0 */2 * * *", "30 2 * * *", "15 1,2,3 * * sun", "0 0 L * *"]
@@ -159,21 +162,50 @@ def test_due_is_what_listing_everything_would_say(
     found = due_occurrences(
         schedule, stored, now, catchup, window * SECOND, delay=pause, period=Period(start, end)
     )
-    missed = [
+    due = [
         occurrence
         for occurrence in schedule.between(stored - SECOND, now - pause, 100_000)
         if (start is None or start <= occurrence) and (end is None or occurrence <= end)
     ]
     allowed = GRACE if catchup == "none" else max(GRACE, window * SECOND)
-    runs = bool(missed) and now - pause - missed[-1] <= allowed
-    assert found.occurrence == (missed[-1] if runs else None)
-    assert found.skipped == min(len(missed) - runs, SKIPPED_COUNTED)
+    late = bool(due) and now - pause - due[-1] > allowed
+    missed = due if late else due[:-1]
+    assert (found.occurrence, found.late) == (due[-1] if due else None, late)
+    assert found.missed == min(len(missed), COUNTED + 1)
+    assert found.missed_since == (missed[0] if missed else None)
     if found.next_due_at is None:
         assert end is not None
         assert late >= 0
     else:
         assert found.next_due_at > now
         assert found.next_occurrence == found.next_due_at - pause
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.sampled_from(CRONS),
+    st.sampled_from(["UTC", "Europe/Berlin", "America/Havana"]),
+    st.integers(0, 366 * 24 * 60),
+    st.lists(st.integers(1, 3_000), min_size=1, max_size=12),
+    st.sampled_from(["latest", "none"]),
+    st.integers(0, 7_200),
+    st.integers(0, 900),
+)
+def test_over_any_downtimes_each_due_occurrence_is_run_or_counted_once(
+    cron: str, zone: str, minute: int, gaps: list[int], catchup: Catchup, window: int, delay: int
+) -> None:
+    schedule, pause = Schedule.parse(cron, zone, "binding:1"), timedelta(seconds=delay)
+    first = stored = schedule.next_after(at("2026-01-01T00:00Z") + minute * MINUTE)
+    now, done, more = first + pause, 0, False
+    for gap in gaps:
+        now += gap * MINUTE
+        found = due_occurrences(schedule, stored, now, catchup, window * SECOND, delay=pause)
+        done += found.missed + (found.occurrence is not None and not found.late)
+        more |= found.missed > COUNTED
+        assert found.next_occurrence
+        stored = found.next_occurrence
+    due = len(schedule.between(first - SECOND, now - pause, 100_000))
+    assert done <= due if more else done == due
 
 
 # --- overlap, jitter, retries -------------------------------------------------------------------------------
