@@ -117,7 +117,8 @@ def publishing(app: Celery) -> Iterator[Publish]:
         with app.producer_pool.acquire(block=True) as producer:
             news = _News(producer.connection, app=app, buffer_group=["task"], buffer_limit=NEWS_AT_ONCE)
             try:
-                yield partial(publish, app, producer=producer, event_dispatcher=news)
+                # Without a declaration each (0.05 ms): a message to a queue by its name needs none.
+                yield partial(publish, app, producer=producer, event_dispatcher=news, declare=[])
             finally:
                 with suppress(*_UNAVAILABLE):
                     news.flush()

@@ -33,7 +33,8 @@ def look(session: Session, now: datetime, stale: timedelta) -> Agenda:
         _question(), {"now": now, "lost": now - stale}
     ).one()
     return Agenda(
-        decide=(due is not None and due <= now) or bool(startable) or bool(retry), publish=any(unpublished)
+        decide=(due is not None and due <= now) or bool(startable) or bool(retry),
+        publish=any(run is not None for run in unpublished),
     )
 
 

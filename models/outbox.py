@@ -11,7 +11,17 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import TypeAlias
 
-from sqlalchemy import BindParameter, ColumnElement, and_, exists, literal, or_, select, union_all, update
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    ScalarSelect,
+    and_,
+    literal,
+    or_,
+    select,
+    union_all,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from models.database import bound_locks
@@ -78,10 +88,18 @@ def unmark_published(session: Session, ids: Sequence[int], marked: datetime) -> 
     )
 
 
-def any_needs(now: Instant, lost: Instant) -> list[ColumnElement[bool]]:
-    """Whether a run needs a message, a reason each; one published until `lost` is published again."""
+def any_needs(now: Instant, lost: Instant) -> list[ScalarSelect[int]]:
+    """A run that needs a message, if there is one, for each reason; one published until `lost` needs another.
+
+    Not EXISTS: with many published runs in its statistics, PostgreSQL reads all runs to find that none is lost (15
+    ms with 10,000 of 110,000). In the index's own order it has no choice.
+    """
     return [
-        exists().where(SyncRun.finished_at.is_(None), condition)
+        select(SyncRun.id)
+        .where(SyncRun.finished_at.is_(None), condition)
+        .order_by(SyncRun.published_at, SyncRun.wake_at)
+        .limit(1)
+        .scalar_subquery()
         for condition in (*_needs(now, lost), _wakes(now, lost))
     ]
 
