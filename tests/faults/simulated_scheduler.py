@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from config.settings import Settings
+from config.stop import Stop
 from models.database import Database
-from scheduler.main import Loop, Stop
+from scheduler.main import Loop
 from scheduler.publish import Publisher
 
 clock_file = Path(sys.argv[1])
