@@ -8,19 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from config.settings import Settings, get_settings
-from models import schema
+from models import broker, schema
 from models.database import Database
 from models.errors import ConfigurationError
-from models.watch import HEARTBEATS
-
-if TYPE_CHECKING:
-    from redis import Redis
 
 PREFIX = "COHORT_SYNC_"
 ACTOR_MAX = 100
@@ -64,31 +59,11 @@ def database(*, upgrade: bool = False) -> Iterator[Database]:
         db.dispose()
 
 
-def redis_client(url: str, *, seconds: float) -> Redis:
-    """A client of the queue's server that gives up after `seconds`; nothing is connected yet."""
-    from redis import Redis
-    from redis.backoff import NoBackoff
-    from redis.retry import Retry
-
-    try:
-        return Redis.from_url(
-            url,
-            socket_timeout=seconds,
-            socket_connect_timeout=seconds,
-            retry=Retry(NoBackoff(), 0),
-        )
-    except ValueError:
-        raise ConfigurationError(
-            "SETTINGS_INVALID",
-            mistakes=f"{PREFIX}REDIS_URL: use redis://:PASSWORD@HOST:PORT/0, rediss:// or unix:///PATH",
-        ) from None
-
-
 def queue_answers() -> bool:
     """Whether the queue's server can be reached."""
     from redis.exceptions import RedisError
 
-    with redis_client(settings().redis, seconds=2.0) as client:
+    with broker.redis_client(settings().redis, seconds=2.0) as client:
         try:
             return bool(client.ping())
         except RedisError:
@@ -97,19 +72,9 @@ def queue_answers() -> bool:
 
 def schedulers() -> dict[str, str] | None:
     """The schedulers that tick, each with the instant of its last sign of life; none if the queue is away."""
-    from redis.exceptions import RedisError
-
-    with redis_client(settings().redis, seconds=2.0) as client:
-        try:
-            keys = sorted(key.decode() for key in client.scan_iter(f"{HEARTBEATS}*"))
-            values = client.mget(keys) if keys else []
-        except RedisError:
-            return None
-    return {
-        key.removeprefix(HEARTBEATS): value.decode()
-        for key, value in zip(keys, values, strict=True)
-        if value is not None
-    }
+    with broker.redis_client(settings().redis, seconds=2.0) as client:
+        told = broker.ask(client)
+    return None if told is None else told.schedulers
 
 
 def now() -> datetime:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from cli import context
 from config.settings import Settings
+from models import broker
 from models.database import Database
 from models.errors import SyncError, TransientError
 from models.tables import AmplitudeProject
@@ -33,7 +34,7 @@ def opened(db: Database) -> Iterator[Context]:
     quiet(settings)
     with ExitStack() as stack:
         server = settings if context.queue_answers() else stack.enter_context(_own_server(settings))
-        redis = stack.enter_context(context.redis_client(server.redis, seconds=5.0))
+        redis = stack.enter_context(broker.redis_client(server.redis, seconds=5.0))
         yield Context(settings=settings, db=db, redis=redis, app=make_app(settings))
 
 

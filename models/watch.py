@@ -19,6 +19,9 @@ from models.types import RunState
 # Each scheduler keeps such a key in the queue's server while it ticks; its value is the instant of the last tick.
 HEARTBEATS = "cohort-sync:scheduler:"
 
+# Every code that `alarms` may say.
+CODES = ("SCHEDULER_SILENT", "SCHEDULER_BEHIND", "WORKERS_SILENT", "WORKERS_BUSY")
+
 OVERDUE = timedelta(minutes=2)
 UNCLAIMED = timedelta(minutes=1)
 JUST_PUBLISHED = timedelta(seconds=30)  # a lost message is published again: that is no claim
@@ -40,11 +43,9 @@ class Facts:
 
 def facts(session: Session, now: datetime, *, schedulers: int | None) -> Facts:
     """Read them; a few ranges of indexes."""
-    due = and_(CohortBinding.next_due_at.is_not(None), ~CohortBinding.paused)
-    scheduled = session.scalar(select(func.count()).where(due)) or 0
-    late = and_(due, CohortBinding.next_due_at < now - OVERDUE)
+    scheduled = session.scalar(select(func.count()).where(_scheduled())) or 0
     overdue, overdue_since = session.execute(
-        select(func.count(), func.min(CohortBinding.next_due_at)).where(late)
+        select(func.count(), func.min(CohortBinding.next_due_at)).where(late(now))
     ).one()
     unclaimed, unclaimed_since = session.execute(
         select(func.count(), func.min(func.coalesce(SyncRun.wake_at, SyncRun.created_at))).where(
@@ -67,18 +68,28 @@ def alarms(found: Facts) -> list[tuple[str, TerminalError]]:
     if found.schedulers == 0 and found.scheduled:
         wrong.append(("scheduler", TerminalError("SCHEDULER_SILENT", count=found.scheduled)))
     elif found.overdue and found.overdue_since is not None:
-        since = _shown(found.overdue_since)
+        since = shown(found.overdue_since)
         wrong.append(("scheduler", TerminalError("SCHEDULER_BEHIND", count=found.overdue, since=since)))
     if found.unclaimed and found.unclaimed_since is not None:
         code = "WORKERS_BUSY" if found.working else "WORKERS_SILENT"
-        since = _shown(found.unclaimed_since)
+        since = shown(found.unclaimed_since)
         busy = TerminalError(code, count=found.unclaimed, since=since, working=found.working)
         wrong.append(("workers", busy))
     return wrong
 
 
-def _unclaimed(now: datetime) -> ColumnElement[bool]:
-    queued = and_(
+def late(now: datetime) -> ColumnElement[bool]:
+    """The condition for a binding that was due and got no run."""
+    return and_(_scheduled(), CohortBinding.next_due_at < now - OVERDUE)
+
+
+def _scheduled() -> ColumnElement[bool]:
+    return and_(CohortBinding.next_due_at.is_not(None), ~CohortBinding.paused)
+
+
+def queued_long(now: datetime) -> ColumnElement[bool]:
+    """Whether a run is queued, and no worker takes it."""
+    return and_(
         SyncRun.state == RunState.QUEUED,
         or_(
             SyncRun.created_at < now - UNCLAIMED_FOR_SURE,
@@ -88,10 +99,14 @@ def _unclaimed(now: datetime) -> ColumnElement[bool]:
             ),
         ),
     )
+
+
+def shown(instant: datetime) -> str:
+    """An instant as a message names it."""
+    return f"{instant:%Y-%m-%d %H:%M} UTC"
+
+
+def _unclaimed(now: datetime) -> ColumnElement[bool]:
     asleep = and_(SyncRun.state == RunState.WAITING, SyncRun.wake_at < now - UNCLAIMED)
     left = and_(SyncRun.state == RunState.RUNNING, SyncRun.lease_until < now - UNCLAIMED)
-    return or_(queued, asleep, left)
-
-
-def _shown(instant: datetime) -> str:
-    return f"{instant:%Y-%m-%d %H:%M} UTC"
+    return or_(queued_long(now), asleep, left)

@@ -1,0 +1,64 @@
+"""What the queue's server tells: which schedulers tick, and how many messages wait.
+
+Read here for everybody who shows it. Nothing is written, and a server that is away is an answer like another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from config.queue import KEY_PREFIX, QUEUE, WAKE_QUEUE
+from models.errors import ConfigurationError
+from models.watch import HEARTBEATS
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+QUEUES = (QUEUE, WAKE_QUEUE)
+
+
+@dataclass(frozen=True)
+class Told:
+    """The schedulers that tick, each with the instant of its last sign of life, and the messages of each queue."""
+
+    schedulers: dict[str, str]
+    messages: dict[str, int]
+
+
+def redis_client(url: str, *, seconds: float) -> Redis:
+    """A client of the queue's server that gives up after `seconds`; nothing is connected yet."""
+    from redis import Redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    try:
+        return Redis.from_url(
+            url,
+            socket_timeout=seconds,
+            socket_connect_timeout=seconds,
+            retry=Retry(NoBackoff(), 0),
+        )
+    except ValueError:
+        raise ConfigurationError(
+            "SETTINGS_INVALID",
+            mistakes="COHORT_SYNC_REDIS_URL: use redis://:PASSWORD@HOST:PORT/0, rediss:// or unix:///PATH",
+        ) from None
+
+
+def ask(client: Redis) -> Told | None:
+    """What it tells now; none if it does not answer."""
+    from redis.exceptions import RedisError
+
+    try:
+        keys = sorted(key.decode() for key in client.scan_iter(f"{HEARTBEATS}*", count=1000))
+        values: list[Any] = client.mget(keys) if keys else []
+        messages = {queue: int(client.llen(KEY_PREFIX + queue)) for queue in QUEUES}
+    except (RedisError, OSError):
+        return None
+    schedulers = {
+        key.removeprefix(HEARTBEATS): value.decode()
+        for key, value in zip(keys, values, strict=True)
+        if value is not None
+    }
+    return Told(schedulers, messages)
