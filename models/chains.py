@@ -11,9 +11,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from models import bulk
 from models.database import lock
 from models.errors import ConfigurationError, TerminalError
 from models.tables import CohortBinding, SyncRun
@@ -80,7 +80,4 @@ def _insert(session: Session, binding: CohortBinding, run: SyncRun, state: RunSt
         "error_message": skipped.message if skipped else None,
         "error_remedy": skipped.remedy if skipped else None,
     }
-    table = SyncRun.__table__
-    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
-    statement = insert(table).on_conflict_do_nothing().returning(table.c.id)  # type: ignore[arg-type]
-    return session.connection().execute(statement, row).scalar() is not None
+    return bool(bulk.insert_missing(session, SyncRun, [row], "id"))

@@ -12,9 +12,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import BindParameter, ColumnElement, RowMapping, and_, case, exists, func, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, aliased
 
+from models import bulk
 from models.database import bound_locks
 from models.tables import AmplitudeProject, CohortBinding, Snapshot, SyncRun
 from models.types import RunState, SnapshotState, Stage, Tier, Trigger
@@ -35,7 +35,7 @@ def start(session: Session, now: datetime, limit: int) -> int:
     bound_locks(session)
     failed = _due(session, now, limit)
     wanted = [row for row in failed if row["wanted"]]
-    made = _insert(session, wanted, now) if wanted else 0
+    made = _insert(session, wanted, now)
     forget(session, [row["id"] for row in failed])
     return made
 
@@ -112,7 +112,4 @@ def _insert(session: Session, wanted: Sequence[RowMapping], now: datetime) -> in
         }
         for row in wanted
     ]
-    table = SyncRun.__table__
-    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
-    statement = insert(table).on_conflict_do_nothing().returning(table.c.id)  # type: ignore[arg-type]
-    return len(session.connection().execute(statement, rows).scalars().all())
+    return len(bulk.insert_missing(session, SyncRun, rows, "id"))

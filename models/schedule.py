@@ -26,10 +26,9 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, aliased
 
-from models import audit, retries
+from models import audit, bulk, retries
 from models.database import bound_locks
 from models.errors import TerminalError
 from models.missed import counted
@@ -154,7 +153,7 @@ def settle(session: Session, decisions: Sequence[Decision], now: datetime) -> Co
         refused: list[Decision] = []
         for state in (RunState.QUEUED, RunState.DEFERRED, RunState.SKIPPED):
             wanted = [one for one in pending if one.states[attempt : attempt + 1] == (state,)]
-            inserted = _insert(session, wanted, state, now) if wanted else set()
+            inserted = _insert(session, wanted, state, now)
             made[state] += len(inserted)
             refused += [one for one in wanted if one.binding.id not in inserted]
         pending = refused
@@ -218,10 +217,7 @@ def _with_run(session: Session, bindings: Sequence[int], condition: ColumnElemen
 def _insert(session: Session, decisions: Sequence[Decision], state: RunState, now: datetime) -> set[int]:
     """The bindings whose run was inserted."""
     rows = [_row(decision, state, now) for decision in decisions]
-    table = SyncRun.__table__
-    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
-    statement = insert(table).on_conflict_do_nothing().returning(table.c.binding_id)  # type: ignore[arg-type]
-    return set(session.connection().execute(statement, rows).scalars())
+    return set(bulk.insert_missing(session, SyncRun, rows, "binding_id"))
 
 
 def _row(decision: Decision, state: RunState, now: datetime) -> dict[str, Any]:
@@ -262,8 +258,7 @@ def _move_on(session: Session, decisions: Iterable[Decision]) -> None:
         }
         for decision in decisions
     ]
-    if rows:
-        session.execute(update(CohortBinding), rows)
+    bulk.update_by_id(session, CohortBinding, rows)
 
 
 def _pause(session: Session, binding: DueBinding, reason: str, now: datetime) -> None:
