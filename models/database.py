@@ -14,14 +14,16 @@ from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 from sqlalchemy.orm import Session
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.pool import NullPool, QueuePool
 
 from config.settings import Settings
 from models.errors import ConfigurationError, TransientError
+from models.patience import bound
 from models.secrets import Keyring, make_private_dir
 
 # A writer of SQLite waits for the one before it; the longest transaction is a compaction of 20M members (16 s).
 SQLITE_BUSY_SECONDS = 60
+CONNECT_SECONDS = 10
 
 FROZEN_MS = 30_000
 LOCK_MS = 10_000
@@ -30,10 +32,13 @@ LOCK_MS = 10_000
 class Database:
     """An engine and the ring of keys for the secrets in it. One a process: it must not cross a fork."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, patience: float | None = None) -> None:
+        """With `patience` nothing waits longer than so many seconds for an answer, and no connection is kept."""
         self.settings = settings
         self.keyring = Keyring.load(settings)
-        self.engine = _engine(settings)
+        self.engine = _engine(settings, patience)
+        if patience is not None:
+            bound(self.engine, patience)
 
     @property
     def dialect(self) -> str:
@@ -103,7 +108,12 @@ def _safe(error: DBAPIError) -> str:
     return (str(error.orig).splitlines() or [""])[0][:200]
 
 
-def _engine(settings: Settings) -> Engine:
+def _engine(settings: Settings, patience: float | None) -> Engine:
+    pool: dict[str, Any] = (
+        {"poolclass": QueuePool, "pool_size": 2, "max_overflow": 8}
+        if patience is None
+        else {"poolclass": NullPool}
+    )
     try:
         url = make_url(settings.database)
         if url.get_backend_name() == "sqlite":
@@ -111,10 +121,8 @@ def _engine(settings: Settings) -> Engine:
             engine = create_engine(
                 url,
                 # Closing the last connection of a WAL database writes it all back: 4 ms of each transaction.
-                poolclass=QueuePool,
-                pool_size=2,
-                max_overflow=8,
-                connect_args={"timeout": SQLITE_BUSY_SECONDS, "check_same_thread": False},
+                **pool,
+                connect_args={"timeout": patience or SQLITE_BUSY_SECONDS, "check_same_thread": False},
                 hide_parameters=True,
             )
             event.listen(engine, "connect", _sqlite_connect)
@@ -124,11 +132,12 @@ def _engine(settings: Settings) -> Engine:
             return create_engine(
                 url,
                 hide_parameters=True,  # they may be contact keys, and an error's text is logged
-                poolclass=QueuePool,
-                pool_size=2,
-                max_overflow=8,
+                **pool,
                 pool_pre_ping=True,
-                connect_args={"connect_timeout": 10, "application_name": "cohort-sync"},
+                connect_args={
+                    "connect_timeout": max(2, round(patience or CONNECT_SECONDS)),  # psycopg's least
+                    "application_name": "cohort-sync",
+                },
             )
     except (ArgumentError, NoSuchModuleError):
         pass  # said below, without a traceback that holds the password
