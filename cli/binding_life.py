@@ -31,7 +31,7 @@ def remove(
             typer.confirm(
                 f"Forget {found.name!r}, its {found.member_count:,} members and its history?", abort=True
             )
-        with db.write() as session:
+        with db.edit() as session:
             bindings.remove_binding(session, str(found.id), now=context.now(), actor=context.actor())
     output.done(
         f"Binding {found.name!r} is removed; the flags in Marketing Cloud stay as they are.",
@@ -49,7 +49,7 @@ def pause(
 
     Example: cohort-sync binding pause vips --reason 'until the campaign is over'
     """
-    with context.database() as db, db.write() as session:
+    with context.database() as db, db.edit() as session:
         row = bindings.pause_binding(session, name, reason=reason, now=context.now(), actor=context.actor())
     output.done(f"Binding {row.name!r} is paused.", views.binding(row), as_json=as_json)
 
@@ -60,7 +60,7 @@ def resume(name: Name, as_json: Json = False) -> None:
     Example: cohort-sync binding resume vips
     """
     now = context.now()
-    with context.database() as db, db.write() as session:
+    with context.database() as db, db.edit() as session:
         stored = find(session, CohortBinding, name)
         planned = timing.timing_of(stored, now) if stored.cron is not None else None
         row = bindings.resume_binding(session, name, timing=planned, now=now, actor=context.actor())

@@ -12,6 +12,11 @@ OverlapName = Literal["skip", "queue"]
 CatchupName = Literal["latest", "none"]
 FeedName = Literal["download", "webhook"]
 NoCheck = Annotated[bool, typer.Option("--no-check", help="Do not ask the vendors first.")]
+SOURCE = "The Amplitude project."
+COHORT = "The cohort's id: `cohort-sync source cohorts SOURCE`."
+DESTINATION = "The Marketing Cloud business unit."
+ATTRIBUTE = "The field of Amplitude Engage made for this cohort alone."
+MOVES = "It can be changed before the first sync only."
 FEED = "How members arrive: asked for, or told by Amplitude's cohort webhook (docs/webhooks.md)."
 NEW_SYNC = "note: now make a new sync of the cohort in Amplitude: only a new one begins with every member."
 CRON = "Five cron fields, such as '0 6 * * *'; H spreads bindings. Needs the Audiences tier."
@@ -20,7 +25,7 @@ OVERLAP = "When it is due while a run is unfinished: skip it, or queue one."
 CATCHUP = "After a time when nothing ran: the latest missed occurrence, or none."
 WINDOW = "How old a missed occurrence may be: seconds, or 90m, 6h, 2d."
 JITTER = "Start up to so much later, each binding at its own time: seconds, or 10m."
-GUARD = "Hold a run that would remove more than this share of the members, 0 to 100."
+GUARD = "Hold a run that would remove more than this share of the members: 0 to 100, or default."
 START = "The first day with a run, in the schedule's time zone: YYYY-MM-DD."
 END = "The last day with a run."
 BLACKOUT = "Push nothing between these times of the zone, such as 22:00-06:00; may be repeated."
@@ -30,7 +35,7 @@ Overlap = Annotated[OverlapName | None, typer.Option(help=OVERLAP)]
 Catchup = Annotated[CatchupName | None, typer.Option(help=CATCHUP)]
 Length = Annotated[str | None, typer.Option(help=WINDOW, metavar="LENGTH")]
 Jitter = Annotated[str | None, typer.Option(help=JITTER, metavar="LENGTH")]
-Guard = Annotated[int | None, typer.Option(help=GUARD)]
+Guard = Annotated[str | None, typer.Option(help=GUARD, metavar="PERCENT")]
 Cron = Annotated[str | None, typer.Option(help=CRON)]
 Start = Annotated[str | None, typer.Option(help=START, metavar="DAY")]
 End = Annotated[str | None, typer.Option(help=END, metavar="DAY")]

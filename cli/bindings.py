@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated
 
 import typer
+from sqlalchemy.orm import Session
 
-from cli import binding_life, checks, context, output, timing, views
+from cli import binding_life, checks, context, edits, output, quota, timing, views
 from cli.binding_options import (
+    ATTRIBUTE,
     CATCHUP,
+    COHORT,
+    DESTINATION,
     FEED,
     JITTER,
+    MOVES,
     NEW_SYNC,
     OVERLAP,
+    SOURCE,
     TIMEZONE,
     WINDOW,
     After,
@@ -33,11 +40,9 @@ from cli.binding_options import (
     OverlapName,
     Start,
 )
-from models import bindings
-from models.database import Database
+from cli.fields import BINDING
 from models.naming import every, find
 from models.tables import CohortBinding
-from models.types import Feed
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -50,10 +55,10 @@ def group() -> None:
 @app.command()
 def add(
     name: Annotated[str, typer.Argument(help="What you call it.")],
-    source: Annotated[str, typer.Option(help="The Amplitude project.")],
-    cohort: Annotated[str, typer.Option(help="The cohort's id: `cohort-sync source cohorts SOURCE`.")],
-    destination: Annotated[str, typer.Option(help="The Marketing Cloud business unit.")],
-    attribute: Annotated[str, typer.Option(help="The field of Amplitude Engage made for this cohort alone.")],
+    source: Annotated[str, typer.Option(help=SOURCE)],
+    cohort: Annotated[str, typer.Option(help=COHORT)],
+    destination: Annotated[str, typer.Option(help=DESTINATION)],
+    attribute: Annotated[str, typer.Option(help=ATTRIBUTE)],
     cron: Cron = None,
     timezone: Annotated[str, typer.Option(help=TIMEZONE)] = "UTC",
     start: Start = None,
@@ -76,62 +81,38 @@ def add(
     Example: cohort-sync binding add vips --source shop --cohort k2x7abc --destination mc --attribute VIP
     --cron '0 6 * * *' --timezone Europe/Berlin
     """
-    now = context.now()
-    planned = timing.timing(
-        name,
-        cron=cron,
-        timezone=timezone,
-        overlap=overlap,
-        catchup=catchup,
-        catchup_window_seconds=timing.seconds("catchup_window", catchup_window),
-        jitter_seconds=timing.seconds("jitter", jitter),
-        starts_on=timing.day("start", start),
-        ends_on=timing.day("end", end),
-        blackouts=timing.windows(blackout or []),
-        now=now,
+    values = BINDING.defaults() | BINDING.given(locals())
+    _store(
+        lambda session, now: edits.add_binding(session, name, values, now=now),
+        "added",
+        ask=not no_check,
+        told=feed == "webhook",
+        as_json=as_json,
     )
-    timing.require_occurrence(planned)
+
+
+def _store(
+    change: Callable[[Session, datetime], CohortBinding], verb: str, *, ask: bool, told: bool, as_json: bool
+) -> None:
+    """Make a change and say so; `ask` the vendors before, `told`: it is fed by webhook from now on."""
+    now = context.now()
     with context.database() as db:
         # First as a draft that is rolled back: the vendors are not asked while the database is locked.
-        for draft in (False,) if no_check else (True, False):
-            with db.write() as session:
-                row = bindings.add_binding(
-                    session,
-                    name=name,
-                    source=source,
-                    cohort_id=cohort,
-                    destination=destination,
-                    attribute=attribute,
-                    timing=planned,
-                    after=after,
-                    feed=Feed(feed),
-                    max_removal_percent=max_removal_percent,
-                    now=now,
-                    actor=context.actor(),
-                )
+        for draft in (True, False) if ask else (False,):
+            with db.edit() as session:
+                row = change(session, now)
                 if draft:
                     session.expunge_all()
                     session.rollback()
             if draft:
                 checks.require(db, row)
-        found = _warnings(db, row, now)
-    _done(row, "added", found, as_json=as_json)
-    if feed == "webhook":
-        output.note(NEW_SYNC)
-
-
-def _warnings(db: Database, row: CohortBinding, now: datetime) -> list[dict[str, str]]:
-    from cli import quota
-
-    with db.read() as session:
-        found = quota.warnings(session, row, now=now)
+        with db.read() as session:
+            found = quota.warnings(session, row, now=now)
     quota.note(found)
-    return found
-
-
-def _done(row: CohortBinding, verb: str, found: list[dict[str, str]], *, as_json: bool) -> None:
     text = f"Binding {row.name!r} is {verb}: {timing.in_words(row)}."
     output.done(text, {**views.binding(row), "warnings": found}, as_json=as_json)
+    if told:
+        output.note(NEW_SYNC)
 
 
 @app.command("list")
@@ -208,8 +189,10 @@ def show(name: Name, as_json: Json = False) -> None:
 def update(
     name: Name,
     new_name: Annotated[str | None, typer.Option("--name", help="A new name.")] = None,
-    cohort: Annotated[str | None, typer.Option(help="Another cohort; only before the first sync.")] = None,
-    attribute: Annotated[str | None, typer.Option(help="Another field; only before the first sync.")] = None,
+    source: Annotated[str | None, typer.Option(help=f"{SOURCE} {MOVES}")] = None,
+    cohort: Annotated[str | None, typer.Option(help=f"{COHORT} {MOVES}")] = None,
+    destination: Annotated[str | None, typer.Option(help=f"{DESTINATION} {MOVES}")] = None,
+    attribute: Annotated[str | None, typer.Option(help=f"{ATTRIBUTE} {MOVES}")] = None,
     cron: Cron = None,
     on_demand: Annotated[bool, typer.Option("--on-demand", help="No schedule and no --after.")] = False,
     timezone: Annotated[str | None, typer.Option(help=TIMEZONE)] = None,
@@ -230,64 +213,29 @@ def update(
 ) -> None:
     """Change what is given, leave the rest.
 
-    The vendors are asked first when the cohort or the attribute changes. Once synced to, neither can be changed.
+    The vendors are asked first when what is kept where changes; once synced to, that can't be changed.
 
     Example: cohort-sync binding update vips --cron '0 7 * * mon-fri'
     """
+    changed = BINDING.given(locals())
     _refuse_both("--on-demand", on_demand, cron=cron, after=after)
     _refuse_both("--no-dates", no_dates, start=start, end=end)
     _refuse_both("--no-blackout", no_blackout, blackout=blackout)
-    now = context.now()
-    changed: dict[str, object] = {
-        "name": new_name,
-        "cron": cron,
-        "timezone": timezone,
-        "overlap": overlap,
-        "catchup": catchup,
-        "catchup_window_seconds": catchup_window and timing.seconds("catchup_window", catchup_window),
-        "jitter_seconds": jitter and timing.seconds("jitter", jitter),
-        "starts_on": timing.day("start", start),
-        "ends_on": timing.day("end", end),
-        "blackouts": timing.windows(blackout) if blackout else None,
-    }
-    changed = {key: value for key, value in changed.items() if value is not None}
-    if on_demand:
-        changed["cron"], after = None, ""
-    if no_dates:
-        changed |= {"starts_on": None, "ends_on": None}
-    if no_blackout:
-        changed["blackouts"] = ""
-    ask = not no_check and (cohort is not None or attribute is not None)
-    with context.database() as db:
-        for draft in (True, False) if ask else (False,):
-            with db.write() as session:
-                stored = find(session, CohortBinding, name)
-                planned = timing.timing_of(stored, now, **changed) if changed else None
-                if planned is not None and changed.keys() & {"cron", "starts_on", "ends_on"}:
-                    timing.require_occurrence(planned)
-                row = bindings.update_binding(
-                    session,
-                    name,
-                    new_name=new_name,
-                    cohort_id=cohort,
-                    attribute=attribute,
-                    timing=planned,
-                    after=after,
-                    feed=Feed(feed) if feed else None,
-                    max_removal_percent=max_removal_percent,
-                    now=now,
-                    actor=context.actor(),
-                )
-                session.flush()
-                if draft:
-                    session.expunge_all()
-                    session.rollback()
-            if draft:
-                checks.require(db, row)
-        found = _warnings(db, row, now)
-    _done(row, "updated", found, as_json=as_json)
-    if feed == "webhook":
-        output.note(NEW_SYNC)
+    changed |= {edits.NEW_NAME: new_name} if new_name is not None else {}
+    changed |= {"cron": None, "after": None} if on_demand else {}
+    changed |= {"starts_on": None, "ends_on": None} if no_dates else {}
+    changed |= {"blackouts": ""} if no_blackout else {}
+
+    def change(session: Session, now: datetime) -> CohortBinding:
+        return edits.update_binding(session, find(session, CohortBinding, name), changed, now=now)
+
+    _store(
+        change,
+        "updated",
+        ask=not no_check and bool(changed.keys() & edits.TARGET),
+        told=feed == "webhook",
+        as_json=as_json,
+    )
 
 
 def _refuse_both(option: str, given: bool, **others: object) -> None:

@@ -63,7 +63,7 @@ def add(
     """
     identity = secrets.read_secret("client id", client_id).get_secret_value()
     secret = secrets.read_secret("client secret", client_secret)
-    with context.database() as db, db.write() as session:
+    with context.database() as db, db.edit() as session:
         row = destinations.add_destination(
             session,
             db.keyring,
@@ -162,7 +162,7 @@ def update(
     Example: cohort-sync destination update mc --client-secret file:/run/secrets/mc
     """
     identity = secrets.read_optional("client id", client_id)
-    with context.database() as db, db.write() as session:
+    with context.database() as db, db.edit() as session:
         row = destinations.update_destination(
             session,
             db.keyring,
@@ -187,7 +187,7 @@ def remove(name: Name, as_json: Json = False) -> None:
 
     Example: cohort-sync destination remove mc
     """
-    with context.database() as db, db.write() as session:
+    with context.database() as db, db.edit() as session:
         found = find(session, Destination, name)
         row = {"id": found.id, "name": found.name}
         destinations.remove_destination(session, name, now=context.now(), actor=context.actor())

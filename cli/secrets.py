@@ -6,6 +6,7 @@ A secret is never printed, and no error names more than where it was to be found
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from models.errors import ConfigurationError
 
 ENV, FILE, PROMPT = "env:", "file:", "-"
 FILE_MAX = 65_536
+_REFERENCE = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*|file:.+")
 HELP = "Also env:NAME or file:PATH; - asks without showing what is typed."
 
 
@@ -22,16 +24,28 @@ def read_secret(label: str, given: str | None) -> SecretStr:
     """The secret behind what was given on the command line; asked for if nothing was."""
     if given is None or given == PROMPT:
         return SecretStr(_prompt(label))
-    if given.startswith(ENV):
-        return SecretStr(_filled(os.environ.get(given.removeprefix(ENV), ""), given))
-    if given.startswith(FILE):
-        return SecretStr(_filled(_read(given), given))
-    return SecretStr(_filled(given, label))
+    return SecretStr(resolved(label, given))
 
 
 def read_optional(label: str, given: str | None) -> SecretStr | None:
     """The same where nothing given means: leave it as it is."""
     return None if given is None else read_secret(label, given)
+
+
+def resolved(label: str, given: str) -> str:
+    """What a variable or a file holds, or what was given itself."""
+    if given.startswith(ENV):
+        return _filled(os.environ.get(given.removeprefix(ENV), ""), given)
+    if given.startswith(FILE):
+        return _filled(_read(given), given)
+    return _filled(given, label)
+
+
+def read_reference(field: str, given: str) -> SecretStr:
+    """The secret behind a reference; the secret itself is refused, and so is what may be one in part."""
+    if not _REFERENCE.fullmatch(given):
+        raise ConfigurationError("SECRET_IN_FILE", field=field)
+    return SecretStr(resolved(field, given))
 
 
 def _prompt(label: str) -> str:

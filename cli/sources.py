@@ -49,7 +49,7 @@ def add(
     --tier audiences
     """
     keys = secrets.read_secret("API key", api_key), secrets.read_secret("secret key", secret_key)
-    with context.database() as db, db.write() as session:
+    with context.database() as db, db.edit() as session:
         row = sources.add_source(
             session,
             db.keyring,
@@ -122,7 +122,7 @@ def update(
 
     Example: cohort-sync source update shop --secret-key file:/run/secrets/amplitude
     """
-    with context.database() as db, db.write() as session:
+    with context.database() as db, db.edit() as session:
         row = sources.update_source(
             session,
             db.keyring,
@@ -142,7 +142,7 @@ def update(
 @app.command()
 def remove(name: Name, as_json: Json = False) -> None:
     """Remove a source that no binding uses. Example: cohort-sync source remove shop"""
-    with context.database() as db, db.write() as session:
+    with context.database() as db, db.edit() as session:
         found = find(session, AmplitudeProject, name)
         row = {"id": found.id, "name": found.name}
         sources.remove_source(session, name, now=context.now(), actor=context.actor())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import date, datetime
 
 from models.bindings import Timing
@@ -16,6 +16,7 @@ _LENGTH = re.compile(r"(\d{1,9})\s*(s|m|min|h|d)?", re.ASCII)
 _UNITS = {None: 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
 LONGEST_SECONDS = 366 * 86_400
 BLACKOUTS_MAX = 400
+MOVING = ("cron", "timezone", "jitter_seconds", "starts_on", "ends_on")
 
 
 def seconds(field: str, given: str) -> int:
@@ -30,6 +31,14 @@ def seconds(field: str, given: str) -> int:
             hint="Give seconds, or a number with s, m, h or d, such as 6h; a year at most.",
         )
     return length
+
+
+def length(seconds: int) -> str:
+    """The same as it would be typed."""
+    for unit, size in (("h", 3600), ("m", 60)):
+        if seconds and seconds % size == 0:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
 
 
 def timing(
@@ -78,10 +87,21 @@ def timing_of(binding: CohortBinding, now: datetime, **changed: object) -> Timin
     return timing(now=now, **{**given, **changed})  # type: ignore[arg-type]
 
 
-def day(field: str, given: str | None) -> date | None:
+def updated(binding: CohortBinding, now: datetime, **changed: object) -> Timing:
+    """A stored binding's timing with what is changed. What is due already stays due, unless its occurrences move.
+
+    So a longer window that is given during a downtime still catches up, and what a changed cron names is not counted
+    as missed before it was asked for.
+    """
+    planned = timing_of(binding, now, **changed)
+    renamed = changed.get("name", binding.name) != binding.name
+    if renamed or any(getattr(planned, name) != getattr(binding, name) for name in MOVING):
+        return planned
+    return replace(planned, next_occurrence=binding.next_occurrence, next_due_at=binding.next_due_at)
+
+
+def day(field: str, given: str) -> date:
     """`2026-12-31` as a day."""
-    if given is None:
-        return None
     try:
         return date.fromisoformat(given.strip())
     except ValueError:

@@ -51,7 +51,7 @@ def webhook(
 
     Example: cohort-sync source webhook shop
     """
-    with context.database() as db, db.write() as session:
+    with context.database() as db, db.edit() as session:
         source, secret = webhooks.make_secret(
             session, db.keyring, name, rotate=rotate, now=context.now(), actor=context.actor()
         )

@@ -8,18 +8,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from datetime import date, datetime
-from typing import Any
+from typing import Any, Literal
 
-from sqlalchemy import and_, or_, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from models import audit, chains, retries, runs, webhooks
+from models.binding_fields import (
+    attribute_key,
+    checked_attribute,
+    checked_cohort,
+    checked_percent,
+    require_own,
+)
 from models.errors import ConfigurationError
 from models.naming import checked_name, find, name_key
 from models.tables import AmplitudeProject, CohortBinding, Destination, SyncRun
 from models.types import UNFINISHED, Feed, Tier
-
-ATTRIBUTE_MAX = 128
 
 
 @dataclass(frozen=True)
@@ -37,11 +42,6 @@ class Timing:
     starts_on: date | None = None  # the first and the last day with a run, in the zone
     ends_on: date | None = None
     blackouts: str = ""  # `hh:mm-hh:mm` in the zone, comma separated: nothing is pushed then
-
-
-def attribute_key(attribute: str) -> str:
-    """The form two attributes are compared in: Marketing Cloud compares field names without case."""
-    return attribute.strip().casefold()
 
 
 def add_binding(
@@ -62,19 +62,20 @@ def add_binding(
     """A new binding, refused if the attribute is another's or the plan allows no schedule."""
     project = find(session, AmplitudeProject, source)
     target = find(session, Destination, destination)
-    if timing.cron:
+    if timing.cron or after:
         require_audiences(project)
-    attribute = _checked_attribute(session, target, attribute)
+    attribute = checked_attribute(attribute)
+    require_own(session, target, attribute)
     binding = CohortBinding(
         name=checked_name(session, CohortBinding, name),
         name_key=name_key(name),
         project=project,
-        cohort_id=_checked_cohort(cohort_id),
+        cohort_id=checked_cohort(cohort_id),
         feed=feed,
         destination=target,
         attribute=attribute,
         attribute_key=attribute_key(attribute),
-        max_removal_percent=_percent(max_removal_percent),
+        max_removal_percent=checked_percent(max_removal_percent),
         paused=False,
         created_at=now,
         **{field.name: getattr(timing, field.name) for field in fields(timing)},
@@ -105,31 +106,26 @@ def update_binding(
     name: str,
     *,
     new_name: str | None = None,
+    source: str | None = None,
     cohort_id: str | None = None,
+    destination: str | None = None,
     attribute: str | None = None,
     timing: Timing | None = None,
     after: str | None = None,
     feed: Feed | None = None,
-    max_removal_percent: int | None = None,
+    max_removal_percent: int | Literal["default"] | None = None,
     now: datetime,
     actor: str,
 ) -> CohortBinding:
-    """Change what is given; `after` "" ends a chain. Once synced to, attribute and cohort can't be changed."""
+    """Change what is given; `after` "" ends a chain. Once synced to, what is kept where can't be changed."""
     binding = find(session, CohortBinding, name)
     listened_to = binding.project_id, binding.cohort_id
-    changed: dict[str, Any] = {}
-    if attribute is not None and attribute.strip() != binding.attribute:
-        _refuse_if_locked(binding, "attribute")
-        binding.attribute = changed["attribute"] = _checked_attribute(
-            session, binding.destination, attribute, but=binding.id
-        )
-        binding.attribute_key = attribute_key(attribute)
-    if cohort_id is not None and cohort_id.strip() != binding.cohort_id:
-        _refuse_if_locked(binding, "cohort")
-        binding.cohort_id = changed["cohort"] = _checked_cohort(cohort_id)
+    changed = _retarget(
+        session, binding, source=source, cohort_id=cohort_id, destination=destination, attribute=attribute
+    )
     if feed is not None and feed != binding.feed:
         binding.feed = changed["feed"] = feed
-    if changed.keys() & {"feed", "cohort"}:
+    if changed.keys() & {"feed", "source", "cohort"}:
         webhooks.forget_unwanted(session, *listened_to)
     if timing is not None:
         _retime(session, binding, timing, now=now)
@@ -137,8 +133,12 @@ def update_binding(
     if after is not None:
         _chain(session, binding, after)
         changed["after"] = after or None
+    if changed.keys() & {"source", "cron", "after"} and (binding.cron or binding.after_id is not None):
+        require_audiences(binding.project)
     if max_removal_percent is not None:
-        binding.max_removal_percent = changed["max_removal_percent"] = _percent(max_removal_percent)
+        guard = None if max_removal_percent == "default" else checked_percent(max_removal_percent)
+        binding.max_removal_percent = guard
+        changed["max_removal_percent"] = max_removal_percent
     if new_name is not None:
         binding.name = changed["new_name"] = checked_name(session, CohortBinding, new_name, but=binding.id)
         binding.name_key = name_key(new_name)
@@ -148,9 +148,41 @@ def update_binding(
     return binding
 
 
+def _retarget(
+    session: Session,
+    binding: CohortBinding,
+    *,
+    source: str | None,
+    cohort_id: str | None,
+    destination: str | None,
+    attribute: str | None,
+) -> dict[str, Any]:
+    """Keep another cohort, or keep it elsewhere, as long as nothing was synced; what is changed by that."""
+    changed: dict[str, Any] = {}
+    if source is not None and (project := find(session, AmplitudeProject, source)) is not binding.project:
+        _refuse_if_locked(binding, "source")
+        _refuse_if_running(session, binding)
+        binding.project, changed["source"] = project, project.name
+    if cohort_id is not None and cohort_id.strip() != binding.cohort_id:
+        _refuse_if_locked(binding, "cohort")
+        binding.cohort_id = changed["cohort"] = checked_cohort(cohort_id)
+    target = binding.destination if destination is None else find(session, Destination, destination)
+    if target is not binding.destination:
+        _refuse_if_locked(binding, "destination")
+        _refuse_if_running(session, binding)
+        changed["destination"] = target.name
+    if attribute is not None and attribute.strip() != binding.attribute:
+        _refuse_if_locked(binding, "attribute")
+        changed["attribute"] = checked_attribute(attribute)
+    if changed.keys() & {"destination", "attribute"}:
+        attribute = changed.get("attribute", binding.attribute)
+        require_own(session, target, attribute, but=binding.id)
+        binding.destination, binding.attribute = target, attribute
+        binding.attribute_key = attribute_key(attribute)
+    return changed
+
+
 def _retime(session: Session, binding: CohortBinding, timing: Timing, *, now: datetime) -> None:
-    if timing.cron:
-        require_audiences(binding.project)
     for field in fields(timing):
         setattr(binding, field.name, getattr(timing, field.name))
     runs.wake_from_blackout(session, binding.id, now=now)
@@ -158,8 +190,6 @@ def _retime(session: Session, binding: CohortBinding, timing: Timing, *, now: da
 
 def _chain(session: Session, binding: CohortBinding, after: str) -> None:
     """Let it run after the binding of that name; "" ends the chain."""
-    if after:
-        require_audiences(binding.project)
     chains.follow(session, binding, find(session, CohortBinding, after) if after else None)
 
 
@@ -193,13 +223,7 @@ def resume_binding(
 def remove_binding(session: Session, name: str, *, now: datetime, actor: str) -> None:
     """Forget a binding with its state and history. Marketing Cloud's rows stay as they are."""
     binding = find(session, CohortBinding, name)
-    unfinished = session.scalar(
-        select(SyncRun).where(SyncRun.binding_id == binding.id, SyncRun.state.in_(UNFINISHED))
-    )
-    if unfinished is not None:
-        raise ConfigurationError(
-            "RUN_UNFINISHED", binding=binding.name, run=unfinished.id, state=unfinished.state
-        )
+    _refuse_if_running(session, binding)
     chains.require_last(session, binding)
     audit.record(session, now=now, actor=actor, action="remove", kind="binding", name=binding.name)
     listened_to = binding.project_id, binding.cohort_id
@@ -220,66 +244,11 @@ def _refuse_if_locked(binding: CohortBinding, field: str) -> None:
         )
 
 
-def _checked_attribute(
-    session: Session, destination: Destination, attribute: str, *, but: int | None = None
-) -> str:
-    """The attribute, refused if it is the key itself or belongs to another binding of the data extension.
-
-    Two destinations may be one business unit: they share its data extension, so they share its attributes.
-    """
-    attribute = attribute.strip()
-    if not attribute or len(attribute) > ATTRIBUTE_MAX or not attribute.isprintable():
-        raise ConfigurationError(
-            "SETTING_INVALID",
-            field="attribute",
-            value=attribute[:ATTRIBUTE_MAX],
-            hint=f"Give the field's name, 1 to {ATTRIBUTE_MAX} characters.",
-        )
-    if attribute_key(attribute) == "contact key":
-        raise ConfigurationError(
-            "SETTING_INVALID",
-            field="attribute",
-            value=attribute,
-            hint="Contact Key is the primary key; a cohort needs a field of its own.",
-        )
-    same_unit = and_(
-        Destination.subdomain == destination.subdomain,
-        Destination.account_id.is_(None)
-        if destination.account_id is None
-        else Destination.account_id == destination.account_id,
+def _refuse_if_running(session: Session, binding: CohortBinding) -> None:
+    unfinished = session.scalar(
+        select(SyncRun).where(SyncRun.binding_id == binding.id, SyncRun.state.in_(UNFINISHED))
     )
-    taken = session.scalar(
-        select(CohortBinding)
-        .join(Destination, CohortBinding.destination_id == Destination.id)
-        .where(
-            or_(Destination.id == destination.id, same_unit),
-            CohortBinding.attribute_key == attribute_key(attribute),
-            CohortBinding.id != (but or 0),
-        )
-    )
-    if taken is not None:
+    if unfinished is not None:
         raise ConfigurationError(
-            "ATTRIBUTE_TAKEN", attribute=attribute, destination=destination.name, binding=taken.name
+            "RUN_UNFINISHED", binding=binding.name, run=unfinished.id, state=unfinished.state
         )
-    return attribute
-
-
-def _checked_cohort(cohort_id: str) -> str:
-    cohort_id = cohort_id.strip()
-    # Recorded ids are 7-8 characters of [a-z0-9]; it becomes a path segment, so nothing else may pass.
-    if not (cohort_id.isascii() and cohort_id.isalnum() and len(cohort_id) <= 100):  # noqa: PLR2004
-        raise ConfigurationError(
-            "SETTING_INVALID",
-            field="cohort",
-            value=cohort_id[:100],
-            hint="A cohort's id is letters and digits; list them with `cohort-sync source cohorts SOURCE`.",
-        )
-    return cohort_id
-
-
-def _percent(value: int | None) -> int | None:
-    if value is not None and not 0 <= value <= 100:  # noqa: PLR2004
-        raise ConfigurationError(
-            "SETTING_INVALID", field="max_removal_percent", value=value, hint="Give 0 to 100."
-        )
-    return value

@@ -59,6 +59,13 @@ class Database:
             yield session
             session.commit()
 
+    @contextmanager
+    def edit(self) -> Iterator[Session]:
+        """A write by a person who changes what is set up: one at a time, so that no two become a mixture."""
+        with self.write() as session:
+            lock(session, "what is set up")
+            yield session
+
     def dispose(self) -> None:
         """Close what is open."""
         self.engine.dispose()

@@ -10,6 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from models import audit
+from models.binding_fields import require_all_own
 from models.errors import ConfigurationError
 from models.naming import checked_name, find, name_key
 from models.secrets import Keyring
@@ -21,6 +22,7 @@ from models.types import WriteMode
 # A client secret ends 180 days after it was made (Hightouch's notes on Salesforce's packages).
 SECRET_DAYS = 180
 SECRET_WARN_DAYS = 150
+TEXT_MAX, ACCOUNT_MAX = 200, 40  # as the columns have it
 
 
 def add_destination(
@@ -43,11 +45,11 @@ def add_destination(
         name=checked_name(session, Destination, name),
         name_key=name_key(name),
         subdomain=checked_subdomain(subdomain),
-        client_id=_text("client_id", client_id),
+        client_id=checked_text("client_id", client_id),
         client_secret_token=keyring.encrypt(_filled("client_secret", client_secret)),
         client_secret_made_on=client_secret_made_on or now.date(),
-        account_id=_account(account_id),
-        contact_key_property=_text("contact_key_property", contact_key_property),
+        account_id=checked_account(account_id),
+        contact_key_property=checked_text("contact_key_property", contact_key_property),
         write_mode=write_mode,
         created_at=now,
     )
@@ -86,10 +88,10 @@ def update_destination(
     if subdomain is not None:
         destination.subdomain = changed["subdomain"] = checked_subdomain(subdomain)
     if client_id is not None:
-        destination.client_id = _text("client_id", client_id)
+        destination.client_id = checked_text("client_id", client_id)
         changed["client_id"] = "changed"
     if account_id is not None:
-        destination.account_id = changed["account_id"] = _account(account_id)
+        destination.account_id = changed["account_id"] = checked_account(account_id)
     if write_mode is not None:
         destination.write_mode = changed["write_mode"] = write_mode
     if client_secret is not None:
@@ -100,6 +102,7 @@ def update_destination(
         changed["client_secret_made_on"] = destination.client_secret_made_on.isoformat()
     if changed.keys() & {"subdomain", "account_id", "client_id"}:  # another business unit, maybe
         destination.data_extension = None
+        require_all_own(session, destination)
     audit.record(
         session, now=now, actor=actor, action="update", kind="destination", name=destination.name, **changed
     )
@@ -121,7 +124,7 @@ def _remap(session: Session, destination: Destination, contact_key_property: str
     )
     if session.scalar(synced.limit(1)) is not None:
         raise ConfigurationError("MAPPING_LOCKED", destination=destination.name)
-    destination.contact_key_property = _text("contact_key_property", contact_key_property)
+    destination.contact_key_property = checked_text("contact_key_property", contact_key_property)
     return destination.contact_key_property
 
 
@@ -142,16 +145,20 @@ def store_data_extension(
     destination.resolved_at = now
 
 
-def _text(field: str, value: str) -> str:
-    if not value.strip():
-        raise ConfigurationError("SETTING_INVALID", field=field, value=value, hint="It must not be empty.")
-    return value.strip()
+def checked_text(field: str, value: str) -> str:
+    """A client id or a property's name."""
+    value = value.strip()
+    if not value or len(value) > TEXT_MAX or not value.isprintable():
+        hint = f"Give 1 to {TEXT_MAX} characters in one line."
+        raise ConfigurationError("SETTING_INVALID", field=field, value=value[:TEXT_MAX], hint=hint)
+    return value
 
 
-def _account(value: str | None) -> str | None:
+def checked_account(value: str | None) -> str | None:
     """A MID is a number (Salesforce, "Access Token for Server-to-Server Integrations")."""
     if value is None or not value.strip():
         return None
-    if not (value.strip().isascii() and value.strip().isdigit()):
+    value = value.strip()
+    if not (value.isascii() and value.isdigit() and len(value) <= ACCOUNT_MAX):
         raise ConfigurationError("ACCOUNT_ID_INVALID")
-    return value.strip()
+    return value

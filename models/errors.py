@@ -134,6 +134,35 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "The secret given by {reference} can't be read.",
         "Check the variable or file; nothing was changed.",
     ),
+    "SECRET_IN_FILE": (
+        "{field}: what stands here is no reference; a secret itself does not belong into a file like this.",
+        "Put it into a variable or a file of its own and write env:NAME or file:PATH. If others could read this "
+        "file, make a new secret.",
+    ),
+    "FILE_UNREADABLE": (
+        "{file} can't be read ({why}).",
+        "Check the path, and that it is a text file in UTF-8.",
+    ),
+    "FILE_NOT_YAML": ("This is not YAML: {why}.", "Correct the file there; nothing was changed."),
+    "FILE_REFUSED": (
+        "Mistakes in {file}: {count}. Nothing was changed.",
+        "Correct them; each is named with its place.",
+    ),
+    "CHECKS_FAILED": (
+        "Preconditions of {file} that are not met: {count}. Nothing was changed.",
+        "Meet them; each is named with its place. `--no-check` stores all the same.",
+    ),
+    "PLAN_OUTDATED": (
+        "Somebody changed what is set up while the plan was being checked; nothing of it was applied.",
+        "Look at the plan again: `cohort-sync apply {file} --dry-run`.",
+    ),
+    "PRUNE_UNCONFIRMED": (
+        "What is not in {file} would be removed: {names}; nobody could be asked, and nothing was changed.",
+        "Look at the plan with `--dry-run`, then repeat it with `--yes`.",
+    ),
+    "KEY_UNKNOWN": ("There is no setting named {key!r} here.", "{hint}"),
+    "KEY_TWICE": ("{key!r} stands here twice, first in line {first}.", "Keep one of the two."),
+    "SETTING_MISSING": ("{field} is missing.", "{hint}"),
     "SECRET_KEY_WRONG": (
         "A stored secret can't be decrypted with the configured key.",
         "Set COHORT_SYNC_SECRET_KEY to the key it was stored with (old keys may follow it, comma separated).",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from pydantic import SecretStr
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from models import audit
@@ -72,13 +72,14 @@ def update_source(
         if tier is not Tier.AUDIENCES:
             scheduled = session.scalars(
                 select(CohortBinding.name).where(
-                    CohortBinding.project_id == source.id, CohortBinding.cron.is_not(None)
+                    CohortBinding.project_id == source.id,
+                    or_(CohortBinding.cron.is_not(None), CohortBinding.after_id.is_not(None)),
                 )
             ).all()
             if scheduled:
                 raise ConfigurationError(
                     "PLAN_ON_DEMAND_ONLY",
-                    f"These bindings have a schedule: {', '.join(sorted(scheduled))}.",
+                    f"These bindings run by themselves: {', '.join(sorted(scheduled))}.",
                     source=source.name,
                     tier=tier,
                 )

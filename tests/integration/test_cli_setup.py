@@ -217,10 +217,61 @@ def test_the_rules_of_the_domain_are_refused_by_name_and_change_nothing(door: Do
     assert [one["name"] for one in door.ok("binding", "list", "--json").json] == ["first"]
 
 
+def test_a_binding_moves_until_its_first_sync(door: Door, bound: Database) -> None:
+    make_source(bound, "small", tier="growth")
+    make_destination(bound, "other", subdomain="other")
+    make_binding(bound, "taken", source="shop", destination="other", attribute="VIP")
+    _add(door, "vips", "--attribute", "VIP", "--cron", "@daily", "--max-removal-percent", "5")
+    move = ("binding", "update", "vips", "--no-check", "--json")
+    assert door(*move, "--source", "small").error == "PLAN_ON_DEMAND_ONLY"
+    assert door(*move, "--destination", "other").error == "ATTRIBUTE_TAKEN"
+    moved = door.ok(
+        *move, "--source", "small", "--on-demand", "--destination", "other", "--attribute", "B"
+    ).json
+    assert (moved["source"], moved["destination"], moved["attribute"]) == ("small", "other", "B")
+    assert moved["max_removal_percent"] == 5
+    assert door.ok(*move, "--max-removal-percent", "default").json["max_removal_percent"] is None
+    for wrong in ("101", "-1", "half"):
+        assert door(*move, "--max-removal-percent", wrong).error == "SETTING_INVALID"
+    assert door.ok("run", "vips", "--json", "--queue").json["state"] == "queued"
+    assert door(*move, "--source", "shop").error == "RUN_UNFINISHED"
+    with bound.write() as session:
+        find(session, CohortBinding, "vips").attribute_locked_at = datetime.now(UTC)
+    for option, value in (("source", "shop"), ("destination", "mc"), ("attribute", "C"), ("cohort", "xyz")):
+        said = door(*move, f"--{option}", value)
+        assert (said.error, f"its {option} can" in said.json["error"]["message"]) == (
+            "ATTRIBUTE_LOCKED",
+            True,
+        )
+
+
+def test_two_destinations_that_become_one_business_unit_share_its_attributes(
+    door: Door, bound: Database
+) -> None:
+    make_destination(bound, "other", subdomain="other")
+    for name, destination in (("first", "mc"), ("second", "other")):
+        make_binding(bound, name, source="shop", destination=destination, attribute="VIP")
+    said = door("destination", "update", "other", "--subdomain", SUBDOMAIN, "--json")
+    assert (said.code, said.error) == (2, "ATTRIBUTE_TAKEN")
+    assert door.ok("destination", "show", "other", "--json").json["subdomain"] == "other"
+
+
+def test_a_tier_without_schedules_is_refused_while_bindings_run_by_themselves(
+    door: Door, bound: Database
+) -> None:
+    _add(door, "first", "--attribute", "A", "--cron", "@daily")
+    make_source(bound, "more")
+    _add(door, "second", "--attribute", "B", "--source", "more", "--after", "first")
+    said = door("source", "update", "more", "--tier", "growth", "--json")
+    assert (said.code, said.error) == (2, "PLAN_ON_DEMAND_ONLY")
+    assert "run by themselves: second." in said.json["error"]["message"]
+
+
 def test_lengths_of_time() -> None:
     assert [timing.seconds("x", given) for given in ("0", "90", "90s", "15m", "6h", "2d")] == [
         *(0, 90, 90, 900, 21_600, 172_800)
     ]
+    assert [timing.length(given) for given in (0, 90, 900, 21_600)] == ["0s", "90s", "15m", "6h"]
     for wrong in ("", "-1", "1.5h", "1w", "9999999999", "400d"):
         with pytest.raises(ConfigurationError):
             timing.seconds("x", wrong)
