@@ -74,11 +74,11 @@ def add_binding(session: Session, name: str, values: Mapping[str, Any], *, now: 
 def update_binding(
     session: Session, row: CohortBinding, changed: Mapping[str, Any], *, now: datetime
 ) -> CohortBinding:
-    """A binding with what is changed, from now on."""
+    """A binding with what is changed."""
     timed = {key: changed[key] for key in changed.keys() & _TIMED}
     if changed.get(NEW_NAME) is not None:
         timed["name"] = changed[NEW_NAME]  # `H` and the jitter spread by it
-    planned = timing.timing_of(row, now, **timed) if timed else None
+    planned = timing.updated(row, now, **timed) if timed else None
     if planned is not None and timed.keys() & _PERIOD:
         timing.require_occurrence(planned)
     rest = {key: value for key, value in _said(BINDING, changed).items() if key not in _TIMED}

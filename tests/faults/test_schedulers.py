@@ -1,4 +1,7 @@
-"""Schedulers that are killed and frozen, brokers and databases that go away: no occurrence is lost or doubled."""
+"""Schedulers that are killed, frozen and absent for hours, brokers and databases that go away.
+
+No occurrence is lost or doubled: each is a run, or counted in exactly one row as missed.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +34,7 @@ ROOT = Path(__file__).parents[2]
 START = datetime(2026, 3, 23, tzinfo=UTC)  # a Monday; clocks in Berlin go forward on Sunday
 WEEK = timedelta(days=7)
 STEP = timedelta(hours=2)
+DOWNTIMES = (timedelta(hours=5), timedelta(hours=26))  # nobody ticks: the clock jumps
 CRONS = (
     ("0 */2 * * *", "UTC"),
     ("45 1-23/2 * * *", "Asia/Tokyo"),
@@ -128,13 +132,18 @@ def expected_occurrences(cron: str, timezone: str, until: datetime) -> list[date
 
 @pytest.fixture
 def bindings(db: Database) -> list[CohortBinding]:
-    """Two bindings of each schedule; the scheduler itself computes their first occurrence."""
+    """Three bindings of each schedule, by catch-up; the scheduler itself computes their first occurrence."""
     make_source(db)
     make_destination(db)
     return [
-        make_binding(db, timing=Timing(cron=cron, timezone=timezone, next_due_at=START))
+        make_binding(
+            db,
+            timing=Timing(
+                cron, timezone, next_due_at=START, catchup=catchup, catchup_window_seconds=hours * 3600
+            ),
+        )
         for cron, timezone in CRONS
-        for _ in range(2)
+        for catchup, hours in (("latest", 24), ("latest", 3), ("none", 24))
     ]
 
 
@@ -146,7 +155,7 @@ def schedulers(stack: Settings, tmp_path: Path) -> Iterator[Schedulers]:
 
 
 @pytest.mark.timeout(400)  # 12 s on two free cores
-def test_week_of_kills_and_freezes_runs_every_occurrence_exactly_once(
+def test_week_of_kills_freezes_and_downtimes_accounts_for_every_occurrence_exactly_once(
     db: Database, valkey: Valkey, bindings: list[CohortBinding], schedulers: Schedulers
 ) -> None:
     rng = random.Random(20260323)
@@ -154,10 +163,10 @@ def test_week_of_kills_and_freezes_runs_every_occurrence_exactly_once(
     faults: Counter[str] = Counter()
     step = START
     while step < START + WEEK:
-        step += STEP
-        schedulers.set_clock(step)
-        fault = rng.choices(["none", "kill", "freeze", "flush"], [42, 9, 38, 11])[0]
+        fault = rng.choices(["none", "kill", "freeze", "flush", "downtime"], [34, 12, 34, 12, 8])[0]
         faults[fault] += 1
+        step = min(step + (rng.choice(DOWNTIMES) if fault == "downtime" else STEP), START + WEEK)
+        schedulers.set_clock(step)
         time.sleep(rng.random() * 0.02 if fault != "none" else 0)
         if fault == "kill":
             schedulers.kill(rng.randrange(3))
@@ -167,17 +176,32 @@ def test_week_of_kills_and_freezes_runs_every_occurrence_exactly_once(
             valkey.client.flushall()
         settle(db, worker, schedulers)
 
-    assert min(faults["kill"], faults["freeze"], faults["flush"]) >= 3
+    assert min(faults[one] for one in ("kill", "freeze", "flush", "downtime")) >= 3
     with db.read() as session:
-        rows = session.execute(
-            select(SyncRun.id, SyncRun.binding_id, SyncRun.scheduled_for, SyncRun.state)
-        ).all()
-    assert {row.state for row in rows} == {RunState.SUCCEEDED}
+        rows = session.scalars(select(SyncRun).order_by(SyncRun.scheduled_for)).all()
+    made = [row for row in rows if row.state == RunState.SUCCEEDED]
+    missed = [row for row in rows if row.state == RunState.SKIPPED]
+    assert len(made) + len(missed) == len(rows)
+    assert {row.error_code for row in missed} == {"OCCURRENCES_MISSED"}
     for binding in bindings:
         assert binding.cron
-        got = sorted(row.scheduled_for for row in rows if row.binding_id == binding.id)
-        assert got == expected_occurrences(binding.cron, binding.timezone, START + WEEK)
-    assert worker.executed == Counter(row.id for row in rows), "each run was executed once"
+        due = expected_occurrences(binding.cron, binding.timezone, START + WEEK)
+        assert accounted([row for row in rows if row.binding_id == binding.id], due) == due
+    assert any(row.missed for row in made)
+    assert worker.executed == Counter(row.id for row in made), "each run was executed once"
+
+
+def accounted(rows: list[SyncRun], due: list[datetime]) -> list[datetime]:
+    """The occurrences that a binding's rows account for: their own, and the missed ones, by count and beginning."""
+    found: list[datetime] = []
+    for row in rows:
+        if row.missed_since is not None:
+            first = due.index(row.missed_since)
+            found += due[first : first + row.missed]
+        if row.state != RunState.SKIPPED:
+            found.append(row.scheduled_for)
+        assert found[-1] == row.scheduled_for
+    return found
 
 
 def settle(db: Database, worker: Worker, schedulers: Schedulers) -> None:

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import select
 
 from cli import timing
 from cli.secrets import read_secret
+from models import sources
 from models.database import Database
 from models.errors import ConfigurationError
 from models.naming import find
@@ -215,6 +217,30 @@ def test_the_rules_of_the_domain_are_refused_by_name_and_change_nothing(door: Do
     assert (said.code, said.error) == (2, "NAME_TAKEN")
     assert door("source", "remove", "shop", "--json").error == "IN_USE"
     assert [one["name"] for one in door.ok("binding", "list", "--json").json] == ["first"]
+
+
+def test_a_source_keeps_the_date_of_its_keys_when_it_is_renamed(door: Door, sqlite_db: Database) -> None:
+    make_source(sqlite_db, "shop", now=datetime(2026, 1, 1, tzinfo=UTC))
+    show = ("source", "show", "1", "--json")
+    assert door.ok(*show).json["secret_key"]["since"] == "2026-01-01"
+    given: dict[str, Any]
+    for day, given in (
+        (2, {"api_key": SecretStr("another")}),
+        (3, {"new_name": "store"}),
+        (4, {"monthly_quota": 7}),
+    ):
+        with sqlite_db.write() as session:
+            sources.update_source(
+                session,
+                sqlite_db.keyring,
+                "1",
+                now=datetime(2026, 1, day, tzinfo=UTC),
+                actor="test",
+                **given,
+            )
+        shown = door.ok(*show).json
+        assert (shown["api_key"]["since"], shown["secret_key"]["since"]) == ("2026-01-02", "2026-01-02")
+    assert shown["name"] == "store"
 
 
 def test_a_binding_moves_until_its_first_sync(door: Door, bound: Database) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from alembic import command
@@ -15,6 +15,8 @@ from models import schema
 from models.database import Database
 from models.tables import Base, CohortBinding
 from tests.factories import CREATED
+
+DAY = timedelta(days=1)
 
 
 def differences(db: Database) -> list[object]:
@@ -48,6 +50,10 @@ def test_rows_of_the_first_schema_come_along(db: Database) -> None:
         old.reflect(connection)
         for name in ("amplitude_project", "destination", "cohort_binding"):
             connection.execute(old.tables[name].insert().values(_filled(old.tables[name])))
+        audit = old.tables["audit_event"]
+        for number, details in enumerate(({"api_key": "changed"}, {"region": "eu"}), start=1):
+            keys = {"id": number, "at": CREATED + number * DAY, "kind": "source", "action": "update"}
+            connection.execute(audit.insert().values(_filled(audit) | keys | {"details": details}))
         connection.commit()
     schema.upgrade(db)
     schema.require_current(db)
@@ -55,6 +61,7 @@ def test_rows_of_the_first_schema_come_along(db: Database) -> None:
     with db.read() as session:
         binding = session.get_one(CohortBinding, 1)
     assert (binding.name, binding.feed) == ("x", "download")
+    assert binding.project.keys_set_at == CREATED + DAY, "as the audit log tells"
 
 
 def _filled(table: Table) -> dict[str, Any]:
@@ -64,6 +71,7 @@ def _filled(table: Table) -> dict[str, Any]:
         str: "x",
         bool: False,
         bytes: b"x",
+        object: {},
         datetime: CREATED.replace(tzinfo=None),
         date: CREATED.date(),
     }
