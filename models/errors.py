@@ -453,6 +453,32 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "{count} runs wait for a worker, the first since {since}; {working} are being worked on.",
         "Nothing if it passes; else start more workers, or raise COHORT_SYNC_WORKER_CONCURRENCY.",
     ),
+    # what needs a person, beside the errors of runs: models/needs.py
+    "RUN_UNCLAIMED": (
+        "Run {run} is queued, and no worker takes it.",
+        "Start the stack with `cohort-sync up`, or a worker with `cohort-sync worker`.",
+    ),
+    "OVERDUE": (
+        "Binding {binding!r} was due at {since}, and no scheduler made its run.",
+        "Start the stack with `cohort-sync up`, or a scheduler with `cohort-sync scheduler`.",
+    ),
+    "PAUSED": (
+        "Binding {binding!r} is paused: {reason}.",
+        "`cohort-sync binding resume {binding}` when it may go on.",
+    ),
+    "ROWS_REJECTED": (
+        "Marketing Cloud refused {rows} rows of run {run}.",
+        "Look at the reasons with `cohort-sync show {run}`; the next run tries them again.",
+    ),
+    "SECRET_AGE": (
+        "The client secret of destination {destination!r} is {days} days old; it may end after {limit}.",
+        "Make a new one in the installed package, then `cohort-sync destination update {destination} "
+        "--client-secret -`.",
+    ),
+    "NOTIFY_FAILED": (
+        "Notifications have not got through to {channel} since {since}.",
+        "Look with `cohort-sync notices --test`, then correct COHORT_SYNC_NOTIFY_URLS or what it names.",
+    ),
     "LEASE_LOST": ("Another worker owns run {run} now.", "Nothing: that worker goes on with it."),
     "BROKER_UNREACHABLE": (
         "The queue does not answer.",

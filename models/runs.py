@@ -221,6 +221,8 @@ def finish(session: Session, run: SyncRun, state: RunState, *, now: datetime) ->
     if state in {RunState.FAILED, RunState.CANCELLED}:
         settle_leftovers(session, run.id)
     binding = session.get_one(CohortBinding, run.binding_id)
+    if state is not RunState.SKIPPED:
+        binding.bad_run_id = run.id if state in {RunState.FAILED, RunState.PARTIAL} else None
     if state is RunState.FAILED:
         binding.failures_in_row += run.retry == 0  # an occurrence counts once, however often it is retried
     elif state in {RunState.SUCCEEDED, RunState.PARTIAL}:

@@ -118,6 +118,19 @@ class CohortBinding(Base):
             sqlite_where=text("next_due_at IS NOT NULL AND paused = 0"),
             postgresql_where=text("next_due_at IS NOT NULL AND NOT paused"),
         ),
+        # What needs a person is found without a look at all the others.
+        Index(
+            "ix_cohort_binding_paused",
+            "id",
+            sqlite_where=text("paused = 1"),
+            postgresql_where=text("paused"),
+        ),
+        Index(
+            "ix_cohort_binding_bad_run",
+            "bad_run_id",
+            sqlite_where=text("bad_run_id IS NOT NULL"),
+            postgresql_where=text("bad_run_id IS NOT NULL"),
+        ),
         {"sqlite_autoincrement": True},
     )
 
@@ -150,6 +163,8 @@ class CohortBinding(Base):
     next_due_at: Mapped[datetime | None]  # the nominal occurrence plus jitter; none: not scheduled
     next_occurrence: Mapped[datetime | None]  # the nominal occurrence itself: the run's identity
     failures_in_row: Mapped[int] = mapped_column(default=0)  # retries of one occurrence count once
+    # The run that ended last, if it failed or was partial; a skipped one is no result.
+    bad_run_id: Mapped[int | None] = mapped_column(Id)
 
     member_count: Mapped[int] = mapped_column(default=0)
     state_generation: Mapped[int] = mapped_column(default=0)
@@ -179,6 +194,14 @@ class Snapshot(Base):
     __tablename__ = "snapshot"
     __table_args__ = (
         Index("ix_snapshot_cohort", "project_id", "cohort_id", "requested_at"),
+        # What was spent: a binding fed by webhook has a row here for every run.
+        Index(
+            "ix_snapshot_download",
+            "project_id",
+            "requested_at",
+            sqlite_where=text("kind = 'download'"),
+            postgresql_where=text("kind = 'download'"),
+        ),
         {"sqlite_autoincrement": True},
     )
 
@@ -441,3 +464,78 @@ class AuditEvent(Base):
     kind: Mapped[str] = mapped_column(String(30))
     name: Mapped[str] = mapped_column(String(100))
     details: Mapped[dict[str, Any]]
+
+
+class Notice(Base):
+    """Something that needed a person: when it began, what it was when it was last seen, and when it was over."""
+
+    __tablename__ = "notice"
+    __table_args__ = (
+        # Any number of monitors may look at once: a need has one open notice.
+        Index(
+            "uq_notice_open",
+            "kind",
+            "subject",
+            "code",
+            unique=True,
+            sqlite_where=text("ended_at IS NULL"),
+            postgresql_where=text("ended_at IS NULL"),
+        ),
+        Index("ix_notice_ended_at", "ended_at"),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    # What it is about, whatever its name: a binding, run, destination, source or channel and its id, or a part of
+    # ours (the queue, the scheduler, the workers), of which there is one: 0.
+    kind: Mapped[str] = mapped_column(String(20))
+    subject: Mapped[int] = mapped_column(Id)
+    about: Mapped[str] = mapped_column(String(400))
+    code: Mapped[str] = mapped_column(String(40))
+    message: Mapped[str] = mapped_column(Text)
+    remedy: Mapped[str] = mapped_column(Text)
+    began_at: Mapped[datetime]
+    gone_at: Mapped[datetime | None]  # the first look that did not find it; none: the last look did
+    ended_at: Mapped[datetime | None]
+
+
+class NoticeChannel(Base):
+    """A URL of the settings that people are told through, known here by a keyed hash. It has one sender at a time."""
+
+    __tablename__ = "notice_channel"
+    __table_args__ = ({"sqlite_autoincrement": True},)
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    digest: Mapped[str] = mapped_column(String(64), unique=True)
+    name: Mapped[str] = mapped_column(String(300))  # scheme and host, for people
+    fence: Mapped[int] = mapped_column(default=0)  # the number of its last message
+    claimed_until: Mapped[datetime | None]
+    next_at: Mapped[datetime | None]  # no message before
+    attempts: Mapped[int] = mapped_column(default=0)  # that failed, in a row
+    failing_since: Mapped[datetime | None]
+
+
+class NoticeTelling(Base):
+    """What one channel was told of one notice. Journalled before the message is sent, like everything that leaves."""
+
+    __tablename__ = "notice_telling"
+    __table_args__ = (
+        Index(
+            "ix_notice_telling_open",
+            "channel_id",
+            "fence",
+            sqlite_where=text("over_at IS NULL"),
+            postgresql_where=text("over_at IS NULL"),
+        ),
+    )
+
+    notice_id: Mapped[int] = mapped_column(ForeignKey("notice.id", ondelete="CASCADE"), primary_key=True)
+    channel_id: Mapped[int] = mapped_column(
+        ForeignKey("notice_channel.id", ondelete="CASCADE"), primary_key=True
+    )
+    fence: Mapped[int]  # the channel's message that it stands in
+    ending: Mapped[bool] = mapped_column(Boolean)  # whether that message tells the end
+    told_at: Mapped[datetime | None]  # none: it was tried, and may have arrived
+    reminded_at: Mapped[datetime | None]
+    over_at: Mapped[datetime | None]  # when the end was told
+    given_up_at: Mapped[datetime | None]

@@ -54,6 +54,10 @@ def test_rows_of_the_first_schema_come_along(db: Database) -> None:
         for number, details in enumerate(({"api_key": "changed"}, {"region": "eu"}), start=1):
             keys = {"id": number, "at": CREATED + number * DAY, "kind": "source", "action": "update"}
             connection.execute(audit.insert().values(_filled(audit) | keys | {"details": details}))
+        run = old.tables["sync_run"]
+        for number, state in enumerate(("succeeded", "failed", "skipped"), start=1):
+            ended = {"id": number, "state": state, "trigger": state, "finished_at": CREATED}
+            connection.execute(run.insert().values(_filled(run) | ended))
         connection.commit()
     schema.upgrade(db)
     schema.require_current(db)
@@ -62,6 +66,7 @@ def test_rows_of_the_first_schema_come_along(db: Database) -> None:
         binding = session.get_one(CohortBinding, 1)
     assert (binding.name, binding.feed) == ("x", "download")
     assert binding.project.keys_set_at == CREATED + DAY, "as the audit log tells"
+    assert binding.bad_run_id == 2, "a skipped run is no result"
 
 
 def _filled(table: Table) -> dict[str, Any]:

@@ -1,0 +1,197 @@
+"""What needs a person, as one list: the status page shows it, the metrics count it, notices tell it.
+
+Only rows that have something are read, so that a look costs the same beside 100,000 bindings that are well. Nothing
+here remembers or tells: a need is a fact of this moment, and its history stands in `models/notices.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+
+from sqlalchemy import ColumnElement, and_, func, literal_column, select
+from sqlalchemy.orm import Session, aliased
+
+from models import watch
+from models.destinations import SECRET_DAYS, SECRET_WARN_DAYS
+from models.errors import SyncError, TerminalError
+from models.naming import name_key
+from models.snapshots import month_of, spent_since
+from models.tables import AmplitudeProject, CohortBinding, Destination, NoticeChannel, Snapshot, SyncRun
+from models.types import UNFINISHED, RunState
+
+QUOTA_WARN = 0.9
+NOT_RETRIED = timedelta(minutes=5)  # a retry that was due so long ago is not being made
+UNHEARD = timedelta(minutes=10)  # of a channel that refuses: a few attempts
+
+# Literals, not parameters: SQLite uses a partial index only if its condition stands in the query word by word.
+_UNFINISHED: list[ColumnElement[str]] = [literal_column(f"'{state}'") for state in UNFINISHED]
+# What a run that was stopped says of itself: it always does, and a gap would hide the run.
+_SAID = (
+    SyncRun.id,
+    func.coalesce(SyncRun.error_code, "INTERNAL"),
+    func.coalesce(SyncRun.error_message, "No error was noted."),
+    func.coalesce(SyncRun.error_remedy, "Look at it with `cohort-sync show`."),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Something that a person should look at.
+
+    `kind` and `id` say what it is about, whatever its name: 0 where there is but one of the kind. One that is not
+    `final` may mend itself: it is shown, and told only when it has not.
+    """
+
+    kind: str
+    id: int
+    about: str
+    code: str
+    message: str
+    remedy: str
+    final: bool = True
+
+    @property
+    def key(self) -> tuple[str, int, str]:
+        """What two looks know it by."""
+        return self.kind, self.id, self.code
+
+
+def current(session: Session, now: datetime, *, schedulers: int | None) -> list[Need]:
+    """Every need at `now`: of our own parts, of bindings by name, of destinations and sources.
+
+    `schedulers` is how many are alive; none: the queue is away.
+    """
+    of_bindings = [*_held(session), *_unclaimed(session, now), *_ended_badly(session, now)]
+    of_bindings += [*_paused(session), *_overdue(session, now)]
+    return [
+        *_of_parts(session, now, schedulers),
+        *_unheard(session, now),
+        *sorted(of_bindings, key=lambda need: name_key(need.about)),
+        *_old_secrets(session, now.date()),
+        *_spent(session, now),
+    ]
+
+
+def _need(kind: str, subject: int, about: str, error: SyncError) -> Need:
+    return Need(kind, subject, about, error.code, error.message, error.remedy)
+
+
+def _of_parts(session: Session, now: datetime, schedulers: int | None) -> Iterator[Need]:
+    if schedulers is None:
+        yield _need("queue", 0, "queue", TerminalError("BROKER_UNREACHABLE"))
+    for about, wrong in watch.alarms(watch.facts(session, now, schedulers=schedulers)):
+        if wrong.code != "SCHEDULER_BEHIND":  # said of each binding
+            yield _need(about, 0, about, wrong)
+
+
+def _unheard(session: Session, now: datetime) -> Iterator[Need]:
+    failing = select(NoticeChannel).where(NoticeChannel.failing_since <= now - UNHEARD)
+    for channel in session.scalars(failing.order_by(NoticeChannel.id)):
+        since = watch.shown(channel.failing_since or now)
+        error = TerminalError("NOTIFY_FAILED", channel=channel.name, since=since)
+        yield _need("channel", channel.id, "notifications", error)
+
+
+def _held(session: Session) -> Iterator[Need]:
+    held = (
+        select(CohortBinding.name, *_SAID)
+        .join(SyncRun, SyncRun.binding_id == CohortBinding.id)
+        .where(SyncRun.finished_at.is_(None), SyncRun.state == RunState.HELD)
+    )
+    for name, run, code, message, remedy in session.execute(held):
+        # Of the run, not of the binding: the next one that is held needs a person anew.
+        yield Need("run", run, name, code, message, remedy)
+
+
+def _unclaimed(session: Session, now: datetime) -> Iterator[Need]:
+    waiting = (
+        select(CohortBinding.name, SyncRun.id)
+        .join(CohortBinding, CohortBinding.id == SyncRun.binding_id)
+        .where(SyncRun.finished_at.is_(None), watch.queued_long(now))
+    )
+    for name, run in session.execute(waiting):
+        yield _need("run", run, name, TerminalError("RUN_UNCLAIMED", run=run))
+
+
+def _ended_badly(session: Session, now: datetime) -> Iterator[Need]:
+    again = aliased(SyncRun)
+    bad = (
+        select(
+            CohortBinding.id,
+            CohortBinding.name,
+            *_SAID,
+            SyncRun.state,
+            SyncRun.rejected,
+            SyncRun.retry_at,
+            again.id,
+        )
+        .join(SyncRun, SyncRun.id == CohortBinding.bad_run_id)
+        .outerjoin(
+            again,
+            and_(
+                again.binding_id == CohortBinding.id,
+                again.state.in_(_UNFINISHED),
+                again.state != RunState.HELD,
+                again.retry_of == func.coalesce(SyncRun.retry_of, SyncRun.id),
+            ),
+        )
+        .where(CohortBinding.bad_run_id.is_not(None))
+    )
+    for row in session.execute(bad):
+        binding, name, run, code, message, remedy, state, rejected, retry_at, retrying = row
+        if state == RunState.PARTIAL:
+            error = TerminalError("ROWS_REJECTED", rows=f"{rejected:,}", run=run)
+            yield _need("binding", binding, name, error)
+            continue
+        hope = ""
+        if retrying is not None:
+            hope = f" Run {retrying} tries again."
+        elif retry_at is not None and retry_at > now - NOT_RETRIED:
+            hope = f" Another run follows at {watch.shown(retry_at)}."
+        yield Need("binding", binding, name, code, message + hope, remedy, final=not hope)
+
+
+def _paused(session: Session) -> Iterator[Need]:
+    paused = select(CohortBinding.id, CohortBinding.name, CohortBinding.pause_reason)
+    for binding, name, reason in session.execute(paused.where(CohortBinding.paused)):
+        error = TerminalError("PAUSED", binding=name, reason=reason or "no reason was given")
+        yield _need("binding", binding, name, error)
+
+
+def _overdue(session: Session, now: datetime) -> Iterator[Need]:
+    overdue = select(CohortBinding.id, CohortBinding.name, CohortBinding.next_due_at).where(watch.late(now))
+    for binding, name, due_at in session.execute(overdue):
+        error = TerminalError("OVERDUE", binding=name, since=watch.shown(due_at or now))
+        yield _need("binding", binding, name, error)
+
+
+def _old_secrets(session: Session, today: date) -> Iterator[Need]:
+    old = select(Destination.id, Destination.name, Destination.client_secret_made_on).where(
+        Destination.client_secret_made_on <= today - timedelta(days=SECRET_WARN_DAYS)
+    )
+    for destination, name, made_on in session.execute(old.order_by(Destination.name_key)):
+        days = (today - made_on).days
+        error = TerminalError("SECRET_AGE", destination=name, days=days, limit=SECRET_DAYS)
+        yield _need("destination", destination, name, error)
+
+
+def _spent(session: Session, now: datetime) -> Iterator[Need]:
+    spent = func.count()
+    nearly = (
+        select(AmplitudeProject.id, AmplitudeProject.name, spent, AmplitudeProject.monthly_quota)
+        .join(Snapshot, Snapshot.project_id == AmplitudeProject.id)
+        .where(spent_since(month_of(now)))
+        .group_by(AmplitudeProject.id)
+        .having(spent >= AmplitudeProject.monthly_quota * QUOTA_WARN)
+    )
+    for source, name, used, quota in session.execute(nearly.order_by(AmplitudeProject.name_key)):
+        yield Need(
+            "source",
+            source,
+            name,
+            "AMPLITUDE_QUOTA",
+            f"{used} of this month's {quota} cohort downloads are spent.",
+            "Sync less often until the first of the month (UTC), or ask Amplitude for more.",
+        )
