@@ -6,6 +6,7 @@ PY := $(VENV)/bin/python
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 STAMP := $(VENV)/.installed
+RIVALS := $(VENV)/rivals
 # Most tests wait for processes of their own, so a few more at once than there are cores.
 PYTEST ?= $(PY) -m pytest -n 3 --dist loadfile
 
@@ -38,13 +39,19 @@ check: $(STAMP)  ## ruff, mypy, import-linter only
 coverage: $(STAMP)  ## branch coverage of the tests that run in one process
 	@$(PYTEST) tests/unit tests/contract tests/integration --cov --cov-report=term
 
-bench: $(STAMP)  ## measure against the rivals and print ratios (long)
-	@$(PY) -m tests.benchmarks
+$(RIVALS)/.installed: tests/benchmarks/rivals.lock | $(STAMP)
+	@$(PYTHON) -m venv $(RIVALS)
+	@$(RIVALS)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r tests/benchmarks/rivals.lock
+	@touch $@
+
+bench: $(STAMP) $(RIVALS)/.installed  ## measure beside the rivals and print ratios (20 minutes); BENCH="beat waiting" for some
+	@COHORT_SYNC_RIVALS_PYTHON=$(RIVALS)/bin/python $(PY) -m tests.benchmarks $(BENCH)
 
 lock: $(STAMP)  ## resolve the locks anew (hashes, no registry host)
 	@$(PY) -m pip install --quiet uv
 	@$(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml -o requirements.lock
 	@$(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --extra dev pyproject.toml -o requirements-dev.lock
+	@$(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header tests/benchmarks/rivals.in -o tests/benchmarks/rivals.lock
 
 clean:  ## remove the virtual environment and caches
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*

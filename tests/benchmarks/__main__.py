@@ -1,7 +1,7 @@
-"""`python -m tests.benchmarks [name …]`: measured on this machine, now, beside a rival.
+"""`make bench`: measured on this machine, now, beside a rival. `make bench BENCH="beat waiting"`: these alone.
 
-Without a name the short ones run; `all` runs everything, which takes 20 minutes and 15 GB of disk. `beat` (schedules
-due in one minute) and `rivals-*` compare with what COHORT_SYNC_RIVALS_PYTHON names an interpreter for.
+Without a name all run but the large ones, of 20 million members: `all` takes 15 GB of disk. Two ask for rivals that
+are no dependencies, in an interpreter that COHORT_SYNC_RIVALS_PYTHON names; `make bench` installs it.
 """
 
 from __future__ import annotations
@@ -11,14 +11,12 @@ from collections.abc import Callable
 
 from tests.benchmarks import beat, diffs, journal, parts, rivals, scheduler, waiting, whole
 
-SHORT: dict[str, Callable[[], None]] = {
+USUAL: dict[str, Callable[[], None]] = {
     "codec": parts.codec,
     "imports": parts.imports,
     "diff-1m": lambda: diffs.churn(1_000_000, 7),
     "diff-5m": lambda: diffs.churn(5_000_000, 5),
     "email-1m": lambda: diffs.churn(1_000_000, 5, "email"),
-}
-LONG: dict[str, Callable[[], None]] = {
     "beat": beat.main,
     "waiting": waiting.main,
     "scheduler": scheduler.main,
@@ -28,19 +26,21 @@ LONG: dict[str, Callable[[], None]] = {
     "rivals-1m": lambda: rivals.rivals(1_000_000, 3),
     "rivals-5m": lambda: rivals.rivals(5_000_000, 3),
     "compaction-5m": lambda: parts.compaction(5_000_000),
+    "shapes-5m": lambda: diffs.shapes(5_000_000, 1),
+}
+LARGE: dict[str, Callable[[], None]] = {
     "diff-20m": lambda: diffs.churn(20_000_000, 3),
     "first-20m": lambda: diffs.first(20_000_000, 2),
-    "shapes-5m": lambda: diffs.shapes(5_000_000, 1),
     "shapes-20m": lambda: diffs.shapes(20_000_000, 1),
 }
 
 
 def main(names: list[str]) -> None:
     """Run the named ones."""
-    known = SHORT | LONG
+    known = USUAL | LARGE
     if "all" in names:
         names = list(known)
-    for name in names or SHORT:
+    for name in names or USUAL:
         if name not in known:
             raise SystemExit(f"no benchmark {name!r}; there are: {', '.join(known)}, all")
         known[name]()
