@@ -106,16 +106,8 @@ def due_occurrences(
         return Due(following, next_due_at)
     late = effective - newest > (grace if catchup == "none" else max(grace, window))
     first = schedule.next_after(since - _INSTANT)
-    missed = min(_count(schedule, first, newest) + late, COUNTED + 1)
+    missed = min(schedule.count(first, newest, COUNTED) + late, COUNTED + 1)
     return Due(following, next_due_at, newest, late, missed, first if missed else None)
-
-
-def _count(schedule: Schedule, first: datetime, newest: datetime) -> int:
-    """The occurrences from `first` to before `newest`, COUNTED + 1 if there are more than COUNTED."""
-    found, cursor = 0, first
-    while cursor < newest and found <= COUNTED:
-        found, cursor = found + 1, schedule.next_after(cursor)
-    return found
 
 
 def overlap(policy: Overlap, unfinished: bool, queued: bool) -> Decision:

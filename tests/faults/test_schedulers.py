@@ -154,7 +154,7 @@ def schedulers(stack: Settings, tmp_path: Path) -> Iterator[Schedulers]:
     fleet.close()
 
 
-@pytest.mark.timeout(400)  # 12 s on two free cores
+@pytest.mark.timeout(400)  # 15 s on two free cores
 def test_week_of_kills_freezes_and_downtimes_accounts_for_every_occurrence_exactly_once(
     db: Database, valkey: Valkey, bindings: list[CohortBinding], schedulers: Schedulers
 ) -> None:

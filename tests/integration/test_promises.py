@@ -188,6 +188,13 @@ def test_retry_gives_way(world: World, what: str) -> None:
     assert [run.retry_at for run in world.runs() if run.retry_at] == [], "and it does not come back"
 
 
+def test_missed_occurrences_stand_in_no_retrys_way(world: World) -> None:
+    world.bind("b", catchup="none")
+    world.tick()
+    world.end(world.runs()[0], AWAY)
+    assert world.tick(4.5 * HOUR) == Ticked(bindings=1, skipped=1, missed=4, retried=1)
+
+
 @pytest.mark.parametrize(
     ("state", "kept"),
     [(SnapshotState.COMPLETED, True), (SnapshotState.REQUESTED, True), (SnapshotState.FAILED, False)],
