@@ -216,6 +216,7 @@ def _own_settings(base: Settings, directory: Path, sandbox: dict[str, Any]) -> S
         | {
             "data_dir": directory,
             "flower_port": 0,
+            "monitor_port": 0,
             "log_format": "json",
             **IMPATIENT,
             "amplitude_base_url": sandbox["amplitude"]["base_url"],

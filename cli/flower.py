@@ -23,13 +23,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cli import ports
 from config.logging import configure
 from config.settings import Settings
 from models.errors import ConfigurationError
 from models.secrets import private_file
 
 PASSWORD_FILE = "flower.password"  # noqa: S105 - a file's name
-FD_VARIABLE = "COHORT_SYNC_FLOWER_FD"  # a socket that `cli.stack` opened, so that a restart keeps the port
 DEFAULTS: dict[str, Any] = {
     "tasks_columns": "name,args,state,received,started,runtime,worker,uuid",
     "max_tasks": 10_000,
@@ -62,42 +62,16 @@ def credentials(settings: Settings) -> Credentials:
     return found
 
 
-def listen(settings: Settings) -> socket.socket:
-    """The open port; a taken one is an error that names the setting."""
-    address, port = settings.flower_address, settings.flower_port
-    try:
-        family = socket.getaddrinfo(address or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
-            0
-        ][0]
-        return socket.create_server((address, port), family=family)
-    except OSError as error:
-        raise ConfigurationError(
-            "SETTING_INVALID",
-            f"({error.strerror or error})",
-            field="COHORT_SYNC_FLOWER_ADDRESS, COHORT_SYNC_FLOWER_PORT",
-            value=f"{address}:{port}",
-            hint="Choose another port; 0 takes a free one.",
-        ) from error
-
-
-def url_of(listening: socket.socket) -> str:
-    """Where a browser on this machine finds it."""
-    host, port = listening.getsockname()[:2]
-    if host in {"0.0.0.0", "::"}:  # noqa: S104 - compared, not bound
-        host = "127.0.0.1"
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
 def run(settings: Settings) -> int:
     """Serve until SIGTERM or Ctrl-C."""
     configure(settings, "flower")
     # It warns four times whenever no worker is there to be asked, at each start for one.
     logging.getLogger("flower.inspector").setLevel(logging.ERROR)
     known = credentials(settings)
-    inherited = os.environ.pop(FD_VARIABLE, "")
-    listening = socket.socket(fileno=int(inherited)) if inherited else listen(settings)
-    if not inherited:
-        announce(url_of(listening), known)
+    listening = ports.FLOWER.handed_over()
+    if listening is None:
+        listening = ports.FLOWER.open(settings)
+        announce(ports.url_of(listening), known)
     listening.setblocking(False)
     asyncio.run(_serve(listening, _options(known)))
     return 0

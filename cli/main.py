@@ -48,6 +48,7 @@ COMMANDS = {
     "scheduler": Entry("cli.processes", _SERVE, "A scheduler: makes runs when they are due."),
     "receiver": Entry("cli.webhooks", _SERVE, "A receiver of Amplitude's cohort webhook."),
     "flower": Entry("cli.processes", _SERVE, "Flower: watch the queue in a browser."),
+    "monitor": Entry("cli.processes", _SERVE, "The monitor: metrics, and whether the work gets done."),
     "sandbox": Entry("cli.processes", _SERVE, "Both vendors on localhost, for trying things out."),
     "db": Entry("cli.db", _SERVE, "The database's schema."),
 }

@@ -1,16 +1,18 @@
-"""`up`, `demo`, `worker`, `scheduler`, `flower`, `sandbox`: what keeps running until it is stopped.
+"""`up`, `demo`, `worker`, `scheduler`, `flower`, `monitor`, `sandbox`: what keeps running until it is stopped.
 
 Each is a process of its own in production; what it does stands in `cli/stack.py`, `cli/demo.py`,
-`cli/flower.py`, `worker/` and `scheduler/`. The sandbox is started from here and known nowhere else.
+`cli/flower.py`, `worker/`, `scheduler/` and `monitor/`. The sandbox is started from here and known nowhere else.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated
 
 import typer
 
 from cli import context
+from models.errors import TransientError
 
 app = typer.Typer()
 
@@ -21,7 +23,7 @@ DEMO_MEMBERS = 50_000
 def up(
     workers: Annotated[int, typer.Option(min=1, max=64, help="Worker processes.")] = 1,
 ) -> None:
-    """The whole stack on this machine: queue, scheduler, workers and Flower.
+    """The whole stack on this machine: queue, scheduler, workers, Flower and the monitor.
 
     Prints where to look; Ctrl-C stops it cleanly and leaves nothing behind.
 
@@ -105,6 +107,20 @@ def flower() -> None:
     from cli import flower as page
 
     raise typer.Exit(page.run(context.settings()))
+
+
+@app.command()
+def monitor() -> None:
+    """A monitor: looks every few seconds whether the work gets done, and serves metrics for Prometheus.
+
+    Example: COHORT_SYNC_MONITOR_PORT=9464 cohort-sync monitor
+    """
+    settings = context.settings()
+    with suppress(TransientError), context.database():
+        pass  # a wrong database is said here; one that is away is what the monitor is there to show
+    from cli import monitor as watching
+
+    raise typer.Exit(watching.run(settings))
 
 
 @app.command(

@@ -3,8 +3,8 @@
     with Stack(settings) as stack:
         stack.wait_until_ready()
 
-The embedded Valkey (unless a Redis is configured), a scheduler, workers and Flower: the very commands that run
-in production, each in a process of its own with these settings in its environment. One that ends is started
+The embedded Valkey (unless a Redis is configured), a scheduler, workers, Flower and the monitor: the very commands
+that run in production, each in a process of its own with these settings in its environment. One that ends is started
 again; all of them end with the stack, also when the stack is killed outright.
 
 Nothing here knows what a sync is.
@@ -31,7 +31,7 @@ from pydantic import SecretStr
 from redis.exceptions import RedisError
 from sqlalchemy.engine import make_url
 
-from cli import flower, output
+from cli import flower, output, ports
 from cli.lock import DirectoryLock
 from cli.supervise import Program, Supervisor
 from cli.valkey import EmbeddedValkey
@@ -40,7 +40,6 @@ from config.queue import make_app
 from config.settings import Settings
 from models import schema
 from models.database import Database
-from models.errors import ConfigurationError
 
 # A worker ends when its tasks have; what is cut off is resumed by whoever claims the run next.
 WORKER_GRACE_SECONDS = 25.0
@@ -63,6 +62,7 @@ class Stack:
         self.settings = settings
         self.environment = {**os.environ, **(environment or {}), **environment_of(settings)}
         self.flower_url = ""
+        self.monitor_url = ""
         self.password = flower.Credentials("", "")
         self.valkey: EmbeddedValkey | None = None
         self._workers = [f"worker-{number}" for number in range(1, workers + 1)]
@@ -78,10 +78,11 @@ class Stack:
                 stack.enter_context(DirectoryLock(self.settings.data_dir))
             _upgrade(self.settings)
             self.password = flower.credentials(self.settings)
-            listening = stack.enter_context(_flower_socket(self.settings))
-            self.flower_url = flower.url_of(listening)
+            flower_port = stack.enter_context(ports.FLOWER.open_somewhere(self.settings))
+            monitor_port = stack.enter_context(ports.MONITOR.open_somewhere(self.settings))
+            self.flower_url, self.monitor_url = ports.url_of(flower_port), ports.url_of(monitor_port)
             stack.enter_context(self._supervisor)
-            for program in self._programs(listening):
+            for program in self._programs(flower_port, monitor_port):
                 self._supervisor.start(program)
             self._open = stack.pop_all()
         return self
@@ -95,7 +96,7 @@ class Stack:
     @property
     def names(self) -> list[str]:
         """The processes this stack keeps running, the queue's server aside."""
-        return ["scheduler", *self._workers, "flower"]
+        return ["scheduler", *self._workers, "flower", "monitor"]
 
     def pid(self, name: str) -> int | None:
         """A process by its name, None while it is down."""
@@ -108,34 +109,37 @@ class Stack:
         return self._supervisor.ends(name)
 
     def wait_until_ready(self, seconds: float = READY_SECONDS) -> bool:
-        """Whether within that time every worker answered and Flower did."""
+        """Whether within that time every worker answered, and Flower and the monitor did."""
         deadline = time.monotonic() + seconds
         app = make_app(self.settings)
         with app.connection_for_write() as connection:
             while time.monotonic() < deadline:
                 with suppress(OSError, OperationalError, RedisError):
                     answers = app.control.ping(timeout=0.3, limit=len(self._workers), connection=connection)
-                    if len(answers or []) >= len(self._workers) and _answers(
-                        f"{self.flower_url}/healthcheck"
-                    ):
+                    if len(answers or []) >= len(self._workers) and all(map(_answers, self._pages)):
                         return True
                 time.sleep(0.1)
         return False
 
-    def _programs(self, listening: socket.socket) -> Iterator[Program]:
+    @property
+    def _pages(self) -> tuple[str, str]:
+        return f"{self.flower_url}/healthcheck", f"{self.monitor_url}/healthz"
+
+    def _programs(self, flower_port: socket.socket, monitor_port: socket.socket) -> Iterator[Program]:
         environment = self.environment
         yield Program("scheduler", ["run", "scheduler"], environment, log=self._log)
         for name in self._workers:
             yield Program(
                 name, ["run", "worker", "--name", name], environment, WORKER_GRACE_SECONDS, log=self._log
             )
-        yield Program(
-            "flower",
-            ["run", "flower"],
-            {**environment, flower.FD_VARIABLE: str(listening.fileno())},
-            log=self._log,
-            pass_fds=(listening.fileno(),),
-        )
+        for port, listening in ((ports.FLOWER, flower_port), (ports.MONITOR, monitor_port)):
+            yield Program(
+                port.name,
+                ["run", port.name],
+                {**environment, port.variable: str(listening.fileno())},
+                log=self._log,
+                pass_fds=(listening.fileno(),),
+            )
 
 
 def up(settings: Settings, *, workers: int = 1, ready: Callable[[Stack], None] | None = None) -> int:
@@ -173,6 +177,7 @@ def introduction(stack: Stack) -> Iterator[str]:
         yield f"            user {known.user}, password as configured"
     else:
         yield f"            user {known.user}, password in {kept}"
+    yield f"  metrics   {stack.monitor_url}/metrics"
     yield f"  database  {make_url(settings.database).render_as_string(hide_password=True)}"
     yield f"  queue     {'embedded Valkey' if stack.valkey else _without_password(settings.redis_url)}"
     yield f"  data      {settings.data_dir}"
@@ -197,22 +202,6 @@ def _upgrade(settings: Settings) -> None:
         schema.upgrade(db)
     finally:
         db.dispose()
-
-
-def _flower_socket(settings: Settings) -> socket.socket:
-    """Flower's port; a free one if it is taken, so that a stack always comes up and says where."""
-    try:
-        return flower.listen(settings)
-    except ConfigurationError as taken:
-        free = settings.model_copy(update={"flower_port": 0})
-        listening = flower.listen(free)
-        _log.warning(
-            "port %d is taken (%s): Flower is at %s instead",
-            settings.flower_port,
-            taken.detail.strip("()"),
-            flower.url_of(listening),
-        )
-        return listening
 
 
 def _answers(url: str) -> bool:

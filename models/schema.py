@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy import text
+from sqlalchemy.orm import Session
 
 from models.database import Database, named_errors
 from models.errors import ConfigurationError
@@ -49,8 +50,12 @@ def upgrade(db: Database) -> None:
 def require_current(db: Database) -> None:
     """Refuse a database of another version, before anything is read from it."""
     with db.read() as session:
-        found = session.scalar(text("SELECT version_num FROM alembic_version"))
-    if found != head():
+        check(session)
+
+
+def check(session: Session) -> None:
+    """The same, within a transaction that goes on."""
+    if session.scalar(text("SELECT version_num FROM alembic_version")) != head():
         raise ConfigurationError("DATABASE_SCHEMA")
 
 

@@ -52,6 +52,7 @@ TIMING: dict[str, Any] = {
     "job_deadline_seconds": 20.0,
     "snapshot_deadline_seconds": 2.0,
     "flower_port": 0,
+    "monitor_port": 0,
     "log_format": "json",
 }
 # The sandbox's jobs as fast as it makes them; a test that wants them slow turns a switch.

@@ -55,6 +55,7 @@ def measure(title: str, waiting: int, directory: Path, url: str) -> None:
             data_dir=directory,
             database_url=url,
             flower_port=0,
+            monitor_port=0,
             worker_concurrency=2,
             amplitude_base_url=door["url"],
             marketing_cloud_auth_url=door["url"],

@@ -50,6 +50,7 @@ def main(members: int = 2_000_000) -> None:
             _env_file=None,  # type: ignore[call-arg]
             data_dir=Path(directory),
             flower_port=0,
+            monitor_port=0,
             amplitude_base_url=door["url"],
             marketing_cloud_auth_url=door["url"],
         )

@@ -17,7 +17,7 @@ import psutil
 import pytest
 import requests
 
-from cli import flower
+from cli import flower, ports
 from cli.stack import environment_of
 from config.queue import QUEUE, WAKE_QUEUE, make_app
 from config.settings import Settings
@@ -214,5 +214,5 @@ def test_a_password_that_flower_could_not_compare_is_refused(settings: Settings)
 def test_a_browser_is_given_an_address_it_can_open(settings: Settings) -> None:
     for address, shown in (("", "http://127.0.0.1:"), ("127.0.0.1", "http://127.0.0.1:")):
         open_to = settings.model_copy(update={"flower_address": address, "flower_port": 0})
-        with flower.listen(open_to) as listening:
-            assert flower.url_of(listening).startswith(shown)
+        with ports.FLOWER.open(open_to) as listening:
+            assert ports.url_of(listening).startswith(shown)

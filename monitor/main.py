@@ -1,0 +1,104 @@
+"""The monitor's process: a look every few seconds, and the pages that machines read.
+
+A database or a queue that is away is what this process is there to show: it is waited for, never a reason to leave.
+A look that fails is tried again with the next one. Any number of these processes may run at once.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from config.logging import configure
+from config.settings import Settings
+from config.stop import Stop
+from models import broker, schema
+from models.database import Database
+from models.errors import SyncError
+from monitor.metrics import Collector
+from monitor.server import Server
+from monitor.tally import Tally
+
+LOOK_SECONDS = 10.0
+STALE_SECONDS = 60.0  # so long without a look that worked, and this process calls itself ill
+# Together less than a scrape may take.
+DATABASE_SECONDS = 4.0
+QUEUE_SECONDS = 2.0
+
+log = structlog.get_logger(__name__)
+
+
+class Monitor:
+    """Looks of one process. `clock` says what time it is; a test may bring its own."""
+
+    def __init__(self, settings: Settings, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._clock = clock
+        self._db = Database(settings, patience=DATABASE_SECONDS)
+        self._redis = broker.redis_client(settings.redis, seconds=QUEUE_SECONDS)
+        self._tally = Tally()
+        self._code: str | None = None  # of the last look
+        self._worked = 0.0
+        self.registry = CollectorRegistry()
+        self.registry.register(Collector(self._db, self._redis, self._tally, clock=clock))
+
+    def run(self, stop: Stop) -> None:
+        """Look until told to leave."""
+        while not stop.asked:
+            began = time.monotonic()
+            self.look()
+            stop.wait(LOOK_SECONDS - (time.monotonic() - began))
+
+    def look(self) -> None:
+        """One look. What fails is said when it begins and when it is over."""
+        try:
+            with self._db.read() as session:
+                schema.check(session)
+                self._tally.look(session)
+        except SyncError as error:
+            self._note(error.code, message=error.message)
+        except Exception as error:  # noqa: BLE001 - a monitor that leaves watches nobody
+            self._note("INTERNAL", exc_info=error)
+        else:
+            self._note(None)
+            self._worked = time.monotonic()
+
+    def ill(self) -> str | None:
+        """The code of what keeps this process from its work; none if a look worked within the last minute."""
+        if self._worked and time.monotonic() - self._worked < STALE_SECONDS:
+            return None
+        return self._code or ("INTERNAL" if self._worked else "DATABASE_UNREACHABLE")
+
+    def close(self) -> None:
+        """Close what is open."""
+        self._redis.close()
+        self._db.dispose()
+
+    def _note(self, code: str | None, **facts: object) -> None:
+        if code != self._code and code is not None:
+            log.error("look failed", code=code, **facts)
+        elif code != self._code and self._worked:
+            log.info("looks work again")
+        self._code = code
+
+
+def serve(settings: Settings, listening: socket.socket) -> int:
+    """Watch, and serve on the open port, until SIGTERM or SIGINT."""
+    configure(settings, "monitor")
+    stop = Stop()
+    stop.install()
+    monitor = Monitor(settings)
+    server = Server(listening, monitor.registry, monitor.ill)
+    threading.Thread(target=server.serve_forever, name="server", daemon=True).start()
+    log.info("monitor started")
+    monitor.run(stop)
+    server.shutdown()
+    server.server_close()
+    monitor.close()
+    log.info("monitor stopped")
+    return 0
