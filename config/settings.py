@@ -64,13 +64,13 @@ class Settings(BaseSettings):
     flower_user: str = "cohort-sync"
     flower_password: SecretStr | None = None  # empty: made on first start, in the data directory
 
+    monitor_port: Annotated[int, Field(ge=0, le=65535)] = 9464
+    monitor_host: str = "127.0.0.1"
+
     @field_validator("secret_key", mode="before")
     @classmethod
     def _split_keys(cls, value: object) -> object:
         return [key.strip() for key in value.split(",") if key.strip()] if isinstance(value, str) else value
-    monitor_port: Annotated[int, Field(ge=0, le=65535)] = 9464
-    monitor_host: str = "127.0.0.1"
-
 
     @field_validator("data_dir")
     @classmethod
