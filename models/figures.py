@@ -93,13 +93,11 @@ class Ended:
 
 def read(session: Session, now: datetime, *, schedulers: int | None, shown: int = SHOWN_BINDINGS) -> Figures:
     """The figures at `now`. `schedulers` is how many are alive; none: the queue is away."""
-    bindings, paused = session.execute(
-        select(func.count(), func.count().filter(CohortBinding.paused)).select_from(CohortBinding)
-    ).one()
+    bindings = session.scalar(select(func.count()).select_from(CohortBinding)) or 0
     return Figures(
         work=watch.facts(session, now, schedulers=schedulers),
         bindings=bindings,
-        paused=paused,
+        paused=session.scalar(select(func.count()).where(CohortBinding.paused)) or 0,
         unfinished=_unfinished(session),
         sources=_sources(session, now),
         secrets={
@@ -116,7 +114,7 @@ def _unfinished(session: Session) -> dict[str, int]:
     found = session.execute(
         select(SyncRun.state, func.count()).where(SyncRun.finished_at.is_(None)).group_by(SyncRun.state)
     )
-    return {**dict.fromkeys(STILL_OPEN, 0), **dict(found.tuples().all())}
+    return {**dict.fromkeys(STILL_OPEN, 0), **dict(found.all())}
 
 
 def _sources(session: Session, now: datetime) -> list[Source]:
