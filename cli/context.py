@@ -20,7 +20,7 @@ from models.errors import ConfigurationError
 PREFIX = "COHORT_SYNC_"
 ACTOR_MAX = 100
 # Their values, or parts of them, are secrets.
-UNSHOWN = ("secret_key", "flower_password", "redis_url", "database_url")
+UNSHOWN = ("secret_key", "flower_password", "redis_url", "database_url", "notify_urls")
 
 
 def settings() -> Settings:

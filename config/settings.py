@@ -59,6 +59,10 @@ class Settings(BaseSettings):
     retry_run_max_seconds: Seconds = 7200
     pause_after_failures: Annotated[int, Field(ge=0)] = 5  # occurrences in a row; 0: never
 
+    # Where people are told what needs them: apprise's URLs, separated by blanks or lines; empty: nowhere.
+    notify_urls: SecretStr = SecretStr("")
+    notify_min_seconds: Annotated[float, Field(ge=0)] = 300  # between two messages through one of them
+
     flower_port: Annotated[int, Field(ge=0, le=65535)] = 5555
     flower_address: str = "127.0.0.1"
     flower_user: str = "cohort-sync"

@@ -23,6 +23,7 @@ from models.types import UNFINISHED, RunState
 
 QUOTA_WARN = 0.9
 NOT_RETRIED = timedelta(minutes=5)  # a retry that was due so long ago is not being made
+CHANNEL = "channel"
 UNHEARD = timedelta(minutes=10)  # of a channel that refuses: a few attempts
 
 # Literals, not parameters: SQLite uses a partial index only if its condition stands in the query word by word.
@@ -91,7 +92,7 @@ def _unheard(session: Session, now: datetime) -> Iterator[Need]:
     for channel in session.scalars(failing.order_by(NoticeChannel.id)):
         since = watch.shown(channel.failing_since or now)
         error = TerminalError("NOTIFY_FAILED", channel=channel.name, since=since)
-        yield _need("channel", channel.id, "notifications", error)
+        yield _need(CHANNEL, channel.id, "notifications", error)
 
 
 def _held(session: Session) -> Iterator[Need]:

@@ -6,6 +6,7 @@ made on first use. A plain secret exists only inside a `SecretStr`, whose `repr`
 
 from __future__ import annotations
 
+import hmac
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +24,7 @@ class Keyring:
     """Encrypts under the newest key, decrypts under any."""
 
     def __init__(self, keys: list[SecretStr]) -> None:
+        self._newest = keys[0].get_secret_value().encode() if keys else b""
         try:
             self._fernet = MultiFernet([Fernet(key.get_secret_value()) for key in keys])
         except ValueError:
@@ -56,6 +58,10 @@ class Keyring:
             return self._fernet.rotate(token)
         except InvalidToken:
             raise ConfigurationError("SECRET_KEY_WRONG") from None
+
+    def fingerprint(self, secret: SecretStr) -> str:
+        """What tells secrets apart and says nothing of them: keyed, so that nobody can try out guesses at it."""
+        return hmac.digest(self._newest, secret.get_secret_value().encode(), "sha256").hex()
 
 
 def make_private_dir(path: Path) -> None:
