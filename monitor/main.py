@@ -24,6 +24,7 @@ from models.errors import SyncError
 from monitor.metrics import Collector
 from monitor.server import Server
 from monitor.tally import Tally
+from monitor.watchman import Watchman
 
 LOOK_SECONDS = 10.0
 STALE_SECONDS = 60.0  # so long without a look that worked, and this process calls itself ill
@@ -42,6 +43,7 @@ class Monitor:
         self._db = Database(settings, patience=DATABASE_SECONDS)
         self._redis = broker.redis_client(settings.redis, seconds=QUEUE_SECONDS)
         self._tally = Tally()
+        self._watchman = Watchman(settings, self._db)
         self._code: str | None = None  # of the last look
         self._worked = 0.0
         self.registry = CollectorRegistry()
@@ -55,18 +57,20 @@ class Monitor:
             stop.wait(LOOK_SECONDS - (time.monotonic() - began))
 
     def look(self) -> None:
-        """One look. What fails is said when it begins and when it is over."""
+        """One look. What keeps it from seeing is said by the watchman, in the log and to people."""
+        told = broker.ask(self._redis)
         try:
             with self._db.read() as session:
                 schema.check(session)
                 self._tally.look(session)
         except SyncError as error:
-            self._note(error.code, message=error.message)
-        except Exception as error:  # noqa: BLE001 - a monitor that leaves watches nobody
-            self._note("INTERNAL", exc_info=error)
+            self._code = error.code
+        except Exception:
+            self._code = "INTERNAL"
+            log.exception("look failed", code=self._code)
         else:
-            self._note(None)
-            self._worked = time.monotonic()
+            self._code, self._worked = None, time.monotonic()
+        self._watchman.look(self._clock(), None if told is None else len(told.schedulers))
 
     def ill(self) -> str | None:
         """The code of what keeps this process from its work; none if a look worked within the last minute."""
@@ -78,13 +82,6 @@ class Monitor:
         """Close what is open."""
         self._redis.close()
         self._db.dispose()
-
-    def _note(self, code: str | None, **facts: object) -> None:
-        if code != self._code and code is not None:
-            log.error("look failed", code=code, **facts)
-        elif code != self._code and self._worked:
-            log.info("looks work again")
-        self._code = code
 
 
 def serve(settings: Settings, listening: socket.socket) -> int:
