@@ -40,6 +40,7 @@ COMMANDS = {
     "run": Entry("cli.runs", _WORK, "Sync a binding now."),
     "runs": Entry("cli.runs", _WORK, "The newest runs."),
     "show": Entry("cli.runs", _WORK, "One run: counts, requests, error, rejections."),
+    "why": Entry("cli.why", _WORK, "Is this person in, since which run, and why not."),
     "cancel": Entry("cli.runs", _WORK, "Stop a run."),
     "approve": Entry("cli.runs", _WORK, "Let a held run go on."),
     "reject": Entry("cli.runs", _WORK, "End a held run; nothing is pushed."),

@@ -20,6 +20,7 @@ from sqlalchemy import ColumnElement, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from models import webhooks
+from models.database import one_state
 from models.direction import Direction
 from models.errors import ConfigurationError, TransientError
 from models.tables import (
@@ -139,8 +140,7 @@ def _first(found: CohortList) -> ColumnElement[int]:
 
 def look(session: Session, snapshot: Snapshot) -> View:
     """The list as the snapshot holds it; from here on the session sees one state, also on PostgreSQL."""
-    if session.get_bind().dialect.name == "postgresql":
-        session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+    one_state(session)
     found = session.scalar(select(CohortList).where(_of(snapshot)))
     if found is None or snapshot.upto is None:
         raise ConfigurationError("WEBHOOK_LIST_GONE", cohort=snapshot.cohort_id)

@@ -1,7 +1,7 @@
 """The connection to the database, the same on SQLite and PostgreSQL.
 
-`read()` gives a session that sees one state; `write()` one transaction that commits at its end. Nothing here
-knows a table.
+`read()` gives a session for looking, which sees one state if it asks for that (`one_state`); `write()` one transaction
+that commits at its end. Nothing here knows a table.
 """
 
 from __future__ import annotations
@@ -75,6 +75,12 @@ def lock(session: Session, name: str) -> None:
     """Let one transaction at a time past this point, per name. On SQLite `write()` holds the one lock already."""
     if session.get_bind().dialect.name == "postgresql":
         session.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": name})
+
+
+def one_state(session: Session) -> None:
+    """From here on a session that has asked nothing yet sees one state, also on PostgreSQL."""
+    if session.get_bind().dialect.name == "postgresql":
+        session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
 
 
 def bound_locks(session: Session) -> None:

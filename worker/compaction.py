@@ -20,7 +20,6 @@ import numpy.typing as npt
 
 from models.direction import Direction
 from worker.codec import decode, encode
-from worker.fingerprint import Fingerprints
 from worker.keyarray import Bool, KeyArray
 from worker.keys import comparison_key
 from worker.spill import KeySpool
@@ -78,33 +77,6 @@ def compact(
             waiting, held = [joined.slice(whole, held)], held - whole
     if held:
         yield held, encode(KeyArray.concat(waiting))
-
-
-def lookup(chunks: Iterable[bytes], deltas: Iterable[tuple[str, bytes]], key: str) -> str | None:
-    """The text by which the state knows this key, or None if it is no member."""
-    fingerprints = Fingerprints(0)
-    hi, lo = fingerprints.of(KeyArray.of([key]))
-    wanted = comparison_key(key)
-
-    def text_in(blob: bytes) -> str | None:
-        keys = decode(blob)
-        high, low = fingerprints.of(keys)
-        rows = np.flatnonzero((high == hi[0]) & (low == lo[0]))
-        texts = [text for text in keys.take(rows) if comparison_key(text) == wanted]
-        return texts[-1] if texts else None
-
-    found: str | None = None
-    for blob in chunks:
-        found = text_in(blob) or found
-    for direction, blob in deltas:
-        if (text := text_in(blob)) is not None:
-            found = text if direction == Direction.ENTER else None
-    return found
-
-
-def contains(chunks: Iterable[bytes], deltas: Iterable[tuple[str, bytes]], key: str) -> bool:
-    """Whether the state has this key as a member."""
-    return lookup(chunks, deltas, key) is not None
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from worker import compaction
 from worker.codec import decode_keys, encode_keys
-from worker.compaction import compact, compaction_due, contains, lookup
+from worker.compaction import compact, compaction_due
 from worker.diff import Direction
 from worker.keys import comparison_key
 
@@ -104,22 +104,6 @@ def test_all_is_read_before_anything_is_given(tmp_path: Path) -> None:
     parts = compact((left.pop() for _ in range(3)), iter([]), part_size=2, workdir=tmp_path)
     next(parts)
     assert left == []
-
-
-def test_lookup_gives_the_text_that_was_pushed() -> None:
-    base = [encode_keys(["Abc", UUIDS[0]]), encode_keys(["x"])]
-    deltas = [
-        (Direction.EXIT, encode_keys(["X "])),
-        (Direction.ENTER, encode_keys(["new", "ABC"])),
-        (Direction.EXIT, encode_keys(["other"])),
-    ]
-    assert lookup(base, [], "aBC  ") == "Abc"
-    assert lookup(base, deltas, "abc") == "ABC"
-    assert lookup(base, deltas, UUIDS[0].upper()) == UUIDS[0]
-    assert lookup(base, deltas, "x") is None
-    assert contains(base, deltas, "NEW")
-    assert not contains(base, deltas, "nobody")
-    assert lookup(base, [*deltas, (Direction.ENTER, encode_keys(["X"]))], "x") == "X"
 
 
 def test_when_it_is_worth_it() -> None:
