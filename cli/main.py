@@ -44,6 +44,7 @@ COMMANDS = {
     "cancel": Entry("cli.runs", _WORK, "Stop a run."),
     "approve": Entry("cli.runs", _WORK, "Let a held run go on."),
     "reject": Entry("cli.runs", _WORK, "End a held run; nothing is pushed."),
+    "verify": Entry("cli.verify", _WORK, "Read Marketing Cloud back and compare it with what is stored."),
     "schedule": Entry("cli.schedule", _WORK, "What will run when, and what it will cost of the quota."),
     "worker": Entry("cli.processes", _SERVE, "A worker: takes runs from the queue."),
     "scheduler": Entry("cli.processes", _SERVE, "A scheduler: makes runs when they are due."),

@@ -373,6 +373,14 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "The answer to an earlier submission was lost; Marketing Cloud may execute it until {until}.",
         "Nothing: the run goes on by itself then, so that the newer change is the last one.",
     ),
+    "MC_ROWS_MOVED": (
+        "While the data extension was read {unseen} of its {count} rows were not shown: rows changed place.",
+        "Nothing: it is read again by itself. If it stays, wait until nobody writes to the data extension.",
+    ),
+    "VERIFY_DISTURBED": (
+        "A run of binding {binding!r} was at work while the data extension was read: what differs may be its doing.",
+        "Do it again when none is due, or take that into account with `--anyway`.",
+    ),
     "MC_SYNC_UNAVAILABLE": (
         "Marketing Cloud refuses synchronous rows to destination {destination!r}.",
         "Go back to asynchronous ones: `cohort-sync destination update {destination} --write-mode async`.",

@@ -2,7 +2,7 @@
 
 Built for millions of rows: a row is one entry of a dictionary, from its comparison key to a tuple of the
 other columns, and equal tuples are one object. Key equality is the database's, without case and trailing
-spaces [INF, a switch]. Rows are only ever added or changed: no call of the sandbox deletes one.
+spaces [INF, a switch]. No vendor's call of the sandbox deletes a row; the door may.
 """
 
 from __future__ import annotations
@@ -122,6 +122,13 @@ class DataExtension:
     def clear(self) -> None:
         """No rows any more; the columns stay."""
         self.rows, self.order, self.originals, self.shared_rows = {}, [], {}, {}
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Without these rows; a KeyError if one is not there."""
+        for key in keys:
+            del self.rows[key]
+            self.order.remove(key)
+            self.originals.pop(key, None)
 
     def index_of(self, name: str) -> int | None:
         """Where a value column stands in a row; None for a key column."""

@@ -36,6 +36,7 @@ HANDED = {
     "status_never": "upsert: the job stays Pending for ever (`applied`: default false)",
     "results_short": "upsert: its /results lack their last `rows` items (default 1), count as always",
     "cut_items": "results: this answer lacks its last `rows` items (default 1), count as always",
+    "rows_moved": "rowset: the first `rows` rows (default 1) stand last from now on",
     "soap_17": "SOAP: throttled, HTTP 500 with fault code 17",
     "soap_fault": "SOAP: HTTP 500 with a fault of `message`",
     "results_absent": "upsert: /results answers without items",

@@ -62,8 +62,12 @@ async def _documents(d: DataExtension, keys: list[str], limit: int) -> AsyncIter
 
 
 async def clear_rows(world: World, request: Request) -> Response:
-    """Empty a data extension."""
-    _extension(world, request).clear()
+    """Empty a data extension, or delete the rows of each `key`."""
+    d = _extension(world, request)
+    if keys := request.query_params.getlist("key"):
+        d.delete([d.comparison_key([key], world.switches) for key in keys])
+    else:
+        d.clear()
     return reply({"ok": True})
 
 

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from sandbox.clock import vendor_date
 from sandbox.dataextension import DataExtension
 from sandbox.marketing_cloud import GUID, guarded, rest_error
-from sandbox.replies import reply
+from sandbox.replies import fault_of, reply
 from sandbox.rows import number
 from sandbox.world import World
 
@@ -139,6 +139,9 @@ async def rowset(world: World, request: Request) -> Response:
     size = number(request, "pagesize", number(request, "pageSize", s.rowset_default_page_size))
     size = min(max(1, size), _ROWSET_MOST)
     page = max(1, number(request, "page", 1))
+    if moved := fault_of(request, "rows_moved"):
+        n = int(moved.get("rows", 1))
+        d.order = d.order[n:] + d.order[:n]
     keys = _filtered(world, d, request)
     tenant.readers[reader] = d
     some = keys[(page - 1) * size : page * size]

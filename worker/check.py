@@ -16,12 +16,20 @@ from models.errors import ConfigurationError, SyncError
 from models.tables import AmplitudeProject, CohortBinding, Destination
 from models.types import Feed, Tier, WriteMode
 from worker.amplitude import Amplitude, Cohort
-from worker.check_extension import FLAG_TYPES, Step, extension_steps, failed
+from worker.check_extension import FLAG_TYPES, FLAGGED, Step, extension_steps, failed
 from worker.context import Context
 from worker.marketing_cloud import DATA_EXTENSION_NAME, READ, DataExtension, Field, MarketingCloud
 from worker.token import Token
 
-__all__ = ["Step", "check_binding", "check_destination", "check_source", "flag_value", "require_destination"]
+__all__ = [
+    "Step",
+    "check_binding",
+    "check_destination",
+    "check_source",
+    "flag_value",
+    "is_flagged",
+    "require_destination",
+]
 
 # From this share of the month's downloads on a person should know.
 DOWNLOADS_WARN_PERCENT = 90
@@ -128,6 +136,11 @@ def require_destination(
 def flag_value(field_type: str, *, entering: bool) -> bool | str | int:
     """What is written: true or false in the form of the field's type."""
     return FLAG_TYPES[field_type][0 if entering else 1]
+
+
+def is_flagged(field_type: str, value: object) -> bool:
+    """Whether a value that was read back is the true of `flag_value`."""
+    return str(value).strip().casefold() in FLAGGED[field_type]
 
 
 def _plan(source: AmplitudeProject, binding: CohortBinding | None) -> Step:

@@ -14,6 +14,12 @@ FLAG_TYPES: dict[str, tuple[bool | str | int, bool | str | int]] = {
     "Text": ("true", "false"),
     "Number": (1, 0),
 }
+# A flag that is set as it reads back, case aside: everything comes as text, a Boolean in no established spelling.
+FLAGGED: dict[str, frozenset[str]] = {
+    "Boolean": frozenset({"true", "1"}),
+    "Text": frozenset({"true"}),
+    "Number": frozenset({"1"}),
+}
 KEY_TYPES = ("Text", "EmailAddress")
 LONGEST_FLAG_TEXT = len("false")
 # Contact Key holds up to 254 characters; the user interface makes Text fields of 50.

@@ -2,17 +2,15 @@
 
 The list is merged once, block by block (`compaction.compact`); where it has grown long, what was merged becomes
 its new base. Nothing is locked while merging, because the receiver has a second to answer: only the swap is a
-transaction. The file is sorted by comparison key, so an unchanged membership is an unchanged file.
+transaction.
 """
 
 from __future__ import annotations
 
-import csv
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TextIO
 
 import structlog
 
@@ -20,13 +18,11 @@ from models import cohort_lists
 from models.cohort_lists import View
 from models.secrets import make_private_dir
 from models.tables import Snapshot
-from worker.codec import decode
+from worker import members_file
 from worker.compaction import compact, compaction_due
 from worker.run import Hold
 
 log = structlog.get_logger()
-
-_CR_LF = "\r\n"
 
 
 def write(hold: Hold, snapshot: Snapshot, path: Path) -> None:
@@ -47,7 +43,7 @@ def write(hold: Hold, snapshot: Snapshot, path: Path) -> None:
                 due = view.alone and compaction_due(view.members, view.changes, view.replayed)
                 kept: list[tuple[int, Path]] = []
                 blobs = _keeping(parts, kept, workdir) if due else (blob for _, blob in parts)
-                _write(draft, snapshot.property, blobs, view.blank)
+                members_file.write(draft, snapshot.property, blobs, view.blank)
             if due:
                 _fold(hold, view, kept)
             draft.replace(path)
@@ -64,24 +60,6 @@ def _keeping(
         file.write_bytes(blob)
         kept.append((n, file))
         yield blob
-
-
-def _write(path: Path, column: str, blobs: Iterable[bytes], blank: int) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator=_CR_LF).writerow([column])
-        for blob in blobs:
-            _rows(file, blob)
-        file.write(f'""{_CR_LF}' * max(blank, 0))
-
-
-def _rows(file: TextIO, blob: bytes) -> None:
-    keys = decode(blob)
-    if not keys.texts:  # UUIDs need no quotes
-        file.write(_CR_LF.join([*keys, ""]))
-        return
-    # A reader takes one TAB away from the front of a cell, because Amplitude puts one there.
-    rows = ((f"\t{key}" if key.startswith("\t") else key,) for key in keys)
-    csv.writer(file, lineterminator=_CR_LF).writerows(rows)
 
 
 def _fold(hold: Hold, view: View, kept: list[tuple[int, Path]]) -> None:

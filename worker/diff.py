@@ -57,8 +57,9 @@ class StateReader:
 class DiffCounts:
     """snapshot_rows = members + blank + duplicate; members = entered + unchanged.
 
-    `members` are the distinct contacts of the snapshot, `state_members` those of the state before. An uncertain
-    key counts as entered or exited, because it has to be pushed.
+    `members` are the distinct contacts of the snapshot, `state_members` those of the state before, `removed` those
+    of them that exited. An uncertain key counts as entered or exited, because it has to be pushed. `state_named` are
+    the contacts that the state says anything of, members or not.
     """
 
     snapshot_rows: int
@@ -69,6 +70,8 @@ class DiffCounts:
     exited: int
     unchanged: int
     state_members: int
+    state_named: int
+    removed: int
 
 
 @dataclass(frozen=True)
@@ -175,11 +178,13 @@ def compare(
                 records = [_records(side, partition, fingerprints, last=side is not rows) for side in sides]
                 return merge(records[0], alive[records[0][2]], records[1], records[2], fingerprints)
 
-            members = before = 0
+            members = before = named = removed = 0
             for outcome in ordered(pool, decide, range(intake.partitions)):
                 changes.add(outcome)
                 members += outcome.members
                 before += outcome.known
+                named += outcome.named
+                removed += len(outcome.exited[0])
     finally:
         if file.path != snapshot:
             file.path.unlink(missing_ok=True)
@@ -193,6 +198,8 @@ def compare(
         exited=changes.counts[Direction.EXIT],
         unchanged=members - entered,
         state_members=before,
+        state_named=named,
+        removed=removed,
     )
     return Diff(counts, totals.digest, totals.longest, changes)
 

@@ -19,6 +19,7 @@ from worker.context import Context
 from worker.data_extension import CONTACT_KEY, DATA_EXTENSION_NAME, DataExtension, Field
 from worker.http import AnswerLostError, json_of
 from worker.mc_calls import Calls, PayloadTooLargeError
+from worker.rowset import RowsPage, page_of
 from worker.soap import RetrieveRefusedError
 from worker.token import Token
 
@@ -229,18 +230,25 @@ class MarketingCloud:
                 return rows
             page += 1
 
-    def rows(self, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Every row as (contact key, {field in lower case: value}), page by page."""
+    def pages(self, key: str, first: int = 1) -> Iterator[RowsPage]:
+        """The rows with all their fields, page by page: there is no choosing of fields that could be relied on."""
+        number = first
         path: str | None = (
-            f"data/v1/customobjectdata/key/{quote(key, safe='')}/rowset?%24page=1&%24pagesize={PAGE_ROWS}"
+            f"data/v1/customobjectdata/key/{quote(key, safe='')}/rowset?%24page={first}&%24pagesize={PAGE_ROWS}"
         )
         while path:
             answer = self._read(path)
-            for item in answer.get("items") or []:  # absent when there are none
-                yield str(item["keys"][CONTACT_KEY.lower()]), item.get("values", {})
+            page = page_of(answer, number)
+            yield page
             following = (answer.get("links") or {}).get("next")
             # The link lacks the /data prefix.
-            path = f"data{following}" if following and answer.get("items") else None
+            path = f"data{following}" if following and page.rows else None
+            number += 1
+
+    def rows(self, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Every row as (contact key, {field in lower case: value})."""
+        for page in self.pages(key):
+            yield from page.rows
 
     def _read(self, path: str, **options: Any) -> dict[str, Any]:
         """A JSON object. Anything else in its place is a gateway's page, and passes."""

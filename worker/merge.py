@@ -37,6 +37,8 @@ class Outcome:
     exited_uncertain: Records
     members: int
     known: int
+    named: int
+    """Contacts of the state, members or not."""
 
 
 def merge(
@@ -50,7 +52,7 @@ def merge(
     hi = np.concatenate([state[0], uncertain[0], snapshot[0]])
     lo = np.concatenate([state[1], uncertain[1], snapshot[1]])
     if not len(hi):
-        return Outcome(NOTHING, NOTHING, NOTHING, 0, 0)
+        return Outcome(NOTHING, NOTHING, NOTHING, 0, 0, 0)
     order, begins = group(hi, lo, fingerprints)
     n_state, n_uncertain = len(state[0]), len(uncertain[0])
     in_state = np.add.reduceat(order < n_state, begins, dtype=np.intp)
@@ -59,6 +61,7 @@ def merge(
     before = np.add.reduceat(order < older, begins, dtype=np.intp) if n_uncertain else in_state
     present = size > before
     known = in_state > 0
+    named = int(np.count_nonzero(known))
     known[known] = alive[order[(begins + in_state - 1)[known]]]
     unsure = before > in_state
     enters = present & (~known | unsure)
@@ -74,6 +77,7 @@ def merge(
         chosen(uncertain, n_state, order[(begins + before - 1)[leaves_unsure]]),
         int(np.count_nonzero(present)),
         int(np.count_nonzero(known)),
+        named,
     )
 
 

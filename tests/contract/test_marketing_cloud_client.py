@@ -669,3 +669,18 @@ def test_rows_of_an_unknown_key(product: Product, position: str) -> None:
     product.sandbox.switch(rowset_unknown_key=position)
     error = error_of(lambda: list(product.marketing_cloud().rows("a/b,c%d")))
     assert error.code == {"404": "DATA_EXTENSION_MISSING", "400": "MC_REJECTED"}[position]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"page": 1},
+        {"page": 2, "count": 1, "items": [{"keys": {"contact key": "a"}}]},
+        {"page": 1, "count": 1, "items": [{"values": {"purchasers": "True"}}]},
+        {"page": 1, "count": 1, "items": ["a"]},
+    ],
+)
+def test_rows_outside_the_documented_shape_are_none(product: Product, answer: dict[str, Any]) -> None:
+    """A row that is not understood would look like one that was removed."""
+    product.sandbox.fault(status("/rowset", 200, answer))
+    assert error_of(lambda: list(product.marketing_cloud().rows(product.sandbox.key))).code == "MC_CONTRACT"

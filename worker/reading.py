@@ -1,0 +1,105 @@
+"""What Marketing Cloud holds of one attribute, read page by page and kept on disk until it is compared.
+
+A page takes a tenth of a second or more and a large data extension has thousands, so a reading that breaks off goes
+on where it stood, also in another process of this machine. In which order rows come is not documented, and they may
+change place between two pages: what was not shown is found by counting (`unseen`), and what came twice counts once,
+because a reading is given as a log in which the last word on a key counts.
+
+Nothing here compares keys, knows the state, or puts a key anywhere but into its folder.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from models.direction import Direction
+from worker.check import is_flagged
+from worker.codec import decode, encode_keys
+from worker.data_extension import DataExtension, Field
+from worker.marketing_cloud import MarketingCloud
+from worker.rowset import RowsPage
+
+# Pages kept in one file: as many rows as a batch has, so that a diff reads a reading as it reads a state.
+_TOGETHER = 10
+_SIZE = 4
+
+
+class Reading:
+    """The rows of a data extension by whether `field` is flagged; goes on where the files in `folder` end."""
+
+    def __init__(self, folder: Path, extension: DataExtension, field: Field) -> None:
+        self.pages = self.rows = self.count = 0
+        self._folder, self._key = folder, extension.key
+        self._name, self._type = field.name.lower(), field.type
+        self._waiting = 0
+        self._keys: tuple[list[str], list[str]] = ([], [])  # flagged, and not
+        if files := self._files():
+            self.pages, self.rows = (int(number) for number in files[-1].stem.split("-"))
+
+    def go_on(self, cloud: MarketingCloud, told: Callable[[int, int], None] = lambda *_: None) -> None:
+        """Read to the end; an error leaves what was read. `told` hears of (rows read, rows there)."""
+        try:
+            for page in cloud.pages(self._key, self.pages + 1):
+                self._take(page)
+                told(self.rows, self.count)
+        finally:
+            self._store()
+
+    def begin_again(self) -> None:
+        """Forget what was read."""
+        for file in self._files():
+            file.unlink()
+        self.pages = self.rows = self.count = 0
+
+    def log(self) -> Iterator[tuple[Direction, bytes]]:
+        """Flagged keys as entering and the others as exiting, as a diff reads a state."""
+        for file in self._files():
+            stored = file.read_bytes()
+            end = _SIZE + int.from_bytes(stored[:_SIZE], "big")
+            yield Direction.ENTER, stored[_SIZE:end]
+            yield Direction.EXIT, stored[end:]
+
+    def unseen(self, contacts: int) -> int:
+        """How many rows no page has shown, though they were there at the end, if `contacts` were seen.
+
+        Where a data extension has two rows for what is one contact to us, their texts are counted.
+        """
+        if contacts >= self.count:
+            return 0
+        hashes = np.concatenate([_hashes(blob) for _, blob in self.log()])
+        hashes.sort()
+        return max(0, self.count - int(np.count_nonzero(np.diff(hashes))) - 1)
+
+    def _take(self, page: RowsPage) -> None:
+        self.count = page.count
+        if not page.rows:
+            return
+        for key, values in page.rows:
+            self._keys[not is_flagged(self._type, values.get(self._name))].append(key)
+        self.pages, self.rows, self._waiting = page.number, self.rows + len(page.rows), self._waiting + 1
+        if self._waiting == _TOGETHER:
+            self._store()
+
+    def _store(self) -> None:
+        """The pages that wait, as one file: whole, or not at all."""
+        if not self._waiting:
+            return
+        flagged, others = map(encode_keys, self._keys)
+        path = self._folder / f"{self.pages:08}-{self.rows}.rows"
+        draft = path.with_suffix(f".{os.getpid()}")
+        draft.touch(mode=0o600)
+        draft.write_bytes(len(flagged).to_bytes(_SIZE, "big") + flagged + others)
+        draft.replace(path)
+        self._waiting, self._keys = 0, ([], [])
+
+    def _files(self) -> list[Path]:
+        return sorted(self._folder.glob("*.rows"))
+
+
+def _hashes(blob: bytes) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    keys = decode(blob)
+    return np.fromiter(map(hash, keys), np.int64, len(keys))
