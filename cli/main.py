@@ -33,6 +33,7 @@ COMMANDS = {
     "up": Entry("cli.processes", _BEGIN, "The whole stack on this machine."),
     "demo": Entry("cli.processes", _BEGIN, "See it work: the stack against sandbox vendors."),
     "status": Entry("cli.status", _BEGIN, "What there is, how it went, what needs you."),
+    "notices": Entry("cli.notices", _BEGIN, "What needed you, and who was told of it."),
     "source": Entry("cli.sources", _SETUP, "Amplitude projects: where cohorts come from."),
     "destination": Entry("cli.destinations", _SETUP, "Marketing Cloud business units: where flags go."),
     "binding": Entry("cli.bindings", _SETUP, "Cohort bindings: one cohort kept in one attribute."),

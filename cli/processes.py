@@ -12,7 +12,8 @@ from typing import Annotated
 import typer
 
 from cli import context
-from models.errors import TransientError
+from models.errors import SyncError
+from models.secrets import Keyring
 
 app = typer.Typer()
 
@@ -31,7 +32,12 @@ def up(
     """
     from cli import stack
 
-    raise typer.Exit(stack.up(context.settings(), workers=workers))
+    settings = context.settings()
+    if settings.notify_urls:  # one that can't be used is said here, before anything is started
+        from monitor.notify import channels
+
+        channels(settings, Keyring.load(settings))
+    raise typer.Exit(stack.up(settings, workers=workers))
 
 
 @app.command()
@@ -116,8 +122,8 @@ def monitor() -> None:
     Example: COHORT_SYNC_MONITOR_PORT=9464 cohort-sync monitor
     """
     settings = context.settings()
-    with suppress(TransientError), context.database():
-        pass  # a wrong database is said here; one that is away is what the monitor is there to show
+    with suppress(SyncError), context.database():
+        pass  # SQLite is made if need be; a database that is away or old is what the monitor is there to show
     from cli import monitor as watching
 
     raise typer.Exit(watching.run(settings))

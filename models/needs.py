@@ -22,6 +22,8 @@ from models.tables import AmplitudeProject, CohortBinding, Destination, NoticeCh
 from models.types import UNFINISHED, RunState
 
 QUOTA_WARN = 0.9
+# Of what one cause makes at once, the oldest are named; how many there are says the alarm of that cause.
+NAMED = 1_000
 NOT_RETRIED = timedelta(minutes=5)  # a retry that was due so long ago is not being made
 CHANNEL = "channel"
 UNHEARD = timedelta(minutes=10)  # of a channel that refuses: a few attempts
@@ -82,8 +84,9 @@ def _need(kind: str, subject: int, about: str, error: SyncError) -> Need:
 def _of_parts(session: Session, now: datetime, schedulers: int | None) -> Iterator[Need]:
     if schedulers is None:
         yield _need("queue", 0, "queue", TerminalError("BROKER_UNREACHABLE"))
-    for about, wrong in watch.alarms(watch.facts(session, now, schedulers=schedulers)):
-        if wrong.code != "SCHEDULER_BEHIND":  # said of each binding
+    facts = watch.facts(session, now, schedulers=schedulers)
+    for about, wrong in watch.alarms(facts):
+        if wrong.code != "SCHEDULER_BEHIND" or facts.overdue > NAMED:  # else said of each binding
             yield _need(about, 0, about, wrong)
 
 
@@ -111,6 +114,8 @@ def _unclaimed(session: Session, now: datetime) -> Iterator[Need]:
         select(CohortBinding.name, SyncRun.id)
         .join(CohortBinding, CohortBinding.id == SyncRun.binding_id)
         .where(SyncRun.finished_at.is_(None), watch.queued_long(now))
+        .order_by(SyncRun.id)
+        .limit(NAMED)
     )
     for name, run in session.execute(waiting):
         yield _need("run", run, name, TerminalError("RUN_UNCLAIMED", run=run))
@@ -163,6 +168,7 @@ def _paused(session: Session) -> Iterator[Need]:
 
 def _overdue(session: Session, now: datetime) -> Iterator[Need]:
     overdue = select(CohortBinding.id, CohortBinding.name, CohortBinding.next_due_at).where(watch.late(now))
+    overdue = overdue.order_by(CohortBinding.next_due_at, CohortBinding.id).limit(NAMED)
     for binding, name, due_at in session.execute(overdue):
         error = TerminalError("OVERDUE", binding=name, since=watch.shown(due_at or now))
         yield _need("binding", binding, name, error)

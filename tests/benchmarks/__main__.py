@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from tests.benchmarks import beat, diffs, journal, parts, rivals, scheduler, waiting, whole
+from tests.benchmarks import beat, diffs, journal, needs, parts, rivals, scheduler, waiting, whole
 
 USUAL: dict[str, Callable[[], None]] = {
     "codec": parts.codec,
@@ -20,6 +20,7 @@ USUAL: dict[str, Callable[[], None]] = {
     "beat": beat.main,
     "waiting": waiting.main,
     "scheduler": scheduler.main,
+    "needs": needs.main,
     "journal": journal.main,
     "whole": whole.main,
     "email-5m": lambda: diffs.churn(5_000_000, 3, "email"),

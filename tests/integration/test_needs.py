@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import insert, select, update
 
 from models import bindings, endings, needs, retries, runs
 from models.database import Database
 from models.errors import SyncError, TerminalError, TransientError
 from models.naming import find
-from models.needs import Need
+from models.needs import NAMED, Need
 from models.tables import CohortBinding, NoticeChannel
 from models.types import RunState, Stage, Trigger
 from tests.factories import make_binding, make_destination, make_source
@@ -140,3 +141,19 @@ def test_a_queue_that_is_away_and_a_channel_that_refuses(filled: Database) -> No
     (need,) = look(filled)
     assert (need.code, need.about) == ("NOTIFY_FAILED", "notifications")
     assert "slack:// since 2026-03-02 11:40 UTC" in need.message
+
+
+def test_of_very_many_overdue_bindings_the_oldest_are_named_and_all_are_counted(filled: Database) -> None:
+    with filled.write() as session:
+        buyers = dict(session.execute(select(CohortBinding.__table__)).mappings().one())
+        for number in range(NAMED):
+            due = NOW - timedelta(hours=1, seconds=number)
+            name = {"name": f"b{number}", "name_key": f"b{number}", "attribute_key": f"b{number}"}
+            session.execute(
+                insert(CohortBinding.__table__).values(buyers | name | {"id": number + 2, "next_due_at": due})
+            )
+    assert {code for code, _ in codes(filled)} == {"OVERDUE"}
+    later = look(filled, NOW + timedelta(hours=1))
+    assert Counter(need.code for need in later) == {"OVERDUE": NAMED, "SCHEDULER_BEHIND": 1}
+    assert "1001 bindings are overdue" in later[0].message
+    assert "buyers" not in {need.about for need in later}, "it is the last that was due"
