@@ -14,6 +14,7 @@ from models.database import Database
 from models.errors import CATALOGUE, ConfigurationError, ContractError
 from models.missed import counted
 from models.naming import find
+from models.snapshots import Fresh
 from models.tables import CohortBinding, SyncRun
 from models.types import Feed, RunState, Trigger
 
@@ -235,7 +236,7 @@ def _dispatch(
     with db.write() as session:
         binding = find(session, CohortBinding, name)
         if file is None and not force:
-            snapshots.require_quota(session, binding, now=now)
+            snapshots.require_quota(session, binding, now=now, fresh=Fresh.of(db.settings))
         made = runs.dispatch(
             session,
             binding,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import BinaryIO
 
-from sqlalchemy import ColumnElement, and_, delete, func, literal_column, select
+from sqlalchemy import ColumnElement, and_, delete, func, literal_column, or_, select
 from sqlalchemy.orm import Session
 
+from config.settings import Settings
 from models.database import lock
 from models.errors import ConfigurationError
 from models.tables import AmplitudeProject, CohortBinding, Snapshot, SnapshotPart, SyncRun
@@ -20,41 +22,80 @@ _DOWNLOAD: ColumnElement[str] = literal_column(f"'{DOWNLOAD}'")
 UPLOAD_PART_BYTES = 4 << 20
 
 
-def shareable(session: Session, run: SyncRun, *, fresh_seconds: float) -> Snapshot | None:
-    """A download that serves this run too: requested since the run was due, or, for a scheduled run, a little
-    before, as long as this binding has not used it already.
+@dataclass(frozen=True)
+class Fresh:
+    """How old a download may be that is used: `seconds`; and a job that has not ended yet, `deadline` seconds."""
+
+    seconds: float
+    deadline: float
+
+    @classmethod
+    def of(cls, settings: Settings) -> Fresh:
+        """As it is set up here."""
+        return cls(settings.snapshot_fresh_seconds, settings.snapshot_deadline_seconds)
+
+
+def shareable(
+    session: Session, binding: CohortBinding, trigger: str, *, due: datetime, fresh: Fresh
+) -> Snapshot | None:
+    """A download that serves a run of the binding too, which has not used it already.
+
+    Requested since the run was due, or, for a scheduled run, a little before. One that no run has used was paid for by
+    a plan (`worker/rehearsal.py`): a little before, it serves any run, from its end on or while it is not ended.
     """
-    slack = fresh_seconds if run.trigger in {Trigger.SCHEDULE, Trigger.RETRY} else 0
+    slack = fresh.seconds if trigger in {Trigger.SCHEDULE, Trigger.RETRY} else 0
     used = select(SyncRun.snapshot_id).where(
-        SyncRun.binding_id == run.binding_id, SyncRun.id != run.id, SyncRun.snapshot_id.is_not(None)
+        SyncRun.binding_id == binding.id, SyncRun.snapshot_id.is_not(None)
     )
+    ended, asked = Snapshot.completed_at, Snapshot.requested_at
     return session.scalar(
         select(Snapshot)
         .where(
-            Snapshot.project_id == run.binding.project_id,
-            Snapshot.cohort_id == run.binding.cohort_id,
+            Snapshot.project_id == binding.project_id,
+            Snapshot.cohort_id == binding.cohort_id,
             Snapshot.kind == DOWNLOAD,
-            Snapshot.property == run.binding.destination.contact_key_property,
+            Snapshot.property == binding.destination.contact_key_property,
             Snapshot.state.in_((SnapshotState.REQUESTED, SnapshotState.COMPLETED)),
-            Snapshot.requested_at >= run.scheduled_for - timedelta(seconds=slack),
             Snapshot.id.not_in(used),
+            or_(
+                asked >= due - timedelta(seconds=slack),
+                _of_a_plan(binding)
+                & or_(
+                    ended >= due - timedelta(seconds=fresh.seconds),
+                    ended.is_(None) & (asked >= due - timedelta(seconds=fresh.deadline)),
+                ),
+            ),
         )
         .order_by(Snapshot.id.desc())
         .limit(1)
     )
 
 
+def _of_a_plan(binding: CohortBinding) -> ColumnElement[bool]:
+    """The condition for a snapshot of the binding's cohort that no run has used: a run joins its own at once."""
+    used = (
+        select(SyncRun.snapshot_id)
+        .join(CohortBinding, SyncRun.binding_id == CohortBinding.id)
+        .where(
+            CohortBinding.project_id == binding.project_id,
+            CohortBinding.cohort_id == binding.cohort_id,
+            SyncRun.snapshot_id.is_not(None),
+        )
+    )
+    return Snapshot.id.not_in(used)
+
+
 def join_or_begin(
-    session: Session, run: SyncRun, *, now: datetime, fresh_seconds: float, parallel: int
+    session: Session, run: SyncRun, *, now: datetime, fresh: Fresh, parallel: int
 ) -> Snapshot | None:
     """Give the run a snapshot: one that may be shared, or a new one, journalled before it is requested.
 
-    None: not now, because another run is requesting this very cohort, or `parallel` jobs of the last minute
+    None: not now, because somebody is requesting this very cohort, or `parallel` jobs of the last minute
     are unfinished already. A new snapshot is in the state REQUESTING and costs one download of the month.
     """
     binding = run.binding
     lock(session, f"snapshot:{binding.project_id}")
-    found = shareable(session, run, fresh_seconds=fresh_seconds)
+    found = shareable(session, binding, run.trigger, due=run.scheduled_for, fresh=fresh)
     if found is None:
         recent = session.scalars(
             select(Snapshot).where(
@@ -63,7 +104,7 @@ def join_or_begin(
                 Snapshot.requested_at > now - timedelta(minutes=1),
             )
         ).all()
-        if len(recent) >= parallel or _being_requested(session, run):
+        if len(recent) >= parallel or _being_requested(session, binding, now):
             return None
         spent = spent_this_month(session, binding.project_id, now=now)
         if spent >= binding.project.monthly_quota and not run.force:
@@ -84,20 +125,17 @@ def join_or_begin(
     return found
 
 
-def _being_requested(session: Session, run: SyncRun) -> bool:
-    """Whether an unfinished run is asking for this run's cohort just now; its answer may be shared."""
-    found = session.scalar(
-        select(Snapshot.id)
-        .join(SyncRun, SyncRun.snapshot_id == Snapshot.id)
-        .where(
-            Snapshot.project_id == run.binding.project_id,
-            Snapshot.cohort_id == run.binding.cohort_id,
-            Snapshot.state == SnapshotState.REQUESTING,
-            SyncRun.state.in_(UNFINISHED),
-        )
-        .limit(1)
+def _being_requested(session: Session, binding: CohortBinding, now: datetime) -> bool:
+    """Whether an unfinished run, or a plan, is asking for this cohort just now; its answer may be shared."""
+    asked = select(Snapshot.id).where(
+        Snapshot.project_id == binding.project_id,
+        Snapshot.cohort_id == binding.cohort_id,
+        Snapshot.state == SnapshotState.REQUESTING,
     )
-    return found is not None
+    by_a_run = asked.join(SyncRun, SyncRun.snapshot_id == Snapshot.id).where(SyncRun.state.in_(UNFINISHED))
+    # Nobody tells whether a plan was killed; no answer takes longer than this.
+    by_a_plan = asked.where(Snapshot.requested_at > now - timedelta(minutes=1), _of_a_plan(binding))
+    return any(session.scalar(query.limit(1)) is not None for query in (by_a_run, by_a_plan))
 
 
 def spent_this_month(session: Session, project_id: int, *, now: datetime) -> int:
@@ -118,12 +156,12 @@ def month_of(now: datetime) -> datetime:
     return now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
 
 
-def require_quota(session: Session, binding: CohortBinding, *, now: datetime) -> None:
+def require_quota(session: Session, binding: CohortBinding, *, now: datetime, fresh: Fresh) -> None:
     """Refuse a run by hand that would ask for a download when the month's are spent."""
     if binding.feed == Feed.WEBHOOK:
         return
     spent, allowed = quota(session, binding.project, now=now)
-    if spent >= allowed:
+    if spent >= allowed and shareable(session, binding, Trigger.MANUAL, due=now, fresh=fresh) is None:
         raise ConfigurationError("AMPLITUDE_QUOTA", source=binding.project.name, quota=allowed)
 
 

@@ -71,6 +71,7 @@ class Amplitude:
         self._auth = HTTPBasicAuth(*(key.encode() for key in self._keys))
         self._clock = ctx.clock
         self._http = Http("AMPLITUDE_UNAVAILABLE")
+        self.downloads = 0  # that this client has asked for
         # The limits are the project's: two sources with its key share them.
         project = hashlib.blake2b(self._keys[0].encode(), digest_size=16).hexdigest()
         self._limits = Limits(ctx.redis, f"amplitude:{project}", code="AMPLITUDE_RATE_LIMITED")
@@ -131,6 +132,7 @@ class Amplitude:
         request_id = body.get("request_id") if isinstance(body, dict) else None
         if not isinstance(request_id, str) or not request_id:
             raise AnswerLostError("AMPLITUDE_UNAVAILABLE", f"It answered {status} without a request id.")
+        self.downloads += 1
         return request_id
 
     def completed(self, request_id: str) -> bool:

@@ -92,11 +92,17 @@ def finish(run_id: int) -> None:
 
 @app.task(name=TRIGGER_TASK)
 def trigger(
-    binding: str | int, idempotency_key: str | None = None, *, queue: bool = False, force: bool = False
+    binding: str | int,
+    idempotency_key: str | None = None,
+    *,
+    queue: bool = False,
+    force: bool = False,
+    full: bool = False,
 ) -> None:
     """Make a manual run of the binding with this name or id, and publish it.
 
-    `queue`: wait behind an unfinished run instead of being refused; `force`: past the month's quota.
+    `queue`: wait behind an unfinished run instead of being refused; `force`: past the month's quota; `full`: the
+    data extension is read first.
     """
     ctx = context()
     now = ctx.clock()
@@ -104,13 +110,14 @@ def trigger(
         with ctx.db.write() as session:
             found = find(session, CohortBinding, str(binding))
             if not force:
-                snapshots.require_quota(session, found, now=now)
+                snapshots.require_quota(session, found, now=now, fresh=snapshots.Fresh.of(ctx.settings))
             run = runs.dispatch(
                 session,
                 found,
                 trigger=Trigger.MANUAL,
                 scheduled_for=now,
                 now=now,
+                full=full,
                 force=force,
                 queue=queue,
                 idempotency_key=idempotency_key,

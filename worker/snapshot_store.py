@@ -47,15 +47,21 @@ def fetch(hold: Hold, snapshot: Snapshot) -> Path:
 
 
 def forget(hold: Hold, snapshot: Snapshot) -> None:
-    """Remove the file that this run alone needed, and downloads that nobody has needed for a day."""
+    """Remove the file that this run alone needed, and what lies about."""
     directory = hold.ctx.settings.data_dir / "snapshots"
     if snapshot.kind != snapshots.DOWNLOAD:
         (directory / f"{snapshot.id}.csv").unlink(missing_ok=True)
+    sweep(hold.ctx.settings.data_dir)
+
+
+def sweep(data_dir: Path) -> None:
+    """Remove what lies about: downloads that nobody has needed for a day, and what a killed process left."""
     now = time.time()
-    for path in directory.glob("*.csv*"):
-        if path.stat().st_mtime < now - KEEP_SECONDS:
-            path.unlink(missing_ok=True)
-    for left in (hold.ctx.settings.data_dir / "work").glob("*"):  # by a worker that was killed
+    for path in (data_dir / "snapshots").glob("*.csv*"):
+        with suppress(OSError):
+            if path.stat().st_mtime < now - KEEP_SECONDS:
+                path.unlink()
+    for left in (data_dir / "work").glob("*"):
         with suppress(OSError):
             if left.stat().st_mtime < now - HARD_LIMIT_SECONDS:
                 shutil.rmtree(left)

@@ -276,7 +276,7 @@ def test_spent_quota_holds_scheduled_runs_back_and_asks_a_person(
 
     def stage(hold: Hold) -> None:
         with hold.transaction() as (session, run):
-            snapshots.join_or_begin(session, run, now=hold.now, fresh_seconds=300, parallel=4)
+            snapshots.join_or_begin(session, run, now=hold.now, fresh=snapshots.Fresh(300, 3600), parallel=4)
 
     work(world.ctx, world.runs()[0].id, Stage.SNAPSHOT, stage)  # type: ignore[arg-type]
     run = world.runs()[0]

@@ -13,21 +13,16 @@ from pathlib import Path
 from models import batches, destinations, runs, state
 from models.database import Database
 from models.direction import Direction
-from models.errors import HeldForApproval, TerminalError
-from models.tables import CohortBinding, SyncRun
-from models.types import Stage, Trigger
-from worker import follow, snapshot_store
+from models.errors import TerminalError
+from models.tables import CohortBinding
+from models.types import Stage
+from worker import follow, guard, snapshot_store
 from worker.check import flag_value, require_destination
 from worker.codec import row_overhead
-from worker.diff import Diff, StateReader, compare
+from worker.diff import Diff, PlannedBatch, StateReader, compare
 from worker.marketing_cloud import BATCH_BYTES, BATCH_ROWS, CONTACT_KEY, DataExtension, Field
 from worker.run import Hold
 from worker.snapshot_file import digest_of
-
-# Without a limit of its own, a binding's scheduled run is held when it would remove half of its members, and at
-# least so many. A manual run has a person looking at it.
-DEFAULT_MAX_REMOVAL_PERCENT = 50
-DEFAULT_GUARD_FROM = 1_000
 
 
 def diff(hold: Hold) -> Stage | None:
@@ -62,7 +57,9 @@ def diff(hold: Hold) -> Stage | None:
             return _advance(hold, Stage.FINISH)
         with hold.marketing_cloud(run.binding.destination) as cloud:
             extension, field = require_destination(cloud, run.binding, longest_key=found.longest_key)
-        _guard(run, found)
+        held = None if run.approved else guard.objection(run.binding, found.counts, run.trigger, run=run.id)
+        if held is not None:
+            raise held
         return _plan(hold, found, extension, field)
 
 
@@ -109,36 +106,15 @@ def _store_counts(hold: Hold, found: Diff) -> None:
             run.snapshot.rows, run.snapshot.digest = found.counts.snapshot_rows, found.digest
 
 
-def _guard(run: SyncRun, found: Diff) -> None:
-    """Hold a run that would remove more than a person would expect."""
-    members, exited = found.counts.state_members, found.counts.exited
-    if run.approved or not exited or not members:
-        return
-    limit = run.binding.max_removal_percent
-    if limit is None:
-        if run.trigger == Trigger.MANUAL or exited < DEFAULT_GUARD_FROM:
-            return
-        limit = DEFAULT_MAX_REMOVAL_PERCENT
-    if not found.counts.members and limit < 100:  # noqa: PLR2004 - a hundred per cent
-        raise HeldForApproval("EMPTY_GUARD", members=f"{members:,}", run=run.id)
-    # Keys of lost pushes leave too, though the state never held them: all is never more than a hundred per cent.
-    if exited * 100 > limit * max(members, exited):
-        raise HeldForApproval(
-            "REMOVAL_GUARD",
-            exited=f"{exited:,}",
-            members=f"{members:,}",
-            limit=limit,
-            run=run.id,
-            percent=round(exited * 100 / max(members, exited), 1),
-            binding=run.binding.name,
-        )
-
-
-def _plan(hold: Hold, found: Diff, extension: DataExtension, field: Field) -> Stage:
+def planned(found: Diff, field: Field) -> Iterator[PlannedBatch]:
+    """The requests that bring what was found into the field."""
     overhead = max(
         row_overhead(CONTACT_KEY, field.name, flag_value(field.type, entering=e)) for e in (True, False)
     )
-    planned = found.batches(row_overhead=overhead, max_rows=BATCH_ROWS, max_bytes=BATCH_BYTES)
+    return found.batches(row_overhead=overhead, max_rows=BATCH_ROWS, max_bytes=BATCH_BYTES)
+
+
+def _plan(hold: Hold, found: Diff, extension: DataExtension, field: Field) -> Stage:
     with hold.transaction() as (session, run):
         destinations.store_data_extension(
             session,
@@ -149,7 +125,7 @@ def _plan(hold: Hold, found: Diff, extension: DataExtension, field: Field) -> St
         batches.plan(
             session,
             run,
-            ((Direction(b.direction), b.n, b.keys) for b in planned),
+            ((Direction(b.direction), b.n, b.keys) for b in planned(found, field)),
             data_extension_id=extension.id,
         )
         run.binding.confirmed_digest = None  # from the first batch on, until a run has pushed all of its own

@@ -29,6 +29,12 @@ def snapshot(hold: Hold) -> Stage | None:
     run = hold.load()
     if run.snapshot is None and run.binding.blackouts and blackout.stops(hold):
         return None  # members as they are when the push may begin
+    return bring(hold)
+
+
+def bring(hold: Hold) -> Stage | None:
+    """The same whatever the time of day."""
+    run = hold.load()
     if run.binding.feed == Feed.WEBHOOK:
         if run.snapshot is None:
             return _told(hold)
@@ -69,7 +75,7 @@ def _begin(hold: Hold, cohort_id: str, amplitude: Amplitude) -> Snapshot | None:
             session,
             run,
             now=hold.now,
-            fresh_seconds=hold.ctx.settings.snapshot_fresh_seconds,
+            fresh=snapshots.Fresh.of(hold.ctx.settings),
             parallel=AMPLITUDE_PARALLEL_JOBS,
         )
         if found is None:
