@@ -23,7 +23,12 @@ ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
 VARIABLES = {f"COHORT_SYNC_{name.upper()}" for name in Settings.model_fields}
-TEXTS = [path for path in sorted(DEPLOY.rglob("*")) if path.is_file()]
+# What Prometheus and Grafana read names metrics, not settings: tests/integration/test_monitoring.py.
+TEXTS = [
+    path
+    for path in sorted(DEPLOY.rglob("*"))
+    if path.is_file() and path.parent.name not in {"prometheus", "grafana"}
+]
 
 
 def compose() -> Any:
@@ -201,7 +206,7 @@ def test_secrets_come_from_files_unless_they_are_set(tmp_path: Path) -> None:
 def test_the_services_are_hardened_and_wait_for_each_other() -> None:
     services = compose()["services"]
     ours = {name: one for name, one in services.items() if one.get("image") == "cohort-sync"}
-    assert set(ours) == {"migrate", "scheduler", "worker", "receiver", "flower"}
+    assert set(ours) == {"migrate", "scheduler", "worker", "receiver", "flower", "monitor"}
     assert ours["worker"]["deploy"]["replicas"] == 2
     assert ours["worker"]["stop_grace_period"] == "10m"
     assert {"--appendonly", "noeviction"} <= set(services["valkey"]["command"])
@@ -225,6 +230,9 @@ def test_what_the_services_name_is_declared() -> None:
         assert named <= set(document["volumes"])
         build = service.get("build")
         assert build is None or (DEPLOY / build["context"] / build["dockerfile"]).exists()
+        assert {config["source"] for config in service.get("configs", [])} <= set(document["configs"])
+    for config in document["configs"].values():
+        assert (DEPLOY / config["file"]).is_file()
     for secret in document["secrets"].values():
         assert secret["file"].startswith("./secrets/")
     for name in ("postgres", "valkey"):
@@ -258,6 +266,7 @@ def test_the_units_run_unprivileged_with_one_environment() -> None:
     assert {unit.name for unit in UNITS} == {
         "cohort-sync-flower.service",
         "cohort-sync-migrate.service",
+        "cohort-sync-monitor.service",
         "cohort-sync-receiver.service",
         "cohort-sync-scheduler.service",
         "cohort-sync-worker@.service",

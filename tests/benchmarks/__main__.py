@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from tests.benchmarks import beat, diffs, journal, needs, parts, rivals, scheduler, waiting, whole
+from tests.benchmarks import beat, diffs, journal, needs, parts, rivals, scheduler, scrape, waiting, whole
 
 USUAL: dict[str, Callable[[], None]] = {
     "codec": parts.codec,
@@ -21,6 +21,7 @@ USUAL: dict[str, Callable[[], None]] = {
     "waiting": waiting.main,
     "scheduler": scheduler.main,
     "needs": needs.main,
+    "scrape": scrape.main,
     "journal": journal.main,
     "whole": whole.main,
     "email-5m": lambda: diffs.churn(5_000_000, 3, "email"),
