@@ -143,7 +143,7 @@ def _end(session: Session, now: datetime) -> int:
         session.execute(
             update(Notice)
             .where(Notice.ended_at.is_(None), Notice.gone_at <= now - GONE)
-            .values(ended_at=now)
+            .values(ended_at=Notice.gone_at)
             .execution_options(synchronize_session=False)
         )
     )

@@ -90,10 +90,12 @@ def tell(channel: Channel, message: Message) -> Sending:
 
 def channels(settings: Settings, keyring: Keyring) -> list[Channel]:
     """A channel for each URL; SETTINGS_INVALID names every one that can't be used, by its scheme alone."""
+    urls = settings.notify_urls.get_secret_value().split()
     found: dict[str, Channel] = {}
     mistakes = []
-    _hush()
-    for place, url in enumerate(settings.notify_urls.get_secret_value().split(), start=1):
+    if urls:
+        _hush()
+    for place, url in enumerate(urls, start=1):
         try:
             channel = Channel(SecretStr(url), keyring, place=place)
         except ValueError as error:

@@ -56,7 +56,7 @@ def test_what_is_open_and_what_was_told(door: Door, sqlite_db: Database, ear: Ea
     assert newest == one
     assert (oldest["began_at"], oldest["ended_at"]) == (
         "2026-03-02T12:00:00.000Z",
-        "2026-03-02T12:02:00.000Z",
+        "2026-03-02T12:01:00.000Z",
     )
     assert oldest["told"] == [
         {
