@@ -38,7 +38,7 @@ def check(
         results: list[tuple[CohortBinding, list[Step]]] = []
         if rows:
             with vendors.opened(db) as outside:
-                results = [(row, steps_of(outside, row)) for row in rows]
+                results = list(zip(rows, steps_of(outside, rows), strict=True))
     good = all(_passed(steps) for _, steps in results)
     if as_json:
         output.emit({"ok": good, "bindings": [_document(row, steps) for row, steps in results]})
@@ -48,24 +48,37 @@ def check(
         raise typer.Exit(Code.CHECK_FAILED)
 
 
-def steps_of(outside: Context, binding: CohortBinding) -> list[Step]:
-    """All steps of a binding, stored or a draft; what stops the questions is a failed step as well."""
-    from worker.check import Step, check_binding
+def steps_of(outside: Context, rows: Sequence[CohortBinding]) -> list[list[Step]]:
+    """All steps of each binding, stored or a draft; what stops the questions is a failed step as well."""
+    from worker.check import Step, check_bindings
 
     try:
-        return check_binding(outside, binding)
+        return check_bindings(outside, rows)
     except SyncError as error:
-        return [Step("vendors", "fail", error.message, error.code, error.remedy, error)]
+        return [[Step("vendors", "fail", error.message, error.code, error.remedy, error)] for _ in rows]
+
+
+def failures(db: Database, drafts: Sequence[CohortBinding]) -> list[tuple[CohortBinding, SyncError]]:
+    """Ask the vendors about bindings that are not stored yet: what fails, and for which one first."""
+    with vendors.opened(db) as outside:
+        results = steps_of(outside, drafts)
+    found: dict[str, tuple[CohortBinding, SyncError]] = {}
+    advice: set[str] = set()
+    for draft, steps in zip(drafts, results, strict=True):
+        for step in steps:
+            if step.error is not None:
+                found.setdefault(str(step.error), (draft, step.error))
+            elif step.status == "warn":
+                advice.add(f"note: {step.name}: {step.detail}. {step.remedy or ''}".rstrip())
+    for line in sorted(advice):
+        output.note(line)
+    return list(found.values())
 
 
 def require(db: Database, draft: CohortBinding) -> None:
-    """Ask the vendors about a binding that is not stored yet; the first failing step's error."""
-    with vendors.opened(db) as outside:
-        for step in steps_of(outside, draft):
-            if step.error is not None:
-                raise step.error
-            if step.status == "warn":
-                output.note(f"note: {step.name}: {step.detail}. {step.remedy or ''}".rstrip())
+    """The same of one binding, whose first failing step is raised."""
+    for _, error in failures(db, [draft]):
+        raise error
 
 
 def _passed(steps: Sequence[Step]) -> bool:

@@ -6,8 +6,9 @@ of each run (`require_destination`), where the first failing step is the run's e
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import closing, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from models import snapshots
@@ -16,7 +17,7 @@ from models.errors import ConfigurationError, SyncError
 from models.tables import AmplitudeProject, CohortBinding, Destination
 from models.types import Feed, Tier, WriteMode
 from worker.amplitude import Amplitude, Cohort
-from worker.check_extension import FLAG_TYPES, FLAGGED, Step, extension_steps, failed
+from worker.check_extension import Step, extension_steps, failed, flag_value, is_flagged
 from worker.context import Context
 from worker.marketing_cloud import DATA_EXTENSION_NAME, READ, DataExtension, Field, MarketingCloud
 from worker.token import Token
@@ -24,7 +25,7 @@ from worker.token import Token
 __all__ = [
     "Step",
     "check_binding",
-    "check_destination",
+    "check_bindings",
     "check_source",
     "flag_value",
     "is_flagged",
@@ -50,34 +51,75 @@ _STEPS = (
 )
 
 
+@dataclass(frozen=True)
+class _Project:
+    """What Amplitude said of a source, whichever cohort is looked for."""
+
+    steps: list[Step]
+    listed: list[Cohort]
+    amplitude: Amplitude | None = None
+    downloads: Sequence[Step] = ()
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """What Marketing Cloud said of a destination, whichever attribute is looked for."""
+
+    steps: list[Step]
+    extension: DataExtension | None = None
+
+
 def check_binding(ctx: Context, binding: CohortBinding) -> list[Step]:
     """All steps of a binding, stored or a draft with its source and destination set."""
+    return check_bindings(ctx, [binding])[0]
+
+
+def check_bindings(ctx: Context, bindings: Sequence[CohortBinding]) -> list[list[Step]]:
+    """The same of several: what they share is asked once."""
+    sources = {one.project_id: one.project for one in bindings}
+    costing = {one.project_id for one in bindings if one.feed != Feed.WEBHOOK}
+    projects = {key: _ask_amplitude(ctx, one, downloads=key in costing) for key, one in sources.items()}
+    destinations = {one.destination_id: one.destination for one in bindings}
+    units = {key: _ask_marketing_cloud(ctx, one) for key, one in destinations.items()}
     return [
-        *check_source(ctx, binding.project, binding),
-        *check_destination(ctx, binding.destination, binding),
+        [
+            *_source_steps(projects[one.project_id], one.project, one),
+            *_unit_steps(units[one.destination_id], one),
+        ]
+        for one in bindings
     ]
 
 
-def check_source(ctx: Context, source: AmplitudeProject, binding: CohortBinding | None = None) -> list[Step]:
-    """The plan, the credentials, the month's downloads or the webhook, and, with a binding, its cohort."""
-    steps = [_plan(source, binding)]
-    with closing(Amplitude(ctx, source)) as amplitude:
-        try:
+def check_source(ctx: Context, source: AmplitudeProject) -> list[Step]:
+    """The plan, the credentials and the month's downloads."""
+    return _source_steps(_ask_amplitude(ctx, source, downloads=True), source, None)
+
+
+def _ask_amplitude(ctx: Context, source: AmplitudeProject, *, downloads: bool) -> _Project:
+    try:
+        with closing(Amplitude(ctx, source)) as amplitude:
             listed = amplitude.cohorts()
+            spent = [_downloads(ctx, source, amplitude)] if downloads else []
+            return _Project([_listed(listed)], listed, amplitude, spent)
+    except SyncError as error:
+        return _Project([_of(error)], [])
+
+
+def _source_steps(project: _Project, source: AmplitudeProject, binding: CohortBinding | None) -> list[Step]:
+    """The plan, the credentials, the month's downloads or the webhook, and, with a binding, its cohort."""
+    steps = [_plan(source, binding), *project.steps]
+    if project.amplitude is None:
+        return steps
+    told = binding is not None and binding.feed == Feed.WEBHOOK
+    steps += [] if told else project.downloads
+    if binding is not None:
+        try:
+            found = project.amplitude.suitable(project.listed, binding.cohort_id, downloaded=not told)
+            steps.append(_cohort(found))
         except SyncError as error:
-            return [*steps, _of(error)]
-        steps.append(_listed(listed))
-        told = binding is not None and binding.feed == Feed.WEBHOOK
-        if not told:
-            steps.append(_downloads(ctx, source, amplitude))
-        if binding is not None:
-            try:
-                found = amplitude.suitable(listed, binding.cohort_id, downloaded=not told)
-                steps.append(_cohort(found))
-            except SyncError as error:
-                steps.append(_of(error))
-            if told:
-                steps.append(_webhook(source))
+            steps.append(_of(error))
+        if told:
+            steps.append(_webhook(source))
     return steps
 
 
@@ -92,23 +134,26 @@ def _webhook(source: AmplitudeProject) -> Step:
     return Step("webhook", "ok", f"{source.name} has a secret for it")
 
 
-def check_destination(
-    ctx: Context, destination: Destination, binding: CohortBinding | None = None
-) -> list[Step]:
-    """The secret's age, the token, the scopes, the data extension, and, with a binding, its attribute."""
+def _ask_marketing_cloud(ctx: Context, destination: Destination) -> _Unit:
+    """The secret's age, the token, the scopes, and the data extension."""
     steps = [_secret_age(destination, ctx.clock()), *_write_mode(destination)]
-    with closing(MarketingCloud(ctx, destination)) as cloud:
-        try:
+    try:
+        with closing(MarketingCloud(ctx, destination)) as cloud:
             token = cloud.checked_token()
             steps.append(Step("Marketing Cloud credentials", "ok", "accepted"))
             steps.append(_scopes(token))
             if READ in token.missing_scopes:  # nothing more can be asked
-                return steps
+                return _Unit(steps)
             extension = _in_full(cloud, cloud.find())
-        except SyncError as error:
-            return [*steps, _of(error)]
-    steps.append(Step("data extension", "ok", _found(extension)))
-    return [*steps, *extension_steps(extension, binding, longest_key=None)]
+    except SyncError as error:
+        return _Unit([*steps, _of(error)])
+    return _Unit([*steps, Step("data extension", "ok", _found(extension))], extension)
+
+
+def _unit_steps(unit: _Unit, binding: CohortBinding) -> list[Step]:
+    """The same, and the attribute."""
+    told = extension_steps(unit.extension, binding, longest_key=None) if unit.extension is not None else []
+    return [*unit.steps, *told]
 
 
 def require_destination(
@@ -131,16 +176,6 @@ def require_destination(
     if field is None:
         raise ConfigurationError("ATTRIBUTE_MISSING", attribute=binding.attribute, binding=binding.name)
     return extension, field
-
-
-def flag_value(field_type: str, *, entering: bool) -> bool | str | int:
-    """What is written: true or false in the form of the field's type."""
-    return FLAG_TYPES[field_type][0 if entering else 1]
-
-
-def is_flagged(field_type: str, value: object) -> bool:
-    """Whether a value that was read back is the true of `flag_value`."""
-    return str(value).strip().casefold() in FLAGGED[field_type]
 
 
 def _plan(source: AmplitudeProject, binding: CohortBinding | None) -> Step:

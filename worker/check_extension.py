@@ -43,6 +43,16 @@ def failed(name: str, error: SyncError) -> Step:
     return Step(name, "fail", error.message, error.code, error.remedy, error)
 
 
+def flag_value(field_type: str, *, entering: bool) -> bool | str | int:
+    """What is written: true or false in the form of the field's type."""
+    return FLAG_TYPES[field_type][0 if entering else 1]
+
+
+def is_flagged(field_type: str, value: object) -> bool:
+    """Whether a value that was read back is the true of `flag_value`."""
+    return str(value).strip().casefold() in FLAGGED[field_type]
+
+
 def extension_steps(
     extension: DataExtension, binding: CohortBinding | None, *, longest_key: int | None
 ) -> list[Step]:

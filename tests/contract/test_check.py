@@ -12,7 +12,7 @@ from models.errors import ConfigurationError
 from models.tables import CohortBinding
 from models.types import Tier, WriteMode
 from tests.contract.product import Product, status
-from worker.check import Step, check_binding, check_source, require_destination
+from worker.check import Step, check_binding, check_bindings, check_source, require_destination
 
 ENGAGE = "data-extensions/Amplitude%20Engage"
 KEY = {"name": "Contact Key", "type": "Text", "length": 254, "primary_key": True}
@@ -124,6 +124,21 @@ def test_each_vendors_trouble_has_its_step(
     found = [step for step in check_binding(product.ctx, binding) if step.status == "fail"]
     assert [(step.name, step.code) for step in found] == [(name, code)]
     assert found[0].remedy
+
+
+def test_what_bindings_share_is_asked_once(product: Product) -> None:
+    product.source()
+    product.destination()
+    one, other = product.binding(), product.binding(cohort_id="churnrk", attribute="Nothing")
+    alone = [check_binding(product.ctx, binding) for binding in (one, other)]
+    product.sandbox.door("DELETE", "requests")
+    together = check_bindings(product.ctx, [one, other])
+    assert [[(step.name, step.code) for step in steps] for steps in together] == [
+        [(step.name, step.code) for step in steps] for steps in alone
+    ]
+    asked = [line["path"] for line in product.sandbox.door("GET", "requests")["requests"]]
+    assert asked.count("/api/3/cohorts") == 1
+    assert asked.count("/Service.asmx") == 2, "the data extension and its fields"
 
 
 def test_empty_list_is_a_warning(product: Product) -> None:
