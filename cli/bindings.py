@@ -107,7 +107,8 @@ def _store(
             if draft:
                 checks.require(db, row)
         with db.read() as session:
-            found = quota.warnings(session, row, now=now)
+            load = quota.load(session, row.project, now=now)
+    found = quota.warnings(load, now=now, about=row.id)
     quota.note(found)
     text = f"Binding {row.name!r} is {verb}: {timing.in_words(row)}."
     output.done(text, {**views.binding(row), "warnings": found}, as_json=as_json)

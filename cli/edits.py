@@ -17,10 +17,10 @@ from cli import context, timing
 from cli.fields import BINDING, DESTINATION, SOURCE, Kind
 from models import bindings, destinations, sources
 from models.bindings import Timing
+from models.naming import Row
 from models.secrets import Keyring
-from models.tables import AmplitudeProject, CohortBinding, Destination
+from models.tables import CohortBinding
 
-Row = AmplitudeProject | Destination | CohortBinding
 NEW_NAME = "new_name"
 TARGET = {"source", "cohort_id", "destination", "attribute"}  # what a binding keeps where
 _TIMED = {field.name for field in fields(Timing)}

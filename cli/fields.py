@@ -17,6 +17,7 @@ from cli.binding_options import CatchupName, OverlapName
 from models.binding_fields import checked_attribute, checked_cohort, checked_percent
 from models.destinations import checked_account, checked_text
 from models.errors import ConfigurationError
+from models.naming import Row
 from models.sources import MONTHLY_DOWNLOADS
 from models.subdomain import checked_subdomain
 from models.tables import AmplitudeProject, CohortBinding, Destination
@@ -35,7 +36,9 @@ class Without(Enum):
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting. `key` is what models/ call it, `stored` where a row has it, `none` how an update takes it away."""
+    """One setting. `key` is what models/ call it, `stored` where a row has it, `none` how an update takes it away,
+    `refers` the kind whose name it is.
+    """
 
     name: str
     key: str
@@ -43,6 +46,7 @@ class Setting:
     default: Any = Without.REFUSED
     show: Callable[[Any], object] = str
     stored: str = ""
+    refers: str = ""
     none: Any = None
     secret: bool = False
     many: bool = False
@@ -61,7 +65,7 @@ class Kind:
     """What can be set up."""
 
     name: str
-    table: type[AmplitudeProject | Destination | CohortBinding]
+    table: type[Row]
     settings: tuple[Setting, ...]
 
     @property
@@ -179,16 +183,16 @@ BINDING = Kind(
     "binding",
     CohortBinding,
     (
-        Setting("source", "source", _text, stored="project.name"),
+        Setting("source", "source", _text, stored="project.name", refers="source"),
         Setting("cohort", "cohort_id", _checked(checked_cohort)),
-        Setting("destination", "destination", _text, stored="destination.name"),
+        Setting("destination", "destination", _text, stored="destination.name", refers="destination"),
         Setting("attribute", "attribute", _checked(checked_attribute)),
         Setting("feed", "feed", _one_of(*Feed), Feed.DOWNLOAD),
         Setting("cron", "cron", _cron, None),
         Setting("timezone", "timezone", _timezone, "UTC"),
         Setting("start", "starts_on", timing.day, None),
         Setting("end", "ends_on", timing.day, None),
-        Setting("after", "after", _text, None, stored="after_name", none=""),
+        Setting("after", "after", _text, None, stored="after_name", refers="binding", none=""),
         Setting(
             "blackout",
             "blackouts",

@@ -37,6 +37,8 @@ COMMANDS = {
     "source": Entry("cli.sources", _SETUP, "Amplitude projects: where cohorts come from."),
     "destination": Entry("cli.destinations", _SETUP, "Marketing Cloud business units: where flags go."),
     "binding": Entry("cli.bindings", _SETUP, "Cohort bindings: one cohort kept in one attribute."),
+    "apply": Entry("cli.apply", _SETUP, "Make what is set up what a file says."),
+    "export": Entry("cli.export", _SETUP, "What is set up, as a file for `apply`."),
     "check": Entry("cli.checks", _SETUP, "Every precondition by name, with its remedy; touches nothing."),
     "run": Entry("cli.runs", _WORK, "Sync a binding now."),
     "runs": Entry("cli.runs", _WORK, "The newest runs."),

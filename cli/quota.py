@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from calendar import monthrange
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import ceil
@@ -14,7 +15,6 @@ from models import snapshots
 from models.errors import CATALOGUE
 from models.naming import every
 from models.tables import AmplitudeProject, CohortBinding
-from models.types import Feed
 from scheduler.forecast import Expected, Planned, downloads, forecast, next_month, planned
 
 HOURS = (1, 2, 3, 4, 6, 8, 12, 24)  # steps that divide a day
@@ -45,12 +45,15 @@ def months(
     session: Session, source: AmplitudeProject, runs: list[Expected], *, now: datetime, until: datetime
 ) -> list[Month]:
     """The present month and each later one that begins before `until`."""
-    counted = downloads(runs, source.name)
-    spent, allowed = snapshots.quota(session, source, now=now)
-    found, first = [], next_month(now, 0)
+    return _months(Load(source, [], *snapshots.quota(session, source, now=now)), runs, now=now, until=until)
+
+
+def _months(load: Load, runs: list[Expected], *, now: datetime, until: datetime) -> list[Month]:
+    counted = downloads(runs, load.source.name)
+    spent, found, first = load.spent, [], next_month(now, 0)
     while first <= until:
         name = f"{first:%Y-%m}"
-        found.append(Month(name, spent, counted[name], allowed))
+        found.append(Month(name, spent, counted[name], load.allowed))
         first, spent = next_month(first), 0
     return found
 
@@ -61,24 +64,46 @@ def foreseen(bindings: list[Planned], *, now: datetime, until: datetime) -> list
     return forecast(bindings, now=now, until=until, fresh=fresh)
 
 
-def warnings(session: Session, row: CohortBinding, *, now: datetime) -> list[dict[str, str]]:
-    """What is to be said of a binding whose schedule passes its source's quota, this month or the next."""
-    mine = planned(row)
-    if mine is None or row.feed == Feed.WEBHOOK:
-        return []
+@dataclass(frozen=True)
+class Load:
+    """What a forecast for a source needs, so that it can be made after the transaction."""
+
+    source: AmplitudeProject
+    rows: list[CohortBinding]
+    spent: int
+    allowed: int
+
+
+def load(session: Session, source: AmplitudeProject, *, now: datetime) -> Load:
+    """The source with its bindings as they are in this transaction."""
+    rows = [one for one in every(session, CohortBinding) if one.project_id == source.id]
+    return Load(source, rows, *snapshots.quota(session, source, now=now))
+
+
+def warnings(load: Load, *, now: datetime, about: int | None = None) -> list[dict[str, str]]:
+    """What is to be said of a source whose schedules pass its quota, this month or the next.
+
+    `about`: of one of its bindings, nothing if that one costs nothing; else the dearest one gets the advice.
+    """
     until = next_month(now, 2) - timedelta(seconds=1)
-    rows = [one for one in every(session, CohortBinding) if one.project_id == row.project_id]
-    bindings = [one for one in map(planned, rows) if one is not None and one.costs]
+    bindings = [one for one in map(planned, load.rows) if one is not None and one.costs]
+    if about is not None and about not in {one.id for one in bindings}:
+        return []
     runs = foreseen(bindings, now=now, until=until)
-    worst = max(months(session, row.project, runs, now=now, until=until), key=lambda month: month.total)
+    worst = max(_months(load, runs, now=now, until=until), key=lambda month: month.total)
     if worst.fits:
         return []
-    others = downloads(
-        foreseen([one for one in bindings if one.id != mine.id], now=now, until=until), mine.source
-    )[worst.month]
+    costs = Counter(run.binding.id for run in runs if run.download and f"{run.at:%Y-%m}" == worst.month)
+    if about is None and not costs:
+        return []
+    dearest = about if about is not None else costs.most_common(1)[0][0]
+    mine = next(one for one in bindings if one.id == dearest)
+    rest = foreseen([one for one in bindings if one is not mine], now=now, until=until)
+    left = worst.quota - worst.spent - downloads(rest, mine.source)[worst.month]
+    advice = "" if about is not None else f"for {mine.name!r}, "
+    advice += _advice(mine, load.rows, left=left, month=worst.month)
     facts = {"source": mine.source, "month": worst.month, "total": worst.total, "quota": worst.quota}
     what, remedy = CATALOGUE[CODE]
-    advice = _advice(mine, rows, left=worst.quota - worst.spent - others, month=worst.month)
     return [{"code": CODE, "message": what.format(**facts), "remedy": remedy.format(advice=advice)}]
 
 

@@ -59,7 +59,7 @@ def checked_percent(value: int | None) -> int | None:
     """The removal guard; none: the default one."""
     if value is not None and not 0 <= value <= PERCENT_MAX:
         raise ConfigurationError(
-            "SETTING_INVALID", field="max_removal_percent", value=value, hint="Give 0 to 100."
+            "SETTING_INVALID", field="max-removal-percent", value=value, hint="Give 0 to 100."
         )
     return value
 

@@ -150,7 +150,9 @@ def checked_text(field: str, value: str) -> str:
     value = value.strip()
     if not value or len(value) > TEXT_MAX or not value.isprintable():
         hint = f"Give 1 to {TEXT_MAX} characters in one line."
-        raise ConfigurationError("SETTING_INVALID", field=field, value=value[:TEXT_MAX], hint=hint)
+        raise ConfigurationError(
+            "SETTING_INVALID", field=field, value="…", hint=hint
+        )  # a secret, by mistake?
     return value
 
 

@@ -143,7 +143,11 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "{file} can't be read ({why}).",
         "Check the path, and that it is a text file in UTF-8.",
     ),
-    "FILE_NOT_YAML": ("This is not YAML: {why}.", "Correct the file there; nothing was changed."),
+    "FILE_NOT_YAML": (
+        "This is not YAML: {why}.",
+        "Correct the file there; nothing was changed. A value that begins with * or @, as a schedule may, stands in "
+        "quotes.",
+    ),
     "FILE_REFUSED": (
         "Mistakes in {file}: {count}. Nothing was changed.",
         "Correct them; each is named with its place.",

@@ -11,7 +11,8 @@ from models.errors import ConfigurationError
 from models.tables import AmplitudeProject, CohortBinding, Destination
 
 NAME_MAX = 100
-Named = TypeVar("Named", AmplitudeProject, Destination, CohortBinding)
+Row = AmplitudeProject | Destination | CohortBinding
+Named = TypeVar("Named", bound=Row)
 KINDS: dict[type[Any], str] = {
     AmplitudeProject: "source",
     Destination: "destination",
@@ -29,11 +30,17 @@ def schedule_key(binding: str) -> str:
     return f"binding:{name_key(binding)}"
 
 
-def checked_name(session: Session, kind: type[Named], name: str, *, but: int | None = None) -> str:
-    """The name as it will stand, refused if it is malformed or taken (by another than the row `but`)."""
+def formed_name(name: str) -> str:
+    """The name as it will stand, refused if it is malformed."""
     name = name.strip()
     if not name or len(name) > NAME_MAX or name.isdigit() or not name.isprintable():
-        raise ConfigurationError("NAME_INVALID", name=name)
+        raise ConfigurationError("NAME_INVALID", name=name[:NAME_MAX])
+    return name
+
+
+def checked_name(session: Session, kind: type[Named], name: str, *, but: int | None = None) -> str:
+    """The same, refused if it is taken (by another than the row `but`)."""
+    name = formed_name(name)
     taken = session.scalar(select(kind.id).where(kind.name_key == name_key(name)))
     if taken is not None and taken != but:
         raise ConfigurationError("NAME_TAKEN", kind=KINDS[kind], name=name)

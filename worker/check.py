@@ -22,15 +22,7 @@ from worker.context import Context
 from worker.marketing_cloud import DATA_EXTENSION_NAME, READ, DataExtension, Field, MarketingCloud
 from worker.token import Token
 
-__all__ = [
-    "Step",
-    "check_binding",
-    "check_bindings",
-    "check_source",
-    "flag_value",
-    "is_flagged",
-    "require_destination",
-]
+__all__ = ["Step", "check_binding", "check_bindings", "flag_value", "is_flagged", "require_destination"]
 
 # From this share of the month's downloads on a person should know.
 DOWNLOADS_WARN_PERCENT = 90

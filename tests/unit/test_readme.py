@@ -49,6 +49,12 @@ def test_commands_in_the_readme_exist() -> None:
     assert named <= set(COMMANDS)
 
 
+def test_the_file_in_the_docs_is_the_example() -> None:
+    """The one that a test applies against the sandbox."""
+    root = README.parent
+    assert (root / "deploy" / "cohorts.example.yaml").read_text() in (root / "docs" / "apply.md").read_text()
+
+
 def main() -> None:
     """Write the table into the README."""
     head, rest = README.read_text().split(BEGIN)
