@@ -89,16 +89,18 @@ def _document(binding: CohortBinding, steps: Sequence[Step]) -> dict[str, Any]:
     return {
         "binding": binding.name,
         "ok": _passed(steps),
-        "steps": [
-            {
-                "name": step.name,
-                "status": step.status,
-                "detail": step.detail,
-                "code": step.code,
-                "remedy": step.remedy,
-            }
-            for step in steps
-        ],
+        "steps": [document(step) for step in steps],
+    }
+
+
+def document(step: Step) -> dict[str, Any]:
+    """One precondition."""
+    return {
+        "name": step.name,
+        "status": step.status,
+        "detail": step.detail,
+        "code": step.code,
+        "remedy": step.remedy,
     }
 
 

@@ -40,6 +40,7 @@ COMMANDS = {
     "apply": Entry("cli.apply", _SETUP, "Make what is set up what a file says."),
     "export": Entry("cli.export", _SETUP, "What is set up, as a file for `apply`."),
     "check": Entry("cli.checks", _SETUP, "Every precondition by name, with its remedy; touches nothing."),
+    "plan": Entry("cli.plan", _WORK, "What a run would do now; pushes nothing."),
     "run": Entry("cli.runs", _WORK, "Sync a binding now."),
     "runs": Entry("cli.runs", _WORK, "The newest runs."),
     "show": Entry("cli.runs", _WORK, "One run: counts, requests, error, rejections."),

@@ -111,10 +111,7 @@ def _rejection(refused: Rejection) -> dict[str, Any]:
 def _print(row: CohortBinding, found: Trace, now: datetime) -> None:
     output.say(f"{row.name}: {_verdict(found)}")
     for push in found.history:
-        output.say(
-            f"run {push.run_id} pushed it {_WAY[push.direction]} at {output.text(push.pushed_at)}, "
-            f"acknowledged {output.when(push.acknowledged_at, now)}"
-        )
+        output.say(_told(push, now))
     if found.on_its_way is not None:
         output.say(_under_way(found.on_its_way, now))
     if found.rejection is not None:
@@ -129,6 +126,14 @@ def _verdict(found: Trace) -> str:
     if found.history:
         return f"not in: out since run {found.history[-1].run_id}"
     return "not in, and no row of it was ever acknowledged"
+
+
+def _told(push: Push, now: datetime) -> str:
+    known = output.when(push.acknowledged_at, now)
+    if push.pushed_at is None:  # a full run's: models.batches.adopt
+        return f"run {push.run_id} read it back as {_WAY[push.direction]}, {known}"
+    pushed = f"pushed it {_WAY[push.direction]} at {output.text(push.pushed_at)}"
+    return f"run {push.run_id} {pushed}, acknowledged {known}"
 
 
 def _under_way(push: Push, now: datetime) -> str:

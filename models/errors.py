@@ -269,6 +269,11 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "Amplitude did not finish the cohort within {minutes} minutes.",
         "Run again later; a large cohort with properties may need several tries.",
     ),
+    "SNAPSHOT_PENDING": (
+        "The members for binding {binding!r} are not to be had yet.",
+        "Repeat the command, with a longer `--wait-seconds`: a download that was asked for goes on meanwhile, and "
+        "neither a plan nor `cohort-sync run {binding}` asks for another.",
+    ),
     "SNAPSHOT_EXPIRED": (
         "Amplitude keeps a requested cohort for seven days; this one is older.",
         "Run again: that requests it anew.",

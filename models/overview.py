@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from models.tables import Rejection, SyncRun
-from models.types import UNFINISHED, RunState
+from models.tables import PushBatch, Rejection, SyncRun
+from models.types import UNFINISHED, BatchState, RunState
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,24 @@ def unfinished(session: Session) -> dict[int, SyncRun]:
     return {
         run.binding_id: run for run in session.scalars(select(SyncRun).where(SyncRun.state.in_(UNFINISHED)))
     }
+
+
+def unfinished_of(session: Session, binding_id: int) -> SyncRun | None:
+    """The binding's run that is under way or held."""
+    return session.scalar(
+        select(SyncRun).where(SyncRun.binding_id == binding_id, SyncRun.state.in_(UNFINISHED))
+    )
+
+
+def paces(session: Session, binding_id: int, *, limit: int = 50) -> list[tuple[int, float]]:
+    """Of the binding's last acknowledged batches the rows, and the seconds from sending to acknowledgement."""
+    found = session.execute(
+        select(PushBatch.n, PushBatch.sent_at, PushBatch.acknowledged_at)
+        .where(PushBatch.binding_id == binding_id, PushBatch.state == BatchState.ACKNOWLEDGED)
+        .order_by(PushBatch.id.desc())
+        .limit(limit)
+    )
+    return [(n, max(0.0, (end - sent).total_seconds())) for n, sent, end in found if sent and end]
 
 
 def rejections(session: Session, run_id: int) -> list[Reason]:

@@ -17,6 +17,7 @@ from models.naming import find
 from models.tables import AmplitudeProject, CohortBinding, WebhookMessage
 from models.types import Feed, RunState, Trigger
 from models.webhooks import HEADER
+from tests.integration.door import Door
 from tests.product import UPSERT, Product, utc_now
 from tests.receivers import Receiver, make_secret, running_receiver
 from tests.support import wait_until
@@ -217,3 +218,15 @@ def between(target: str) -> Iterator[Between]:
         yield way
     finally:
         way.close()
+
+
+def test_a_plan_reads_what_was_told(told: Told) -> None:
+    product = told.product
+    door = Door(product.db.settings, product.db.settings.data_dir)
+    told.sync()
+    planned = door.ok("plan", told.binding.name, "--json").json
+    assert (planned["snapshot"]["kind"], planned["snapshot"]["downloads_spent"]) == ("webhook", 0)
+    run = product.succeeds(told.binding)
+    assert (planned["counts"]["entered"], planned["counts"]["members"]) == (run.entered, run.members)
+    assert run.entered > 0
+    assert product.downloads() == 0

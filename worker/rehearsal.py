@@ -1,0 +1,209 @@
+"""What a run would do, found out without being one: it asks, compares and checks, and pushes nothing.
+
+It is no run with a mark on it that goes through the queue: such a run would take the binding's one place, so that a
+plan kept a sync from starting; the contact keys that it shows would have to be stored for whoever asked; and every
+stage would have two meanings. Here the run exists in this process alone, and an unfinished one of the binding never
+notices. The first stage is the very one of a run: so a download is limited, journalled before it is asked for, never
+asked for twice, and left in the ledger for the next run to use, wherever this process is killed.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TypeVar
+
+from sqlalchemy.orm import Session
+
+from models import batches, cohort_lists, state
+from models.database import one_state
+from models.direction import Direction
+from models.errors import (
+    ConfigurationError,
+    HeldForApproval,
+    RateLimited,
+    TerminalError,
+    TransientError,
+)
+from models.runs import Claim
+from models.secrets import make_private_dir
+from models.tables import CohortBinding, Snapshot, SyncRun
+from models.types import RunState, Stage, Trigger
+from worker import blackout, cohort_list, guard, snapshot_store
+from worker.check import require_destination
+from worker.context import Context
+from worker.diff import Diff, DiffCounts, StateReader, compare
+from worker.run import Hold, backoff
+from worker.stages.diff import planned
+from worker.stages.snapshot import bring
+
+SAMPLES = 5
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a run by hand would do now. `requests` are the rows of each upsert, none where a check fails.
+
+    `held` and `held_on_schedule` are the guards' objections to a run by hand and to a scheduled one.
+    """
+
+    counts: DiffCounts
+    samples: dict[Direction, list[str]]
+    requests: list[int]
+    failed: ConfigurationError | None
+    held: HeldForApproval | None
+    held_on_schedule: HeldForApproval | None
+
+
+@dataclass
+class Rehearsal(Hold):
+    """A hold on a run that stands in no table. It waits where a run would leave its slot, until `until`."""
+
+    draft: SyncRun = field(kw_only=True)
+    until: float = field(kw_only=True)
+
+    @classmethod
+    def of(cls, ctx: Context, binding: CohortBinding, *, force: bool, patience: float) -> Rehearsal:
+        """As of a run by hand, at this moment."""
+        draft = SyncRun(
+            binding=binding,
+            binding_id=binding.id,
+            trigger=Trigger.MANUAL,
+            scheduled_for=ctx.clock(),
+            force=force,
+            state=RunState.RUNNING,
+            stage=Stage.SNAPSHOT,
+        )
+        return cls(ctx, Claim(0, 0), draft=draft, until=time.monotonic() + patience)
+
+    @contextmanager
+    def transaction(self) -> Iterator[tuple[Session, SyncRun]]:
+        """A transaction beside the run in memory: there is no row to be fenced, and no worker to lose it to."""
+        with self.ctx.db.write() as session:
+            yield session, self.draft
+
+    def load(self) -> SyncRun:
+        """The run, with its snapshot as that stands."""
+        if self.draft.snapshot_id is not None:
+            with self.ctx.db.read() as session:
+                self.draft.snapshot = session.get_one(Snapshot, self.draft.snapshot_id)
+        return self.draft
+
+    @property
+    def downloads(self) -> int:
+        """Downloads that were asked for here: one at most."""
+        return sum(client.downloads for client in self._amplitude)
+
+    def snapshot(self) -> Snapshot:
+        """A completed one: shared, or paid for."""
+        while self.draft.stage == Stage.SNAPSHOT:
+            self._patiently(lambda: bring(self))
+            if self.draft.stage == Stage.SNAPSHOT and self.draft.wake_at is not None:
+                self._sleep((self.draft.wake_at - self.now).total_seconds())
+        found = self.load().snapshot
+        if found is None:
+            raise TerminalError("INTERNAL", kind="a snapshot that is none")
+        return found
+
+    def find(self, file: Path | None = None) -> Findings:
+        """What a run would do with the snapshot, or with a person's own file."""
+        snapshot = None if file is not None else self.snapshot()
+        data_dir = self.ctx.settings.data_dir
+        snapshot_store.sweep(data_dir)
+        make_private_dir(data_dir / "work")
+        with tempfile.TemporaryDirectory(prefix="plan-", dir=data_dir / "work") as folder:
+            path = file or Path(folder) / "cohort.csv"
+            if snapshot is not None:
+                self._fetch(snapshot, path)
+            return self._judged(self._compare(path, Path(folder)))
+
+    def _fetch(self, snapshot: Snapshot, path: Path) -> None:
+        """The snapshot's members; not where workers keep them, for nobody may come by here to remove them."""
+        if snapshot.kind == cohort_lists.WEBHOOK:
+            cohort_list.write(self, snapshot, path)
+            return
+        request_id = snapshot.request_id
+        if request_id is None:
+            raise TerminalError("SNAPSHOT_REQUEST_LOST")
+        with self.amplitude(self.draft.binding.project) as amplitude:
+            limit = self.ctx.settings.snapshot_max_bytes
+            self._patiently(lambda: amplitude.download(request_id, path, max_bytes=limit))
+
+    def _compare(self, path: Path, workdir: Path) -> Diff:
+        binding = self.draft.binding
+        with self.ctx.db.read() as session:
+            one_state(session)  # a run of the binding may end meanwhile, and fold its batches into the base
+            reader = StateReader(
+                chunks=lambda: state.iter_chunks(session, binding.id),
+                deltas=lambda: state.iter_deltas(session, binding.id),
+                uncertain=lambda: batches.iter_lost(session, binding.id),
+                members=binding.member_count,
+            )
+            return compare(
+                path,
+                binding.destination.contact_key_property,
+                reader,
+                workdir=workdir,
+                seed=self.ctx.rng.getrandbits(63),
+                max_bytes=self.ctx.settings.snapshot_max_bytes,
+            )
+
+    def _judged(self, found: Diff) -> Findings:
+        binding, counts = self.draft.binding, found.counts
+        requests: list[int] = []
+        failed: ConfigurationError | None = None
+        if counts.entered or counts.exited:
+            try:
+                with self.marketing_cloud(binding.destination) as cloud:
+                    _, attribute = self._patiently(
+                        lambda: require_destination(cloud, binding, longest_key=found.longest_key)
+                    )
+                requests = [batch.n for batch in planned(found, attribute)]
+            except ConfigurationError as error:
+                failed = error
+        return Findings(
+            counts,
+            {direction: found.sample(direction, SAMPLES) for direction in Direction},
+            requests,
+            failed,
+            guard.objection(binding, counts, Trigger.MANUAL, run="RUN"),
+            guard.objection(binding, counts, Trigger.SCHEDULE, run="RUN"),
+        )
+
+    def _patiently(self, step: Callable[[], Result]) -> Result:
+        """The step's result, tried again as a run would be."""
+        attempt = 0
+        while True:
+            try:
+                return step()
+            except RateLimited as error:
+                self._sleep(error.retry_after)
+            except TransientError:
+                attempt += 1
+                if attempt >= self.ctx.settings.max_attempts:
+                    raise
+                self._sleep(backoff(self.ctx, attempt))
+
+    def _sleep(self, seconds: float) -> None:
+        """Wait, as long as there is patience."""
+        left = self.until - time.monotonic()
+        if left <= 0:
+            raise TransientError("SNAPSHOT_PENDING", binding=self.draft.binding.name)
+        time.sleep(max(0.0, min(seconds, left)))
+
+
+def waits_until(binding: CohortBinding, now: datetime) -> list[TransientError]:
+    """What would keep a run from pushing at once, each until a time."""
+    found = []
+    silence, quiet = blackout.until(binding, now), binding.quiet_until
+    if silence is not None:
+        found.append(TransientError("BLACKOUT", binding=binding.name, until=f"{silence:%Y-%m-%d %H:%M} UTC"))
+    if quiet is not None and quiet > now:
+        found.append(TransientError("SUBMISSION_UNCERTAIN", until=f"{quiet:%H:%M:%S} UTC"))
+    return found
