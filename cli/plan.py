@@ -104,12 +104,9 @@ class _Plan:
         from worker.rehearsal import Rehearsal, waits_until
 
         self.row, self.file, self.now = row, file, context.now()
-        self.failed: list[Step] = [
-            # The door has looked at the quota already: what can be shared costs nothing.
-            step
-            for step in checks.steps_of(outside, row)
-            if step.status == "fail" and step.name != QUOTA_STEP
-        ]
+        (steps,) = checks.steps_of(outside, [row])
+        # The door has looked at the quota already: what can be shared costs nothing.
+        self.failed = [step for step in steps if step.status == "fail" and step.name != QUOTA_STEP]
         self.rehearsal: Rehearsal = Rehearsal.of(outside, row, force=force, patience=patience)
         self.found: Findings | None = None
         self.estimate: Estimate | None = None
