@@ -49,6 +49,10 @@ def run(
     force: Annotated[
         bool, typer.Option("--force", help="Ask for a download though the month's quota is spent.")
     ] = False,
+    full: Annotated[
+        bool,
+        typer.Option("--full", help="Read the data extension first: flags nobody knows of are removed, too."),
+    ] = False,
     idempotency_key: Annotated[
         str | None, typer.Option(help="The same key twice makes one run: safe to repeat.")
     ] = None,
@@ -63,7 +67,7 @@ def run(
     if idempotency_key is not None and not 0 < len(idempotency_key) <= KEY_MAX:
         raise typer.BadParameter(f"1 to {KEY_MAX} characters", param_hint="--idempotency-key")
     with context.database() as db:
-        made = _dispatch(db, binding, snapshot, idempotency_key, queue=queue, force=force)
+        made = _dispatch(db, binding, snapshot, idempotency_key, queue=queue, force=force, full=full)
         if made.state == RunState.QUEUED:
             _publish(made)
         if waited:
@@ -185,7 +189,7 @@ def report(row: SyncRun, now: datetime, reasons: list[overview.Reason]) -> None:
             ("binding", row.binding.name),
             ("state", _state(row)),
             ("stage", row.stage),
-            ("trigger", row.trigger),
+            ("trigger", f"{row.trigger}, full" if row.full else row.trigger),
             ("scheduled for", output.when(row.scheduled_for, now)),
             ("missed", _missed(row)),
             ("started", output.when(row.started_at, now)),
@@ -224,7 +228,14 @@ def _missed(row: SyncRun) -> str | None:
 
 
 def _dispatch(
-    db: Database, name: str, file: Path | None, idempotency_key: str | None, *, queue: bool, force: bool
+    db: Database,
+    name: str,
+    file: Path | None,
+    idempotency_key: str | None,
+    *,
+    queue: bool,
+    force: bool,
+    full: bool,
 ) -> SyncRun:
     now = context.now()
     if file is not None:
@@ -243,6 +254,7 @@ def _dispatch(
             trigger=Trigger.MANUAL,
             scheduled_for=now,
             now=now,
+            full=full,
             force=force,
             queue=queue,
             idempotency_key=idempotency_key,

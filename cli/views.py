@@ -17,6 +17,7 @@ def run(row: SyncRun) -> dict[str, Any]:
         "id": row.id,
         "binding": row.binding.name,
         "trigger": row.trigger,
+        "full": row.full,
         "state": row.state,
         "stage": row.stage,
         "scheduled_for": iso(row.scheduled_for),

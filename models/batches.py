@@ -66,6 +66,37 @@ def plan(
     return seq - first_seq
 
 
+def adopt(
+    session: Session,
+    run: SyncRun,
+    blobs: Iterable[tuple[int, bytes]],
+    *,
+    data_extension_id: str,
+    now: datetime,
+) -> None:
+    """Journal (rows, keys) that were read back as flagged: the vendor's word is as good as an acknowledgement.
+
+    They are the binding's state from here on, and none of them was before. They are no rows of the run's own.
+    """
+    for seq, (n, keys) in enumerate(blobs, start=next_seq(session, run.id)):
+        batch = PushBatch(
+            run_id=run.id,
+            binding_id=run.binding_id,
+            data_extension_id=data_extension_id,
+            seq=seq,
+            direction=Direction.ENTER,
+            n=n,
+            keys=keys,
+            state=BatchState.ACKNOWLEDGED,
+            acknowledged_at=now,
+        )
+        session.add(batch)
+        session.flush()
+        session.expunge(batch)
+        run.binding.member_count += n
+        run.binding.attribute_locked_at = run.binding.attribute_locked_at or now
+
+
 def next_seq(session: Session, run_id: int) -> int:
     """The first free sequence number of a run."""
     last = session.scalar(select(func.max(PushBatch.seq)).where(PushBatch.run_id == run_id))

@@ -8,21 +8,21 @@ from models.types import Trigger
 from worker.diff import DiffCounts
 
 # Without a limit of its own, a binding's scheduled run is held when it would remove half of its members, and at
-# least so many. A manual run has a person looking at it.
+# least so many. A manual run has a person looking at it, who can't know what a full one will find.
 DEFAULT_MAX_REMOVAL_PERCENT = 50
 DEFAULT_GUARD_FROM = 1_000
 
 
 def objection(
-    binding: CohortBinding, counts: DiffCounts, trigger: str, *, run: int | str
+    binding: CohortBinding, counts: DiffCounts, trigger: str, *, run: int | str, full: bool = False
 ) -> HeldForApproval | None:
-    """Why the run would be held, if it would."""
-    members, exited = counts.state_members, counts.exited
+    """Why the run would be held, if it would. Of a full run the removed count, of those who are flagged."""
+    members, exited = counts.state_members, counts.removed if full else counts.exited
     if not exited or not members:
         return None
     limit = binding.max_removal_percent
     if limit is None:
-        if trigger == Trigger.MANUAL or exited < DEFAULT_GUARD_FROM:
+        if (trigger == Trigger.MANUAL and not full) or exited < DEFAULT_GUARD_FROM:
             return None
         limit = DEFAULT_MAX_REMOVAL_PERCENT
     if not counts.members and limit < 100:  # noqa: PLR2004 - a hundred per cent

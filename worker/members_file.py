@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from models import state
-from models.database import Database
+from models.database import Database, one_state
 from models.tables import CohortBinding
 from worker.codec import decode
 from worker.compaction import compact
@@ -31,6 +31,7 @@ def write(path: Path, column: str, blobs: Iterable[bytes], blank: int = 0) -> No
 def write_state(db: Database, binding: CohortBinding, path: Path, *, workdir: Path) -> None:
     """The binding's members as Marketing Cloud acknowledged them."""
     with db.read() as session:
+        one_state(session)
         parts = compact(
             state.iter_chunks(session, binding.id), state.iter_deltas(session, binding.id), workdir=workdir
         )

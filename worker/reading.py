@@ -55,6 +55,11 @@ class Reading:
             file.unlink()
         self.pages = self.rows = self.count = 0
 
+    def move(self, folder: Path) -> None:
+        """What was read belongs to `folder` from now on; where it was, the next reading begins anew."""
+        self._folder.rename(folder)
+        self._folder = folder
+
     def log(self) -> Iterator[tuple[Direction, bytes]]:
         """Flagged keys as entering and the others as exiting, as a diff reads a state."""
         for file in self._files():

@@ -7,16 +7,16 @@ an earlier run left at the vendor could still contradict it.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from models import batches, destinations, runs, state
 from models.database import Database
 from models.direction import Direction
 from models.errors import TerminalError
-from models.tables import CohortBinding
+from models.tables import CohortBinding, SyncRun
 from models.types import Stage
-from worker import follow, guard, snapshot_store
+from worker import follow, guard, snapshot_store, whole
 from worker.check import flag_value, require_destination
 from worker.codec import row_overhead
 from worker.diff import Diff, PlannedBatch, StateReader, compare
@@ -33,34 +33,42 @@ def diff(hold: Hold) -> Stage | None:
     if run.snapshot is None:
         raise TerminalError("SNAPSHOT_REQUEST_LOST")
     path = snapshot_store.fetch(hold, run.snapshot)
-    column = run.binding.destination.contact_key_property
     settings = hold.ctx.settings
     digest = None
-    if run.binding.confirmed_digest is not None:
+    if run.binding.confirmed_digest is not None and not run.full:
+        column = run.binding.destination.contact_key_property
         digest = digest_of(path, column, max_bytes=settings.snapshot_max_bytes)
         if digest == run.binding.confirmed_digest and _unchanged(hold, digest):
             return Stage.FINISH
     make = settings.data_dir / "work"
     make.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.TemporaryDirectory(prefix=f"run-{run.id}-", dir=make) as workdir:
-        found = compare(
-            path,
-            column,
-            reader(hold.ctx.db, run.binding),
-            workdir=Path(workdir),
-            seed=hold.ctx.rng.getrandbits(63),
-            max_bytes=settings.snapshot_max_bytes,
-            digest=digest,
-        )
-        _store_counts(hold, found)
-        if not found.counts.entered and not found.counts.exited:
-            return _advance(hold, Stage.FINISH)
-        with hold.marketing_cloud(run.binding.destination) as cloud:
-            extension, field = require_destination(cloud, run.binding, longest_key=found.longest_key)
-        held = None if run.approved else guard.objection(run.binding, found.counts, run.trigger, run=run.id)
+        return _decided(hold, run, path, digest, Path(workdir))
+
+
+def _decided(hold: Hold, run: SyncRun, path: Path, digest: str | None, workdir: Path) -> Stage:
+    known = reader(hold.ctx.db, run.binding)
+    seen = whole.read(hold, run, known, workdir) if run.full else None
+    found = compare(
+        path,
+        run.binding.destination.contact_key_property,
+        seen.state if seen else known,
+        workdir=workdir,
+        seed=hold.ctx.rng.getrandbits(63),
+        max_bytes=hold.ctx.settings.snapshot_max_bytes,
+        digest=digest,
+    )
+    _store_counts(hold, found, seen.audit.expected if seen else found.counts.state_members)
+    unknown = seen.audit.extra if seen else 0
+    if not (found.counts.entered or found.counts.exited or unknown):
+        return _advance(hold, Stage.FINISH)
+    with hold.marketing_cloud(run.binding.destination) as cloud:
+        extension, field = require_destination(cloud, run.binding, longest_key=found.longest_key)
+    if not run.approved:
+        held = guard.objection(run.binding, found.counts, run.trigger, run=run.id, full=run.full)
         if held is not None:
             raise held
-        return _plan(hold, found, extension, field)
+    return _plan(hold, found, extension, field, seen.unknown() if seen else ())
 
 
 def reader(db: Database, binding: CohortBinding) -> StateReader:
@@ -96,12 +104,12 @@ def _unchanged(hold: Hold, digest: str) -> bool:
     return True
 
 
-def _store_counts(hold: Hold, found: Diff) -> None:
+def _store_counts(hold: Hold, found: Diff, members: int) -> None:
     with hold.transaction() as (_, run):
         for name in ("snapshot_rows", "members", "blank", "duplicate", "entered", "exited"):
             setattr(run, name, getattr(found.counts, name))
         run.digest = found.digest
-        run.binding.member_count = found.counts.state_members
+        run.binding.member_count = members
         if run.snapshot is not None:
             run.snapshot.rows, run.snapshot.digest = found.counts.snapshot_rows, found.digest
 
@@ -114,7 +122,9 @@ def planned(found: Diff, field: Field) -> Iterator[PlannedBatch]:
     return found.batches(row_overhead=overhead, max_rows=BATCH_ROWS, max_bytes=BATCH_BYTES)
 
 
-def _plan(hold: Hold, found: Diff, extension: DataExtension, field: Field) -> Stage:
+def _plan(
+    hold: Hold, found: Diff, extension: DataExtension, field: Field, unknown: Iterable[tuple[int, bytes]]
+) -> Stage:
     with hold.transaction() as (session, run):
         destinations.store_data_extension(
             session,
@@ -122,11 +132,13 @@ def _plan(hold: Hold, found: Diff, extension: DataExtension, field: Field) -> St
             {"id": extension.id, "key": extension.key, "fields": {f.name: f.type for f in extension.fields}},
             now=hold.now,
         )
+        batches.adopt(session, run, unknown, data_extension_id=extension.id, now=hold.now)
         batches.plan(
             session,
             run,
             ((Direction(b.direction), b.n, b.keys) for b in planned(found, field)),
             data_extension_id=extension.id,
+            first_seq=batches.next_seq(session, run.id),
         )
         run.binding.confirmed_digest = None  # from the first batch on, until a run has pushed all of its own
         runs.note_error(run, None)

@@ -1,0 +1,93 @@
+"""A full run's other side: what Marketing Cloud really holds, in the place of what it has acknowledged.
+
+Two rules, so that a reading can add to what is known and never take from it:
+
+* A member who is not flagged there is uncertain, not forgotten: pushed whichever way the snapshot says.
+* A flag that nobody knew of becomes state together with the plan (`batches.adopt`): the run, or if it fails the next
+  one, removes it like any member's.
+
+So entered = target - flagged there, exited = (flagged there + state) - target, and afterwards the state is the target.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import structlog
+
+from models.direction import Direction
+from models.errors import ConfigurationError, SyncError, TerminalError
+from models.secrets import make_private_dir
+from models.tables import SyncRun
+from worker.audit import Audit, as_state, audit
+from worker.check import require_destination
+from worker.diff import StateReader
+from worker.reading import Reading
+from worker.run import Hold
+
+log = structlog.get_logger()
+
+_LOOK_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Whole:
+    """The audit of a reading, and the reading as the state to diff a snapshot against."""
+
+    audit: Audit
+    state: StateReader
+
+    def unknown(self) -> Iterator[tuple[int, bytes]]:
+        """(rows, keys) that are flagged there and that nobody knew of."""
+        return self.audit.blobs(Direction.EXIT)
+
+
+def read(hold: Hold, run: SyncRun, known: StateReader, workdir: Path) -> Whole:
+    """Read the data extension to its end, on from where an earlier attempt on this machine stood."""
+    folder = workdir.parent / f"read-{run.id}"
+    make_private_dir(folder)
+    with hold.marketing_cloud(run.binding.destination) as cloud:
+        reading = Reading(folder, *require_destination(cloud, run.binding, longest_key=0))
+        begun = reading.pages
+        try:
+            reading.go_on(cloud, _watched(hold))
+        except TerminalError:
+            shutil.rmtree(folder)  # nobody will go on with it
+            raise
+        except SyncError:
+            if reading.pages > begun:
+                with hold.transaction() as (_, mine):
+                    mine.attempt = 0  # the vendor answers
+            raise
+    found = audit(hold.ctx.db, run.binding, reading, workdir=workdir, seed=hold.ctx.rng.getrandbits(63))
+    reading.move(workdir / "rows")
+    log.info("read_back", rows=reading.rows, present=found.present, missing=found.missing, extra=found.extra)
+    state = as_state(reading)
+
+    def uncertain() -> Iterator[bytes]:
+        yield from known.uncertain()
+        for _, keys in found.blobs(Direction.ENTER):
+            yield keys
+
+    return Whole(found, replace(state, uncertain=uncertain))
+
+
+def _watched(hold: Hold) -> Callable[[int, int], None]:
+    """Looks now and then whether the run is still wanted, and still ours."""
+    looked = time.monotonic()
+
+    def told(_rows: int, _count: int) -> None:
+        nonlocal looked
+        if time.monotonic() - looked < _LOOK_SECONDS:
+            return
+        hold.require_lease()
+        run = hold.load()
+        if run.cancel_requested:
+            raise ConfigurationError("CANCELLED", binding=run.binding.name)
+        looked = time.monotonic()
+
+    return told
