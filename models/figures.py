@@ -19,7 +19,7 @@ from models.snapshots import month_of, spent_since
 from models.tables import AmplitudeProject, CohortBinding, Destination, Snapshot, SyncRun
 from models.types import UNFINISHED, RunState
 
-# So many bindings have series of their own; where there are more, only those that need somebody. Each has some 20
+# So many bindings have series of their own; where there are more, only those that need somebody. Each has some 18
 # series, and Prometheus is at ease with tens of thousands of one target.
 SHOWN_BINDINGS = 1_000
 

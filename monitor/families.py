@@ -62,7 +62,7 @@ PAUSED = _gauge("bindings_paused", "Bindings that are paused.")
 SCHEDULED = _gauge("bindings_scheduled", "Bindings with a next occurrence, paused ones aside.")
 OVERDUE = _gauge("bindings_overdue", "Bindings that were due more than 2 minutes ago and got no run.")
 OVERDUE_AGE = _gauge("bindings_overdue_oldest_age_seconds", "How long the oldest of them is overdue, or 0.")
-LEFT_OUT = _gauge("bindings_left_out", "Bindings without series of their own: see the limit below.")
+LEFT_OUT = _gauge("bindings_left_out", "Bindings without series of their own: there are too many.")
 
 # accounts
 SPENT = _gauge("source_downloads_spent", "Cohort downloads of this month (UTC).", "source")

@@ -61,6 +61,7 @@ class Collector:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._db, self._tally, self._shown, self._clock = db, tally, shown, clock
+        self._version = version("cohort-sync")
         self._needs_seen: set[str] = set()
         self._told = Question(lambda: broker.ask(redis))
         self._known = Question(self._read)
@@ -70,7 +71,7 @@ class Collector:
         until = time.monotonic() + WITHIN_SECONDS
         answers = self._told.begin(), self._known.begin()
         page = _Page()
-        page.add(f.BUILD, 1, version("cohort-sync"))
+        page.add(f.BUILD, 1, self._version)
         codes = set()
         told = _told(answers[0], until)
         if told is None:
@@ -104,8 +105,9 @@ class Collector:
 
     def _put_needs(self, page: _Page, found: Counter[str]) -> None:
         """Once a code was there it stays, at 0: a series that vanishes ends no alert and no line."""
-        self._needs_seen |= found.keys()
-        for code in sorted(self._needs_seen):
+        seen = self._needs_seen | found.keys()
+        self._needs_seen = seen  # a new set: another scrape may be reading the old one
+        for code in sorted(seen):
             page.add(f.NEEDS, found[code], code)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -267,6 +268,25 @@ def test_a_binding_that_is_removed_takes_nothing_away(scraped: Scraped) -> None:
     assert left > 0
 
 
+def test_after_an_older_copy_was_put_back_runs_are_counted_on(sqlite_db: Database, valkey: Valkey) -> None:
+    make_source(sqlite_db)
+    make_destination(sqlite_db)
+    scraped = Scraped(sqlite_db, valkey.client)
+    binding = scraped.binding("one")
+    file = sqlite_db.settings.data_dir / "cohort-sync.db"
+    sqlite_db.dispose()  # the last connection writes all of it back
+    shutil.copy(file, file.with_suffix(".copy"))
+    scraped.page()
+    for _ in range(3):
+        scraped.end(scraped.run(binding, RunState.QUEUED))
+    assert scraped.page()("runs_finished_total", trigger="schedule", state="succeeded") == 3
+    sqlite_db.dispose()
+    shutil.copy(file.with_suffix(".copy"), file)
+    scraped.page()
+    scraped.end(scraped.run(binding, RunState.QUEUED))  # with an id that was counted once
+    assert scraped.page()("runs_finished_total", trigger="schedule", state="succeeded") == 4
+
+
 @pytest.mark.parametrize("db", ["postgresql"], indirect=True)
 def test_a_commit_that_comes_after_a_later_one_is_counted(scraped: Scraped) -> None:
     binding, other = scraped.binding("one"), scraped.binding("two")
@@ -338,15 +358,15 @@ def test_a_database_that_is_too_slow_is_not_waited_for(scraped: Scraped, valkey:
         other.execute("LOCK TABLE sync_run IN ACCESS EXCLUSIVE MODE")
         began = time.monotonic()
         page = scraped.page()
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 8  # 5 on a machine that has nothing else to do
     assert page.problems == {"DATABASE_UNREACHABLE"}
     assert (page("schedulers"), page("bindings")) == (1, None)
     assert page("runs_finished_total", trigger="schedule", state="succeeded") == 1, "what was counted stays"
     assert scraped.page()("bindings") == 1
 
 
-def test_a_database_of_another_version_is_named(sqlite_db: Database, redis: Redis) -> None:
-    scraped = Scraped(sqlite_db, redis)
+def test_a_database_of_another_version_is_named(sqlite_db: Database, valkey: Valkey) -> None:
+    scraped = Scraped(sqlite_db, valkey.client)
     with sqlite_db.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
     assert scraped.page().problems == {"DATABASE_SCHEMA"}

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -108,7 +109,7 @@ def test_a_database_that_is_away_is_waited_for(
             wait_until(lambda: monitor.health() == (503, "DATABASE_UNREACHABLE"), seconds=5)
             began = time.monotonic()
             assert monitor.stop() == 0
-            assert time.monotonic() - began < 3
+            assert time.monotonic() - began < 8
         admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
 
 
@@ -127,6 +128,9 @@ def test_it_serves_two_pages_and_no_more(stack: Settings, tmp_path: Path) -> Non
             rude.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")  # and leaves
         with socket.create_connection((host, int(port))):  # one that says nothing keeps nobody
             assert monitor.page()("bindings") == 0
+        with ThreadPoolExecutor(8) as crowd:
+            answers = list(crowd.map(lambda _: monitor.page(), range(8)))
+        assert [page.problems for page in answers] == [set()] * 8
         assert monitor.stop(signal.SIGINT) == 0
         lines = [json.loads(line) for line in monitor.log.read_text().splitlines() if line.startswith("{")]
         assert lines[-1]["event"] == "monitor stopped"

@@ -74,10 +74,10 @@ def asked(db: Database, question: str = "SELECT 1") -> tuple[object, float]:
 
 def test_a_question_that_takes_too_long_is_ended(db: Database) -> None:
     hasty = Database(db.settings, patience=PATIENCE)
-    assert asked(hasty) == (1, pytest.approx(0, abs=1))
+    assert asked(hasty) == (1, pytest.approx(0, abs=3))
     answer, seconds = asked(hasty, ENDLESS)
     assert answer == "DATABASE_UNREACHABLE"
-    assert PATIENCE - 0.1 < seconds < PATIENCE + 1
+    assert PATIENCE - 0.1 < seconds < PATIENCE + 3
     assert asked(hasty)[0] == 1
     if db.dialect == "postgresql":  # and the server has given it up as well
         with db.read() as session:
@@ -98,9 +98,9 @@ def test_a_network_that_swallows_packets_is_left(postgres_db: Database, wire: Wi
         wire.swallows = True
         session.scalar(text("SELECT 1"))
         pytest.fail("nobody can have answered that")
-    assert PATIENCE - 0.1 < time.monotonic() - began < PATIENCE + 1
+    assert PATIENCE - 0.1 < time.monotonic() - began < PATIENCE + 3
     answer, seconds = asked(hasty)  # no connection can be made either
     assert answer == "DATABASE_UNREACHABLE"
-    assert seconds < CONNECTING + 1
+    assert seconds < CONNECTING + 3
     wire.swallows = False
     assert asked(hasty)[0] == 1
