@@ -62,10 +62,8 @@ def rewrite(door: Door, old: str, new: str) -> None:
 
 
 def asked(vendors: Sandbox) -> list[str]:
-    """The requests since the last look."""
-    paths = [line["path"] for line in vendors.door("GET", "requests")["requests"]]
-    vendors.door("DELETE", "requests")
-    return paths
+    """The requests so far."""
+    return [line["path"] for line in vendors.door("GET", "requests")["requests"]]
 
 
 def test_the_example_is_applied_checked_and_exported(door: Door, vendors: Sandbox) -> None:
@@ -77,7 +75,7 @@ def test_the_example_is_applied_checked_and_exported(door: Door, vendors: Sandbo
     ]
     assert asked(vendors).count(LISTED) == 1, "three bindings, one question"
     assert door.ok("check", "--json").json["ok"] is True
-    asked(vendors)
+    vendors.door("DELETE", "requests")
     assert door.ok("apply", "file.yaml", "--json").json["changes"] == []
     rewrite(door, "0 6 * * *", "0 7 * * *")
     assert len(door.ok("apply", "file.yaml", "--json").json["changes"]) == 1
@@ -129,7 +127,7 @@ def test_who_changes_something_while_the_vendors_answer_is_not_overrun(door: Doo
     rewrite(door, "attribute: Trialers", "attribute: Text Flag\n    overlap: queue")
     rewrite(door, "0 6 * * *", "0 8 * * *")
     vendors.fault({"path": "^/v2/token$", "action": {"kind": "delay", "seconds": 3.0}})
-    asked(vendors)
+    vendors.door("DELETE", "requests")
     with door.start("apply", "file.yaml", "--json") as process:
         wait_until(lambda: LISTED in asked(vendors), seconds=20)
         door.ok("binding", "update", "buyers", "--cron", "0 9 * * *")
