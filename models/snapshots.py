@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import BinaryIO
 
-from sqlalchemy import ColumnElement, and_, delete, func, literal_column, or_, select
+from sqlalchemy import ColumnElement, and_, delete, func, literal_column, or_, select, update
 from sqlalchemy.orm import Session
 
 from config.settings import Settings
@@ -199,6 +199,14 @@ def iter_upload(session: Session, snapshot_id: int) -> Iterator[bytes]:
 def forget_upload(session: Session, snapshot_id: int) -> None:
     """The run has ended: the file is personal data that nobody needs any more."""
     session.execute(delete(SnapshotPart).where(SnapshotPart.snapshot_id == snapshot_id))
+
+
+def forget_source(session: Session, project_id: int) -> None:
+    """The source goes: its ledger with it. Runs of bindings that have moved elsewhere stay, without their snapshot."""
+    of_source = select(Snapshot.id).where(Snapshot.project_id == project_id)
+    runs = update(SyncRun).where(SyncRun.snapshot_id.in_(of_source)).values(snapshot_id=None)
+    session.execute(runs.execution_options(synchronize_session=False))
+    session.execute(delete(Snapshot).where(Snapshot.project_id == project_id))
 
 
 def quota(session: Session, source: AmplitudeProject, *, now: datetime) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from pydantic import SecretStr
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from models import audit
+from models import audit, snapshots
 from models.errors import ConfigurationError
 from models.naming import checked_name, find, name_key
 from models.secrets import Keyring
@@ -106,6 +106,7 @@ def remove_source(session: Session, name: str, *, now: datetime, actor: str) -> 
     source = find(session, AmplitudeProject, name)
     refuse_if_used(session, "source", source.name, CohortBinding.project_id == source.id)
     audit.record(session, now=now, actor=actor, action="remove", kind="source", name=source.name)
+    snapshots.forget_source(session, source.id)
     session.delete(source)
 
 
