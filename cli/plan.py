@@ -25,7 +25,6 @@ from models.tables import CohortBinding
 from models.types import Feed, WriteMode
 
 if TYPE_CHECKING:
-    from worker.check import Step
     from worker.context import Context
     from worker.estimate import Estimate
     from worker.rehearsal import Findings, Rehearsal
