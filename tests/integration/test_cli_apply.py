@@ -393,5 +393,15 @@ def test_stdin_and_files_that_are_none(lone: Door) -> None:
     (lone.cwd / "bom").write_bytes(b"\xef\xbb\xbfversion: 1\r\n")
     assert changes(lone("apply", "bom", "--json")) == []
     assert mistakes(lone("apply", "-", "--json")) == [("version", "SETTING_MISSING")]  # stdin is empty
+    piped = subprocess.run(
+        [COMMAND, "apply", "-", "--no-check"],
+        cwd=lone.cwd,
+        env=lone.environment | SECRETS,
+        input=HEAD,
+        text=True,
+        capture_output=True,
+        check=True,
+    )
+    assert piped.stdout.endswith("Applied: 2 added, 0 changed, 0 removed, 0 unchanged.\n")
     (lone.cwd / "not").write_text("a: b: c")
     assert lone("apply", "not", "--json").error == "FILE_NOT_YAML"
