@@ -69,7 +69,7 @@ def run(
     with context.database() as db:
         made = _dispatch(db, binding, snapshot, idempotency_key, queue=queue, force=force, full=full)
         if made.state == RunState.QUEUED:
-            _publish(made)
+            publish(made)
         if waited:
             wait.follow(db, made.id, as_json=as_json)
     text = f"Run {made.id} of {made.binding.name!r} is {made.state}: `cohort-sync show {made.id}`."
@@ -151,7 +151,7 @@ def cancel(run: RunId, as_json: Json = False) -> None:
         with db.write() as session:
             row = runs.cancel(session, run, now=context.now(), actor=context.actor())
         if row.state == RunState.WAITING:
-            _publish(row, quietly=True)
+            publish(row, quietly=True)
     finished = RunState(row.state).finished
     text = f"Run {row.id} is cancelled." if finished else f"Run {row.id} ends after what it has sent already."
     output.done(text, views.run(row), as_json=as_json)
@@ -166,7 +166,7 @@ def approve(run: RunId, as_json: Json = False) -> None:
     with context.database() as db:
         with db.write() as session:
             row = runs.approve(session, run, now=context.now(), actor=context.actor())
-        _publish(row)
+        publish(row)
     output.done(f"Run {row.id} is approved and goes on.", views.run(row), as_json=as_json)
 
 
@@ -284,15 +284,15 @@ def _inspect(file: Path, prop: str) -> None:
             raise ConfigurationError(error.code, error.detail, **error.context) from None
 
 
-def _publish(row: SyncRun, *, quietly: bool = False) -> None:
+def publish(row: SyncRun, *, quietly: bool = False) -> None:
     """Wake a worker. If the queue is away the run stays where it is: a scheduler publishes it later."""
-    from config.queue import QueueUnavailableError, make_app, publish
+    from config import queue
 
     try:
         if context.queue_answers():  # kombu would try for six seconds
-            publish(make_app(context.settings()), row.id, row.stage)
+            queue.publish(queue.make_app(context.settings()), row.id, row.stage)
             return
-    except QueueUnavailableError:
+    except queue.QueueUnavailableError:
         pass
     if not quietly:
         what, remedy = CATALOGUE["BROKER_UNREACHABLE"]

@@ -16,14 +16,16 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from cli import context, output, vendors
-from cli.codes import Code
-from models import batches, stillness
+from cli import context, output, vendors, views, wait
+from cli.codes import OF_STATE, Code
+from cli.runs import publish
+from models import batches, runs, snapshots, stillness
 from models.database import Database
 from models.errors import RateLimited, TransientError
 from models.naming import find
 from models.secrets import make_private_dir
-from models.tables import CohortBinding
+from models.tables import CohortBinding, SyncRun
+from models.types import RunState, Trigger
 
 if TYPE_CHECKING:
     from worker.audit import Audit
@@ -55,21 +57,41 @@ def verify(
         bool,
         typer.Option("--show-keys", help=f"Show up to {SHOWN} contact keys of each kind: personal data."),
     ] = False,
+    repair: Annotated[
+        bool,
+        typer.Option(
+            "--repair", help="Make it what is stored: a full run without a download, if they differ."
+        ),
+    ] = False,
+    waited: Annotated[
+        bool, typer.Option("--wait", help="With --repair: wait for the run, then look again.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Read the data extension back and compare it with the members that are stored; changes nothing.
+    """Read the data extension back and compare it with the members that are stored; changes nothing by itself.
 
-    Missing: stored, and not flagged there. Extra: flagged there, and not stored. Exits 5 if there are any.
+    Missing: stored, and not flagged there. Extra: flagged there, and not stored. Exits 5 if there are any, and
+    with the run's code if a run that was waited for did not succeed.
 
-    Example: cohort-sync verify vips
+    Example: cohort-sync verify vips --repair --wait
     """
+    if waited and not repair:
+        raise typer.BadParameter("only --repair makes a run to wait for", param_hint="--wait")
+    run: SyncRun | None = None
     with context.database() as db:
         with db.read() as session:
             row = find(session, CohortBinding, binding)
         looked = look(db, row, anyway=anyway)
-    _show(row, looked, keys=show_keys, as_json=as_json)
-    if not looked.audit.equal:
-        raise typer.Exit(Code.CHECK_FAILED)
+        if repair and not looked.audit.equal:
+            run = _repair(db, row)
+        if run is not None and waited:
+            run = wait.until_end(db, run.id)
+            if run.state in {RunState.SUCCEEDED, RunState.PARTIAL}:
+                looked = look(db, row, anyway=anyway)
+    _show(row, looked, run, keys=show_keys, as_json=as_json)
+    code = OF_STATE.get(run.state, Code.DONE) if run is not None else Code.DONE
+    if code or not looked.audit.equal:
+        raise typer.Exit(code or Code.CHECK_FAILED)
 
 
 def look(db: Database, binding: CohortBinding, *, anyway: bool = False) -> Looked:
@@ -92,6 +114,25 @@ def look(db: Database, binding: CohortBinding, *, anyway: bool = False) -> Looke
         if batches.any_lost(session, binding.id):
             output.note("note: the outcome of an earlier push is unknown; the next run pushes its rows anew.")
     return looked
+
+
+def _repair(db: Database, binding: CohortBinding) -> SyncRun:
+    """A queued full run whose target is what is stored."""
+    now = context.now()
+    with db.write() as session:
+        mine = session.get_one(CohortBinding, binding.id)
+        made = runs.dispatch(
+            session,
+            mine,
+            trigger=Trigger.MANUAL,
+            scheduled_for=now,
+            now=now,
+            snapshot_id=snapshots.of_state(session, mine, now=now).id,
+            full=True,
+            actor=context.actor(),
+        )
+    publish(made)
+    return made
 
 
 def _read(outside: Context, binding: CohortBinding, folder: Path, told: Told) -> Looked:
@@ -150,7 +191,7 @@ def _progress() -> Iterator[Told]:
         yield lambda rows, count: status.update(f"{rows:,} of {count:,} rows read")
 
 
-def _show(binding: CohortBinding, looked: Looked, *, keys: bool, as_json: bool) -> None:
+def _show(binding: CohortBinding, looked: Looked, run: SyncRun | None, *, keys: bool, as_json: bool) -> None:
     found = looked.audit
     document: dict[str, object] = {
         "binding": binding.name,
@@ -163,8 +204,10 @@ def _show(binding: CohortBinding, looked: Looked, *, keys: bool, as_json: bool) 
     samples = dict(zip(("missing_keys", "extra_keys"), found.sample(SHOWN), strict=True)) if keys else {}
     output.note(f"{looked.rows:,} rows read in {looked.requests:,} calls to Marketing Cloud")
     if as_json:
-        output.emit(document | samples)
+        output.emit(document | samples | ({"run": views.run(run)} if run is not None else {}))
         return
     output.facts([*document.items(), *((name, ", ".join(some)) for name, some in samples.items())])
     if not found.equal:
         output.say(f"{binding.attribute!r} differs from what is stored.")
+    if run is not None:
+        output.say(f"Run {run.id}, which repairs it, is {run.state}: `cohort-sync show {run.id}`.")

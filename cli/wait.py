@@ -45,7 +45,7 @@ class Progress:
 
 def follow(db: Database, run_id: int, *, as_json: bool) -> NoReturn:
     """Watch the run until it has ended or is held, print it, and exit with its code."""
-    row = _on_terminal(db, run_id) if sys.stderr.isatty() else _in_lines(db, run_id)
+    row = until_end(db, run_id)
     if as_json:
         output.emit(views.run(row))
     else:
@@ -55,6 +55,11 @@ def follow(db: Database, run_id: int, *, as_json: bool) -> NoReturn:
             reasons = overview.rejections(session, row.id)
         report(row, context.now(), reasons)
     raise typer.Exit(OF_STATE[row.state])
+
+
+def until_end(db: Database, run_id: int) -> SyncRun:
+    """Watch the run until it has ended or is held."""
+    return _on_terminal(db, run_id) if sys.stderr.isatty() else _in_lines(db, run_id)
 
 
 def _in_lines(db: Database, run_id: int) -> SyncRun:

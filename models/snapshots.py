@@ -16,7 +16,7 @@ from models.errors import ConfigurationError
 from models.tables import AmplitudeProject, CohortBinding, Snapshot, SnapshotPart, SyncRun
 from models.types import UNFINISHED, Feed, SnapshotState, Trigger
 
-DOWNLOAD, UPLOAD = "download", "upload"  # and "webhook": models/cohort_lists.py
+DOWNLOAD, UPLOAD, STATE = "download", "upload", "state"  # and "webhook": models/cohort_lists.py
 # A literal: SQLite uses a partial index only if its condition stands in the query word by word.
 _DOWNLOAD: ColumnElement[str] = literal_column(f"'{DOWNLOAD}'")
 UPLOAD_PART_BYTES = 4 << 20
@@ -167,10 +167,25 @@ def require_quota(session: Session, binding: CohortBinding, *, now: datetime, fr
 
 def store_upload(session: Session, binding: CohortBinding, file: BinaryIO, *, now: datetime) -> Snapshot:
     """A cohort file as given, in parts, so that any worker can read it."""
+    snapshot = _own(session, binding, UPLOAD, now)
+    part = 0
+    while data := file.read(UPLOAD_PART_BYTES):
+        session.add(SnapshotPart(snapshot_id=snapshot.id, part=part, data=data))
+        session.flush()
+        part += 1
+    return snapshot
+
+
+def of_state(session: Session, binding: CohortBinding, *, now: datetime) -> Snapshot:
+    """The binding's own members as a snapshot: its file is made from the state when the run that has it wants it."""
+    return _own(session, binding, STATE, now)
+
+
+def _own(session: Session, binding: CohortBinding, kind: str, now: datetime) -> Snapshot:
     snapshot = Snapshot(
         project_id=binding.project_id,
         cohort_id=binding.cohort_id,
-        kind=UPLOAD,
+        kind=kind,
         property=binding.destination.contact_key_property,
         state=SnapshotState.COMPLETED,
         requested_at=now,
@@ -178,11 +193,6 @@ def store_upload(session: Session, binding: CohortBinding, file: BinaryIO, *, no
     )
     session.add(snapshot)
     session.flush()
-    part = 0
-    while data := file.read(UPLOAD_PART_BYTES):
-        session.add(SnapshotPart(snapshot_id=snapshot.id, part=part, data=data))
-        session.flush()
-        part += 1
     return snapshot
 
 

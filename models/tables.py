@@ -187,8 +187,8 @@ CohortBinding.after_name = column_property(
 
 
 class Snapshot(Base):
-    """A cohort's membership at one time: a download (the ledger of what was spent), an uploaded file, or what
-    Amplitude's webhook had told by then.
+    """A cohort's membership at one time: a download (the ledger of what was spent), an uploaded file, what
+    Amplitude's webhook had told by then, or the members that a binding has anyway.
     """
 
     __tablename__ = "snapshot"
@@ -208,7 +208,7 @@ class Snapshot(Base):
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     project_id: Mapped[int] = mapped_column(ForeignKey("amplitude_project.id"))
     cohort_id: Mapped[str] = mapped_column(String(100))
-    kind: Mapped[str] = mapped_column(String(10))  # download | upload | webhook
+    kind: Mapped[str] = mapped_column(String(10))  # download | upload | webhook | state
     property: Mapped[str] = mapped_column(String(400))
     state: Mapped[str] = mapped_column(String(20), default=SnapshotState.REQUESTING)
     request_id: Mapped[str | None] = mapped_column(String(100))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import time
 from contextlib import suppress
 from datetime import timedelta
@@ -17,7 +18,7 @@ from models import cohort_lists, snapshots
 from models.errors import ContractError, TerminalError
 from models.secrets import make_private_dir
 from models.tables import Snapshot
-from worker import cohort_list
+from worker import cohort_list, members_file
 from worker.run import Hold
 
 KEEP_SECONDS = 86_400
@@ -26,7 +27,7 @@ DOWNLOADABLE = timedelta(days=7)
 
 
 def fetch(hold: Hold, snapshot: Snapshot) -> Path:
-    """The path of the snapshot's file on this machine: downloaded, or made from the database (uploads, webhooks)."""
+    """The path of the snapshot's file on this machine: downloaded, or made from the database."""
     directory = hold.ctx.settings.data_dir / "snapshots"
     make_private_dir(directory)
     path = directory / f"{snapshot.id}.csv"
@@ -37,6 +38,8 @@ def fetch(hold: Hold, snapshot: Snapshot) -> Path:
     try:
         if snapshot.kind == snapshots.UPLOAD:
             _unload(hold, snapshot, path, limit)
+        elif snapshot.kind == snapshots.STATE:
+            _from_state(hold, path)
         elif snapshot.kind == cohort_lists.WEBHOOK:
             cohort_list.write(hold, snapshot, path)
         else:
@@ -75,6 +78,19 @@ def _download(hold: Hold, snapshot: Snapshot, path: Path, limit: int) -> None:
     run = hold.load()
     with hold.amplitude(run.binding.project) as amplitude:
         amplitude.download(snapshot.request_id, path, max_bytes=limit)
+
+
+def _from_state(hold: Hold, path: Path) -> None:
+    """Nothing but this run changes the state, and not before it has planned what follows from this file."""
+    work = hold.ctx.settings.data_dir / "work"
+    make_private_dir(work)
+    draft = path.with_name(f"{path.name}.{os.getpid()}.part")
+    with tempfile.TemporaryDirectory(prefix="state-", dir=work) as directory:
+        try:
+            members_file.write_state(hold.ctx.db, hold.load().binding, draft, workdir=Path(directory))
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
 
 
 def _unload(hold: Hold, snapshot: Snapshot, path: Path, limit: int) -> None:

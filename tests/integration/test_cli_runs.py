@@ -31,7 +31,7 @@ from tests.support import Valkey, wait_until
 COUNTS = {"snapshot_rows", "members", "blank", "duplicate", "entered", "exited", "acknowledged", "rejected"}
 KEYS = {
     *("id", "binding", "trigger", "state", "stage", "scheduled_for", "started_at", "finished_at"),
-    *("missed", "counts", "requests", "error"),
+    *("full", "missed", "counts", "requests", "error"),
 }
 
 
