@@ -81,7 +81,7 @@ def add(
     Example: cohort-sync binding add vips --source shop --cohort k2x7abc --destination mc --attribute VIP
     --cron '0 6 * * *' --timezone Europe/Berlin
     """
-    values = BINDING.defaults() | BINDING.given(locals())
+    values = BINDING.defaults() | BINDING.given(locals())  # the options by their names
     _store(
         lambda session, now: edits.add_binding(session, name, values, now=now),
         "added",
@@ -218,7 +218,7 @@ def update(
 
     Example: cohort-sync binding update vips --cron '0 7 * * mon-fri'
     """
-    changed = BINDING.given(locals())
+    changed = BINDING.given(locals())  # the options by their names
     _refuse_both("--on-demand", on_demand, cron=cron, after=after)
     _refuse_both("--no-dates", no_dates, start=start, end=end)
     _refuse_both("--no-blackout", no_blackout, blackout=blackout)
