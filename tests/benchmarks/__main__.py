@@ -9,7 +9,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from tests.benchmarks import beat, diffs, journal, needs, parts, rivals, scheduler, scrape, waiting, whole
+from tests.benchmarks import (
+    beat,
+    diffs,
+    journal,
+    needs,
+    parts,
+    readback,
+    rivals,
+    scheduler,
+    scrape,
+    waiting,
+    whole,
+)
 
 USUAL: dict[str, Callable[[], None]] = {
     "codec": parts.codec,
@@ -24,6 +36,7 @@ USUAL: dict[str, Callable[[], None]] = {
     "scrape": scrape.main,
     "journal": journal.main,
     "whole": whole.main,
+    "readback": readback.main,
     "email-5m": lambda: diffs.churn(5_000_000, 3, "email"),
     "rivals-1m": lambda: rivals.rivals(1_000_000, 3),
     "rivals-5m": lambda: rivals.rivals(5_000_000, 3),
