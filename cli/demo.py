@@ -2,7 +2,7 @@
 
 The sandbox stands in for both vendors over real HTTP, the stack is the one `up` starts, and every step is the
 command a person would type, in a process of its own. At the end the data extension is read back over the
-vendor's API (`cli.readback`, none of the worker's code) and compared member by member with the cohorts.
+vendor's API and compared member by member with the cohorts (`cli.readback`, none of the worker's comparing).
 
 Everything lives in a temporary directory; nothing of the configured product is touched, and nothing is left.
 """
@@ -27,6 +27,10 @@ from rich.console import Console
 from cli import account, readback, tether
 from cli.stack import Stack, environment_of, signals_as_interrupt
 from config.settings import Settings
+from models.errors import SyncError
+from models.naming import find
+from models.tables import Destination
+from worker.context import open_context
 
 COHORTS = {"Purchasers": "purchrs", "Churn Risk": "churnrk"}  # attribute: cohort
 NAMES = {"Purchasers": "purchasers", "Churn Risk": "churn risk"}  # attribute: binding
@@ -49,6 +53,7 @@ def run(settings: Settings, *, members: int = 50_000, keep: bool = False) -> int
     console = account.console()
     account.show_purpose(console, members, COHORTS)
     begun = time.monotonic()
+    os.environ.update(DIRECT)
     with signals_as_interrupt():
         try:
             with _directory() as directory:
@@ -56,7 +61,13 @@ def run(settings: Settings, *, members: int = 50_000, keep: bool = False) -> int
                 try:
                     demo = _Demo(console, settings, directory, log, members)
                     equal = demo.play(keep=keep)
-                except (DemoError, OSError, subprocess.TimeoutExpired, requests.RequestException) as failed:
+                except (
+                    DemoError,
+                    SyncError,
+                    OSError,
+                    subprocess.TimeoutExpired,
+                    requests.RequestException,
+                ) as failed:
                     console.print(f"The demo failed: {failed}", style="red", markup=False)
                     account.show_tail(console, log)
                     return 1
@@ -109,13 +120,20 @@ class _Demo:
             if (counts["entered"], counts["exited"]) != wanted:
                 raise DemoError(f"{attribute}: {wanted} entered and left, the run says {counts}")
         with self._step("Reading the data extension back over Marketing Cloud's API"):
-            cloud = self.sandbox["marketing_cloud"]
-            reading = readback.read(
-                cloud["auth_url"], cloud["client_id"], cloud["client_secret"], cloud["data_extension_key"]
-            )
+            reading = self._reading()
         verdicts = [readback.compare(reading, a, after[a], before[a]) for a in COHORTS]
         strange = readback.strangers(reading, {a: before[a] | after[a] for a in COHORTS})
         return account.show_verdict(self.console, reading, verdicts, strange)
+
+    def _reading(self) -> readback.Reading:
+        ctx = open_context(self.settings)
+        try:
+            with ctx.db.read() as session:
+                destination = find(session, Destination, "demo account")
+            return readback.read(ctx, destination)
+        finally:
+            ctx.redis.close()
+            ctx.db.dispose()
 
     def _set_up(self) -> None:
         self._command("source", "add", "demo project", "--tier", "audiences")
@@ -148,7 +166,6 @@ class _Demo:
             tether.command("run", *arguments),
             env={
                 **os.environ,
-                **DIRECT,
                 **environment_of(self.settings),
                 "DEMO_API_KEY": self.sandbox["amplitude"]["api_key"],
                 "DEMO_SECRET_KEY": self.sandbox["amplitude"]["secret_key"],

@@ -1,19 +1,20 @@
-"""The demo's own eyes: the data extension read over Marketing Cloud's API, page by page.
+"""The demo's own eyes: the rows as the product's client reads them, compared in a way of its own.
 
-It shares no code with the worker on purpose. A comparison by the code that wrote the rows could repeat its
-mistake; this one knows nothing but the vendor's documentation and two sets of members.
+Pages have one reader (`MarketingCloud.pages`). The comparison shares nothing with the worker on purpose: two sets of
+members as texts, not the keys, states and diffs of the code that wrote the rows, which could repeat its mistake.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any
 
-import requests
+from models.tables import Destination
+from worker.context import Context
+from worker.marketing_cloud import MarketingCloud
 
-PAGE_SIZE = 2500
 TRUE, FALSE, EMPTY = "true", "false", ""
 SHOWN = 5
 
@@ -47,34 +48,15 @@ class Verdict:
         return not (self.missing or self.extra or self.lost)
 
 
-def read(auth_url: str, client_id: str, client_secret: str, key: str) -> Reading:
-    """All rows of the data extension with that external key."""
+def read(ctx: Context, destination: Destination) -> Reading:
+    """All rows of the destination's data extension."""
     begun, found = time.monotonic(), Reading()
-    with requests.Session() as session:
-        session.trust_env = False
-        token = _json(
-            session.post(
-                auth_url,
-                json={
-                    "grant_type": "client_credentials",
-                    "client_id": client_id,
-                    "client_secret": client_secret,
-                },
-                timeout=30,
-            )
-        )
-        session.headers["Authorization"] = f"Bearer {token['access_token']}"
-        base = token["rest_instance_url"].rstrip("/")
-        link = f"/data/v1/customobjectdata/key/{key}/rowset?$pageSize={PAGE_SIZE}&$page=1"
-        while link:
-            page = _json(session.get(base + link, timeout=60))
+    with closing(MarketingCloud(ctx, destination)) as cloud:
+        for page in cloud.pages(cloud.find().key):
             found.pages += 1
-            for item in page.get("items", ()):
-                contact = item["keys"]["contact key"]
+            for contact, values in page.rows:
                 found.repeated += contact in found.rows
-                found.rows[contact] = {name: value.lower() for name, value in item["values"].items()}
-            following = page["links"].get("next")
-            link = f"/data{following}" if following else ""  # the vendor leaves its prefix out
+                found.rows[contact] = {name: str(value).lower() for name, value in values.items()}
     found.seconds = time.monotonic() - begun
     return found
 
@@ -104,9 +86,3 @@ def strangers(reading: Reading, attributes: Mapping[str, set[str]]) -> list[str]
         or any(value != EMPTY and name not in ours for name, value in row.items())
         or any(row.get(a.lower(), EMPTY) != EMPTY and contact not in ids for a, ids in attributes.items())
     )
-
-
-def _json(response: requests.Response) -> dict[str, Any]:
-    response.raise_for_status()
-    body: dict[str, Any] = response.json()
-    return body
