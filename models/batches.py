@@ -238,7 +238,8 @@ def acknowledge(
         batch.n, batch.keys = accepted
     batch.state, batch.acknowledged_at, batch.due_at = BatchState.ACKNOWLEDGED, now, None
     binding = session.get_one(CohortBinding, batch.binding_id)
-    binding.member_count += batch.n if batch.direction == Direction.ENTER else -batch.n
+    if not run.full:  # it pushes members anew, so the fold at its end counts
+        binding.member_count += batch.n if batch.direction == Direction.ENTER else -batch.n
     if batch.run_id == run.id:
         run.acknowledged += batch.n
         run.attempt = 0

@@ -48,7 +48,7 @@ class Whole:
 
 def read(hold: Hold, run: SyncRun, known: StateReader, workdir: Path) -> Whole:
     """Read the data extension to its end, on from where an earlier attempt on this machine stood."""
-    folder = workdir.parent / f"read-{run.id}"
+    folder = workdir.parent / f"read-{run.id}-{run.created_at:%Y%m%d%H%M%S}"  # no other database's run
     make_private_dir(folder)
     with hold.marketing_cloud(run.binding.destination) as cloud:
         reading = Reading(folder, *require_destination(cloud, run.binding, longest_key=0))

@@ -13,9 +13,9 @@ import pytest
 
 from models import runs
 from models.tables import CohortBinding, SyncRun
-from models.types import RunState
+from models.types import BatchState, RunState, Stage
 from tests.acceptance.test_verify import FAULTS, ROWS, door, numbers, tamper, verify
-from tests.product import ACTOR, Product, equal_keys, utc_now
+from tests.product import ACTOR, UPSERT, Product, equal_keys, utc_now
 from tests.support import wait_until
 from worker.codec import decode_keys
 from worker.compaction import compact
@@ -143,6 +143,60 @@ def test_rows_that_are_refused_stay_out_and_are_counted_exactly(product: Product
     assert product.binding(binding).member_count == len(stored(product, binding)) <= members + 30
     product.succeeds(binding, full=True)
     settled(product, binding, set(product.sandbox.members("purchrs")))
+
+
+def test_one_that_fails_leaves_what_it_found_to_the_next_run(product: Product) -> None:
+    """What nobody knew of is state from the plan on: an ordinary run removes it."""
+    binding = product.bind()
+    product.succeeds(binding)
+    tamper(product)
+    product.sandbox.fault({"path": UPSERT, "action": {"kind": "status", "status": 403}})
+    assert product.sync(binding, full=True).error_code == "MC_FORBIDDEN"
+    product.sandbox.fault()
+    following = product.succeeds(binding)
+    assert (following.entered, following.exited) == (0, 3)
+    members = len(product.sandbox.members("purchrs"))
+    assert numbers(verify(product, binding)) == (members, members - 2, 2, 0)  # what it knew it still knows
+    product.succeeds(binding, full=True)
+    settled(product, binding, set(product.sandbox.members("purchrs")))
+
+
+def test_cancelled_half_way_nobody_counts_twice(embedded: Product) -> None:
+    """Everybody's row is gone; half of them are pushed anew when a person stops it."""
+    binding = embedded.bind()
+    members = embedded.succeeds(binding).members
+    embedded.sandbox.door("DELETE", "rows")
+    embedded.sandbox.switch(async_max_bytes=600, async_execute_seconds=0.2)
+    run_id = embedded.start(binding, full=True)
+    wait_until(lambda: embedded.run(run_id).acknowledged > 20, seconds=30)
+    embedded.cancel(run_id)
+    assert embedded.ended(run_id).state == RunState.CANCELLED
+    assert embedded.binding(binding).member_count == len(stored(embedded, binding)) == members
+    assert 0 < numbers(verify(embedded, binding))[1] < members
+
+
+def test_after_a_push_whose_end_nobody_knows(embedded: Product) -> None:
+    binding = embedded.bind()
+    embedded.sandbox.fault({"path": UPSERT, "times": 1, "action": {"kind": "reset_after"}})
+    run_id = embedded.start(binding)
+    embedded.until(run_id, state=RunState.WAITING, stage=Stage.PUSH)
+    embedded.cancel(run_id)
+    embedded.ended(run_id)
+    assert embedded.batch_states(run_id) == {BatchState.LOST}
+    assert len(embedded.flagged("Purchasers")) == 0 or verify(embedded, binding).json["extra"] > 0
+    embedded.succeeds(binding, full=True)
+    assert embedded.batch_states(run_id) == {BatchState.SUPERSEDED}
+    settled(embedded, binding, set(embedded.sandbox.members("purchrs")))
+
+
+def test_another_binding_inserts_rows_meanwhile(embedded: Product) -> None:
+    binding = large(embedded)
+    embedded.sandbox.fault({"path": ROWS, "nth": 2, "action": {"kind": "delay", "seconds": 2}})
+    run_id = embedded.start(binding, full=True)
+    wait_until(lambda: embedded.sandbox.door("GET", "faults")["faults"][0]["fired"], seconds=30)
+    embedded.sandbox.upsert([{"Contact Key": f"other-{n}", "Trialers": True} for n in range(3_000)])
+    assert embedded.ended(run_id).state == RunState.SUCCEEDED
+    settled(embedded, binding, set(embedded.sandbox.members("purchrs")))
 
 
 # --- guards ---------------------------------------------------------------------------------------------
@@ -282,4 +336,4 @@ def test_cancelled_while_reading(embedded: Product) -> None:
     assert embedded.ended(run_id).state == RunState.CANCELLED
     assert len(embedded.puts()) == puts
     assert embedded.sandbox.door("GET", "faults")["faults"][0]["fired"] < 4
-    assert not (embedded.db.settings.data_dir / "work" / f"read-{run_id}").exists()
+    assert list((embedded.db.settings.data_dir / "work").glob(f"read-{run_id}-*")) == []

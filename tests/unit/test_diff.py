@@ -95,6 +95,8 @@ def check(
     assert counts.duplicate == len(snapshot) - blank - members
     assert (counts.entered, counts.exited) == (len(entered), len(exited))
     assert counts.unchanged == members - len(entered)
+    told = [key for part in base for key in part] + [key for _, part in deltas for key in part]
+    assert counts.state_named == len({comparison_key(key) for key in told})
     return found
 
 

@@ -45,7 +45,7 @@ def finish(hold: Hold) -> Stage | None:
 
 def _compact(hold: Hold, session: Session, run: SyncRun) -> bool:
     base, changes, logged = state.sizes(session, run.binding_id)
-    # A full run pushes members anew, whom the acknowledgements have counted twice: folding counts contacts.
+    # A full run pushes members anew: only folding counts each contact once.
     if not (run.full and changes) and not compaction_due(base, changes, logged):
         return False
     directory = hold.ctx.settings.data_dir / "work"
