@@ -19,7 +19,7 @@ import typer
 from cli import context, output, vendors, views, wait
 from cli.codes import OF_STATE, Code
 from cli.runs import publish
-from models import batches, runs, snapshots, stillness
+from models import runs, snapshots, stillness
 from models.database import Database
 from models.errors import RateLimited, TransientError
 from models.naming import find
@@ -77,17 +77,13 @@ def verify(
     """
     if waited and not repair:
         raise typer.BadParameter("only --repair makes a run to wait for", param_hint="--wait")
-    run: SyncRun | None = None
     with context.database() as db:
         with db.read() as session:
             row = find(session, CohortBinding, binding)
         looked = look(db, row, anyway=anyway)
-        if repair and not looked.audit.equal:
-            run = _repair(db, row)
-        if run is not None and waited:
-            run = wait.until_end(db, run.id)
-            if run.state in {RunState.SUCCEEDED, RunState.PARTIAL}:
-                looked = look(db, row, anyway=anyway)
+        run = _repair(db, row, waited=waited) if repair and not looked.audit.equal else None
+        if run is not None and run.state in {RunState.SUCCEEDED, RunState.PARTIAL}:
+            looked = look(db, row, anyway=anyway)
     _show(row, looked, run, keys=show_keys, as_json=as_json)
     code = OF_STATE.get(run.state, Code.DONE) if run is not None else Code.DONE
     if code or not looked.audit.equal:
@@ -111,13 +107,15 @@ def look(db: Database, binding: CohortBinding, *, anyway: bool = False) -> Looke
     with db.read() as session:
         if not anyway and stillness.mark(session, binding) != before:
             raise TransientError("VERIFY_DISTURBED", binding=binding.name)
-        if batches.any_lost(session, binding.id):
-            output.note("note: the outcome of an earlier push is unknown; the next run pushes its rows anew.")
+        if stillness.anything_open(session, binding):
+            output.note(
+                "note: the end of an earlier push is unknown; the next run settles it, or pushes anew."
+            )
     return looked
 
 
-def _repair(db: Database, binding: CohortBinding) -> SyncRun:
-    """A queued full run whose target is what is stored."""
+def _repair(db: Database, binding: CohortBinding, *, waited: bool) -> SyncRun:
+    """A full run whose target is what is stored: queued, or at its end."""
     now = context.now()
     with db.write() as session:
         mine = session.get_one(CohortBinding, binding.id)
@@ -132,7 +130,7 @@ def _repair(db: Database, binding: CohortBinding) -> SyncRun:
             actor=context.actor(),
         )
     publish(made)
-    return made
+    return wait.until_end(db, made.id) if waited else made
 
 
 def _read(outside: Context, binding: CohortBinding, folder: Path, told: Told) -> Looked:

@@ -9,8 +9,8 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from models.errors import ConfigurationError
-from models.tables import CohortBinding, SyncRun
-from models.types import RunState
+from models.tables import CohortBinding, PushBatch, SyncRun
+from models.types import BatchState, RunState
 
 # A run that is held or deferred has nothing at the vendor.
 _AT_WORK = (RunState.QUEUED, RunState.RUNNING, RunState.WAITING)
@@ -32,3 +32,11 @@ def require_still(session: Session, binding: CohortBinding) -> None:
     )
     if run is not None:
         raise ConfigurationError("RUN_UNFINISHED", binding=binding.name, run=run.id, state=run.state)
+
+
+def anything_open(session: Session, binding: CohortBinding) -> bool:
+    """Whether the end of a push of the binding is unknown: lost, or sent by a run that has ended before it."""
+    query = select(PushBatch.id).where(
+        PushBatch.binding_id == binding.id, PushBatch.state.in_((BatchState.SUBMITTED, BatchState.LOST))
+    )
+    return session.scalar(query.limit(1)) is not None

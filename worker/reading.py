@@ -3,7 +3,8 @@
 A page takes a tenth of a second or more and a large data extension has thousands, so a reading that breaks off goes
 on where it stood, also in another process of this machine. In which order rows come is not documented, and they may
 change place between two pages: what was not shown is found by counting (`unseen`), and what came twice counts once,
-because a reading is given as a log in which the last word on a key counts.
+because a reading is given as a log in which the last word on a key counts. A contact with two rows is flagged if one
+of them is.
 
 Nothing here compares keys, knows the state, or puts a key anywhere but into its folder.
 """
@@ -61,12 +62,12 @@ class Reading:
         self._folder = folder
 
     def log(self) -> Iterator[tuple[Direction, bytes]]:
-        """Flagged keys as entering and the others as exiting, as a diff reads a state."""
-        for file in self._files():
-            stored = file.read_bytes()
-            end = _SIZE + int.from_bytes(stored[:_SIZE], "big")
-            yield Direction.ENTER, stored[_SIZE:end]
-            yield Direction.EXIT, stored[end:]
+        """The keys that are not flagged as exiting, then the flagged as entering, as a diff reads a state."""
+        for direction in (Direction.EXIT, Direction.ENTER):
+            for file in self._files():
+                stored = file.read_bytes()
+                end = _SIZE + int.from_bytes(stored[:_SIZE], "big")
+                yield direction, stored[_SIZE:end] if direction == Direction.ENTER else stored[end:]
 
     def unseen(self, contacts: int) -> int:
         """How many rows no page has shown, though they were there at the end, if `contacts` were seen.
@@ -75,9 +76,10 @@ class Reading:
         """
         if contacts >= self.count:
             return 0
-        hashes = np.concatenate([_hashes(blob) for _, blob in self.log()])
+        hashes = np.concatenate([np.zeros(0, np.int64), *(_hashes(blob) for _, blob in self.log())])
         hashes.sort()
-        return max(0, self.count - int(np.count_nonzero(np.diff(hashes))) - 1)
+        seen = int(np.count_nonzero(np.diff(hashes))) + 1 if len(hashes) else 0
+        return max(0, self.count - seen)
 
     def _take(self, page: RowsPage) -> None:
         self.count = page.count

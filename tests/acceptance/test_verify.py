@@ -108,7 +108,9 @@ def test_rows_that_are_one_contact_to_us_alone_are_no_movement(embedded: Product
     embedded.cohort("purchrs", members=["ada", "bob"])
     binding = embedded.bind()
     embedded.succeeds(binding)
-    embedded.sandbox.upsert([{"Contact Key": "ADA", "Purchasers": True}])
+    embedded.sandbox.upsert(
+        [{"Contact Key": "ADA", "Purchasers": True}, {"Contact Key": "Bob", "Trialers": True}]
+    )
     assert numbers(verify(embedded, binding)) == (2, 2, 0, 0)
 
 
@@ -164,6 +166,10 @@ def test_rows_that_change_place_are_neither_lost_nor_counted_twice(embedded: Pro
     assert "MC_ROWS_MOVED" in said.err
     embedded.sandbox.fault({"path": ROWS, "action": {"kind": "rows_moved", "rows": 5}})
     said = door(embedded)("verify", binding.name, "--json", COHORT_SYNC_MAX_ATTEMPTS="3")
+    assert (said.code, said.error) == (1, "MC_ROWS_MOVED")
+    nothing = {"kind": "status", "status": 200, "body": {"page": 1, "count": 7}}
+    embedded.sandbox.fault({"path": ROWS, "action": nothing})
+    said = door(embedded)("verify", binding.name, "--json", COHORT_SYNC_MAX_ATTEMPTS="2")
     assert (said.code, said.error) == (1, "MC_ROWS_MOVED")
 
 
