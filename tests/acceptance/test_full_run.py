@@ -227,6 +227,18 @@ def test_the_guard_counts_what_would_be_removed_of_what_is_flagged(embedded: Pro
     settled(embedded, binding, set(members[10:]))
 
 
+def test_who_is_not_flagged_any_more_is_not_removed(embedded: Product) -> None:
+    """Five of a hundred who are flagged leave, and four hundred whom somebody has unflagged already."""
+    binding = embedded.bind(max_removal_percent=50)
+    embedded.succeeds(binding)
+    members = sorted(embedded.flagged("Purchasers"))
+    embedded.sandbox.upsert([{"Contact Key": key, "Purchasers": False} for key in members[100:]])
+    embedded.cohort("purchrs", members=[*members[5:100], *members[500:]])
+    full = embedded.succeeds(binding, full=True)
+    assert full.exited == 405
+    settled(embedded, binding, {*members[5:100], *members[500:]})
+
+
 def test_an_empty_cohort_is_held(embedded: Product) -> None:
     binding = embedded.bind(max_removal_percent=99)
     embedded.succeeds(binding)
@@ -243,6 +255,7 @@ def test_many_flags_that_nobody_knew_of_need_a_person(embedded: Product) -> None
     held = embedded.until(embedded.start(binding, full=True), state=RunState.HELD)
     assert held.error_code == "REMOVAL_GUARD"
     assert len(stored(embedded, binding)) == 0
+    embedded.sandbox.upsert([{"Contact Key": "a late one", "Purchasers": True}])  # it is read anew
     assert approve(embedded, held.id).state == RunState.SUCCEEDED
     settled(embedded, binding, set(embedded.sandbox.members("purchrs")))
 
