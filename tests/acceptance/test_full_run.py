@@ -63,10 +63,9 @@ def test_what_was_tampered_with_is_put_right(product: Product) -> None:
 
 
 @pytest.mark.parametrize(
-    ("attribute", "true", "false"),
-    [("Purchasers", True, False), ("Text Flag", "true", "false"), ("Number Flag", 1, 0)],
+    ("attribute", "true", "false", "seed"),
+    [("Purchasers", True, False, 1), ("Text Flag", "true", "false", 2), ("Number Flag", 1, 0, 3)],
 )
-@pytest.mark.parametrize("seed", [1, 2])
 def test_any_three_sets_come_to_the_target(
     product: Product, attribute: str, true: Any, false: Any, seed: int
 ) -> None:
