@@ -14,7 +14,6 @@ import os
 import shutil
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -25,7 +24,7 @@ import requests
 from rich.console import Console
 
 from cli import account, readback, tether
-from cli.stack import Stack, environment_of, signals_as_interrupt
+from cli.stack import Leave, Stack, environment_of
 from config.settings import Settings
 from models.errors import SyncError
 from models.naming import find
@@ -54,35 +53,37 @@ def run(settings: Settings, *, members: int = 50_000, keep: bool = False) -> int
     account.show_purpose(console, members, COHORTS)
     begun = time.monotonic()
     os.environ.update(DIRECT)
-    with signals_as_interrupt():
-        try:
-            with _directory() as directory:
-                log = directory / "log.txt"
-                try:
-                    demo = _Demo(console, settings, directory, log, members)
-                    equal = demo.play(keep=keep)
-                except (
-                    DemoError,
-                    SyncError,
-                    OSError,
-                    subprocess.TimeoutExpired,
-                    requests.RequestException,
-                ) as failed:
-                    console.print(f"The demo failed: {failed}", style="red", markup=False)
-                    account.show_tail(console, log)
-                    return 1
-            console.print(f"Everything is stopped and removed; {time.monotonic() - begun:.1f} s in all.")
-        except KeyboardInterrupt:
-            console.print("stopped")
-            return 130
+    leave = Leave(at_once=True)
+    leave.install()
+    try:
+        with _directory() as directory:
+            log = directory / "log.txt"
+            try:
+                demo = _Demo(console, settings, directory, log, members, leave)
+                equal = demo.play(keep=keep)
+            except (
+                DemoError,
+                SyncError,
+                OSError,
+                subprocess.TimeoutExpired,
+                requests.RequestException,
+            ) as failed:
+                console.print(f"The demo failed: {failed}", style="red", markup=False)
+                account.show_tail(console, log)
+                return 1
+        console.print(f"Everything is stopped and removed; {time.monotonic() - begun:.1f} s in all.")
+    except KeyboardInterrupt:
+        console.print("stopped")
+        return 130
     return 0 if equal else 1
 
 
 class _Demo:
     def __init__(
-        self, console: Console, settings: Settings, directory: Path, log: Path, members: int
+        self, console: Console, settings: Settings, directory: Path, log: Path, members: int, leave: Leave
     ) -> None:
         self.console, self.directory, self.log, self.members = console, directory, log, members
+        self.leave = leave
         self.base = settings
         self.settings = settings
         self.sandbox: dict[str, Any] = {}
@@ -95,13 +96,13 @@ class _Demo:
                 self.settings = _own_settings(self.base, self.directory, self.sandbox)
             with self._step("Stack: Valkey, scheduler, worker, Flower"):
                 running = stack.enter_context(Stack(self.settings, log=self.log, environment=DIRECT))
-                if not running.wait_until_ready():
+                if not running.wait_until_ready(leave=self.leave):
                     raise DemoError("the stack did not come up")
             equal = self._job()
             if keep:
                 account.show_how_to_look(self.console, running, self.sandbox["door"])
                 with suppress(KeyboardInterrupt):
-                    threading.Event().wait()
+                    self.leave.wait()
         return equal
 
     def _job(self) -> bool:
@@ -216,6 +217,8 @@ class _Demo:
 
     @contextmanager
     def _step(self, title: str) -> Iterator[None]:
+        if self.leave.asked:
+            raise KeyboardInterrupt
         begun = time.monotonic()
         if self.console.is_terminal:
             with self.console.status(title):

@@ -17,13 +17,12 @@ import os
 import signal
 import socket
 import sys
-import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, Self
 
 from kombu.exceptions import OperationalError
@@ -38,6 +37,7 @@ from cli.valkey import EmbeddedValkey
 from config.logging import configure
 from config.queue import make_app
 from config.settings import Settings
+from config.stop import Stop
 from models import schema
 from models.database import Database
 
@@ -108,17 +108,17 @@ class Stack:
         """How often a process ended by itself."""
         return self._supervisor.ends(name)
 
-    def wait_until_ready(self, seconds: float = READY_SECONDS) -> bool:
+    def wait_until_ready(self, seconds: float = READY_SECONDS, *, leave: Stop | None = None) -> bool:
         """Whether within that time every worker answered, and Flower and the monitor did."""
         deadline = time.monotonic() + seconds
         app = make_app(self.settings)
         with app.connection_for_write() as connection:
-            while time.monotonic() < deadline:
+            while time.monotonic() < deadline and not (leave and leave.asked):
                 with suppress(OSError, OperationalError, RedisError):
                     answers = app.control.ping(timeout=0.3, limit=len(self._workers), connection=connection)
                     if len(answers or []) >= len(self._workers) and all(map(_answers, self._pages)):
                         return True
-                time.sleep(0.1)
+                leave.wait(0.1) if leave else time.sleep(0.1)
         return False
 
     @property
@@ -142,25 +142,49 @@ class Stack:
             )
 
 
+class Leave(Stop):
+    """Told once, a stack ends in good order; told again it hurries: an interrupt cuts what it waits for.
+
+    The first time it is a word and no exception. Python drops one that is raised in the callback of a weak reference,
+    and one that passes through a dataclass in the making ends the process by SIGINT, whoever has caught it.
+    With `at_once` it is both, so that whoever waits in another's code is cut short, and asks again at its next step.
+    """
+
+    def __init__(self, *, at_once: bool = False) -> None:
+        super().__init__()
+        self._at_once = at_once
+
+    def install(self) -> None:
+        """Leave on SIGTERM, SIGINT and SIGHUP, also in a shell's background job, where Ctrl-C is ignored."""
+        super().install()
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup: it shall outlive the terminal
+            signal.signal(signal.SIGHUP, self._on_signal)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        hurry = self.asked or self._at_once
+        super()._on_signal(number, frame)
+        if hurry:
+            raise KeyboardInterrupt
+
+
 def up(settings: Settings, *, workers: int = 1, ready: Callable[[Stack], None] | None = None) -> int:
     """Run the stack until Ctrl-C or SIGTERM; `ready` is called when everything answers."""
     configure(settings, "stack")
-    with signals_as_interrupt():
-        try:
-            with Stack(settings, workers=workers) as stack:
-                for line in introduction(stack):
-                    output.say(line)
-                sys.stdout.flush()
-                if stack.wait_until_ready():
-                    output.say("ready; Ctrl-C stops it")
-                else:
-                    output.note("not everything answers yet: the log above says why; it goes on trying")
-                sys.stdout.flush()
-                if ready:
-                    ready(stack)
-                threading.Event().wait()
-        except KeyboardInterrupt:
-            output.note("stopped")
+    leave = Leave()
+    leave.install()
+    with suppress(KeyboardInterrupt), Stack(settings, workers=workers) as stack:
+        for line in introduction(stack):
+            output.say(line)
+        sys.stdout.flush()
+        if stack.wait_until_ready(leave=leave):
+            output.say("ready; Ctrl-C stops it")
+        elif not leave.asked:
+            output.note("not everything answers yet: the log above says why; it goes on trying")
+        sys.stdout.flush()
+        if ready:
+            ready(stack)
+        leave.wait()
+    output.note("stopped")
     return 0
 
 
@@ -217,21 +241,3 @@ def _answers(url: str) -> bool:
 def _without_password(url: str) -> str:
     scheme, _, rest = url.partition("://")
     return f"{scheme}://{rest.rpartition('@')[2]}"
-
-
-@contextmanager
-def signals_as_interrupt() -> Iterator[None]:
-    """SIGTERM and SIGHUP like Ctrl-C, also in a shell's background job, where Ctrl-C is ignored from the start."""
-
-    def interrupt(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup: it shall outlive the terminal
-        numbers.append(signal.SIGHUP)
-    before = {number: signal.signal(number, interrupt) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -25,10 +25,10 @@ class Stop:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
 
-    def wait(self, seconds: float) -> None:
-        """Sleep, unless or until told to leave."""
+    def wait(self, seconds: float | None = None) -> None:
+        """Sleep so long, or for ever, unless or until told to leave."""
         if not self.asked:
-            select.select([self._read], [], [], max(0.0, seconds))
+            select.select([self._read], [], [], None if seconds is None else max(0.0, seconds))
 
     def ask(self) -> None:
         """Tell it to leave."""

@@ -183,6 +183,27 @@ def test_a_stop_in_the_middle_of_the_start_leaves_nothing(up: Up, settings: Sett
     until(none_left(everything), 1)
 
 
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_stop_is_not_lost_in_a_callback(at_once: bool) -> None:
+    """Python drops an exception that a signal raises while the callback of a weak reference runs."""
+    program = f"""
+import os, signal, sys, weakref
+from cli.stack import Leave
+leave = Leave(at_once={at_once})
+leave.install()
+class Thing: pass
+thing = Thing()
+kept = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+del thing
+leave.wait()
+print("left")
+"""
+    found = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=WITHIN, check=False
+    )
+    assert (found.returncode, found.stdout) == (0, "left\n")
+
+
 def test_a_second_ctrl_c_waits_for_nobody(up: Up) -> None:
     process = up()
     everything = below(process.pid)
