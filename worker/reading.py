@@ -27,6 +27,7 @@ from worker.rowset import RowsPage
 # Pages kept in one file: as many rows as a batch has, so that a diff reads a reading as it reads a state.
 _TOGETHER = 10
 _SIZE = 4
+_IN_VAIN = "in-vain"
 
 
 class Reading:
@@ -51,10 +52,16 @@ class Reading:
             self._store()
 
     def begin_again(self) -> None:
-        """Forget what was read."""
+        """Forget what was read, but not that it was read in vain."""
+        (self._folder / _IN_VAIN).touch()
         for file in self._files():
             file.unlink()
         self.pages = self.rows = self.count = 0
+
+    @property
+    def in_vain(self) -> bool:
+        """Whether it was read to its end before."""
+        return (self._folder / _IN_VAIN).exists()
 
     def move(self, folder: Path) -> None:
         """What was read belongs to `folder` from now on; where it was, the next reading begins anew."""

@@ -59,7 +59,7 @@ def read(hold: Hold, run: SyncRun, known: StateReader, workdir: Path) -> Whole:
             shutil.rmtree(folder)  # nobody will go on with it
             raise
         except SyncError:
-            if reading.pages > begun:
+            if reading.pages > begun and not reading.in_vain:  # or it could go on for ever
                 with hold.transaction() as (_, mine):
                     mine.attempt = 0  # the vendor answers
             raise

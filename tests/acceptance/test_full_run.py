@@ -308,6 +308,20 @@ def test_a_vendor_that_stays_away_changes_nothing(embedded: Product) -> None:
     assert (stored(embedded, binding), embedded.values("Purchasers")) == (before, there)
 
 
+def test_a_reading_that_never_comes_out_ends(embedded: Product) -> None:
+    """Rows change place all the time, and each reading is interrupted once: pages that are read are no progress."""
+    binding = large(embedded)
+    embedded.sandbox.fault(
+        {"path": ROWS, "after": 2, "every": 5, "action": FAULTS["server"]},
+        {"path": ROWS, "action": {"kind": "rows_moved", "rows": 7}},
+    )
+    run = embedded.sync(binding, full=True)
+    assert (run.state, run.error_code) in {
+        (RunState.FAILED, "MC_ROWS_MOVED"),
+        (RunState.FAILED, "MC_UNAVAILABLE"),
+    }
+
+
 def test_rows_that_change_place(product: Product) -> None:
     binding = large(product)
     product.sandbox.fault({"path": ROWS, "nth": 2, "action": {"kind": "rows_moved", "rows": 7}})
