@@ -6,33 +6,22 @@ transaction as the run's counts. Key blobs are opaque here (`worker/codec.py` ma
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 
-from sqlalchemy import and_, delete, func, or_, select, update
-from sqlalchemy.dialects.postgresql import insert as pg_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session, undefer
 
+from models import leftovers, rejections
 from models.database import lock
 from models.direction import Direction
+from models.rejections import RejectedRow
 from models.slots import may_take
-from models.tables import CohortBinding, PushBatch, Rejection, SyncRun
+from models.tables import CohortBinding, PushBatch, SyncRun
 from models.types import BatchState
 
 QUIET_MIN = timedelta(seconds=3)
 _FLYING = (BatchState.SENDING, BatchState.SUBMITTED)
-
-
-@dataclass(frozen=True)
-class RejectedRow:
-    """A row that Marketing Cloud refused: its key, the comparison key, and the vendor's reason."""
-
-    key: str
-    comparison_key: str
-    code: str
-    message: str
 
 
 def plan(
@@ -198,6 +187,13 @@ def send_again_unheard(session: Session, run_id: int, *, quiet_until: datetime) 
             send_again(session, batch.id, quiet_until=quiet_until)
 
 
+def lose(session: Session, batch_id: int, *, quiet_until: datetime) -> None:
+    """Nobody will ever know how this batch ended: its keys are pushed anew by the next diff."""
+    batch = session.get_one(PushBatch, batch_id)
+    batch.state, batch.due_at = BatchState.LOST, None
+    _keep_quiet(session, batch, quiet_until)
+
+
 def _keep_quiet(session: Session, batch: PushBatch, until: datetime) -> None:
     binding = session.get_one(CohortBinding, batch.binding_id)
     binding.quiet_until = max(binding.quiet_until or until, until)
@@ -213,7 +209,7 @@ def in_doubt(session: Session, batch: PushBatch) -> bool:
     quiet, started = binding.quiet_until, run.started_at
     if batch.attempts > 1 and quiet is not None and started is not None and quiet > started:
         return True
-    return any_lost(session, batch.binding_id, but_of=batch.run_id)
+    return leftovers.any_lost(session, batch.binding_id, but_of=batch.run_id)
 
 
 def acknowledge(
@@ -257,7 +253,7 @@ def acknowledge(
     rows = list(rejected)
     if rows:
         run.rejected += len(rows)
-        _record_rejections(session, run, batch, rows, now)
+        rejections.record(session, run, batch, rows, now)
 
 
 def _shorten_quiet(session: Session, binding: CohortBinding, batch: PushBatch, *, now: datetime) -> None:
@@ -320,49 +316,6 @@ def keep_lost(session: Session, batch_id: int, n: int, keys: bytes) -> None:
     session.flush()
 
 
-def _record_rejections(
-    session: Session, run: SyncRun, batch: PushBatch, rows: list[RejectedRow], now: datetime
-) -> None:
-    insert = pg_insert if session.get_bind().dialect.name == "postgresql" else sqlite_insert
-    for start in range(0, len(rows), 500):
-        statement = insert(Rejection).values(
-            [
-                {
-                    "binding_id": batch.binding_id,
-                    "run_id": run.id,
-                    "direction": batch.direction,
-                    "code": row.code[:60],
-                    "message": row.message,
-                    "key": row.key,
-                    "comparison_key": row.comparison_key,
-                    "first_seen": now,
-                    "last_seen": now,
-                    "count": 1,
-                }
-                for row in rows[start : start + 500]
-            ]
-        )
-        session.execute(
-            statement.on_conflict_do_update(
-                index_elements=["binding_id", "comparison_key", "direction"],
-                set_={
-                    "last_seen": now,
-                    "count": Rejection.count + 1,
-                    "run_id": statement.excluded.run_id,
-                    "code": statement.excluded.code,
-                    "message": statement.excluded.message,
-                },
-            )
-        )
-
-
-def forget_rejections(session: Session, run: SyncRun) -> None:
-    """Rejections of the binding that this finished run did not meet again are settled."""
-    session.execute(
-        delete(Rejection).where(Rejection.binding_id == run.binding_id, Rejection.run_id != run.id)
-    )
-
-
 # --- looking ---------------------------------------------------------------------------------------------
 
 
@@ -412,79 +365,3 @@ def count_by_state(session: Session, run_id: int) -> dict[str, int]:
 def keys_of(session: Session, batch_id: int) -> bytes:
     """The batch's encoded keys."""
     return session.scalars(select(PushBatch.keys).where(PushBatch.id == batch_id)).one()
-
-
-# --- what earlier runs of the binding left behind ---------------------------------------------------------
-
-
-def settle_leftovers(session: Session, run_id: int) -> None:
-    """A run ends early: never sent is dropped, sent without an id is lost, submitted stays to be followed.
-
-    The worker has moved the binding's `quiet_until` on for whatever it was sending.
-    """
-    mine = PushBatch.run_id == run_id
-    session.flush()
-    for condition, state in (
-        ((PushBatch.state == BatchState.PLANNED) & PushBatch.sent_at.is_(None), BatchState.DROPPED),
-        (PushBatch.state.in_((BatchState.PLANNED, BatchState.SENDING)), BatchState.LOST),
-    ):
-        session.execute(
-            update(PushBatch)
-            .where(mine, condition)
-            .values(state=state)
-            .execution_options(synchronize_session=False)
-        )
-
-
-def left_submitted(session: Session, run: SyncRun) -> list[PushBatch]:
-    """Batches of earlier runs that the vendor still has: to be followed to their end before a diff."""
-    return list(
-        session.scalars(
-            select(PushBatch)
-            .where(
-                PushBatch.binding_id == run.binding_id,
-                PushBatch.run_id != run.id,
-                PushBatch.state == BatchState.SUBMITTED,
-            )
-            .order_by(PushBatch.id)
-        )
-    )
-
-
-def lose(session: Session, batch_id: int, *, quiet_until: datetime) -> None:
-    """Nobody will ever know how this batch ended: its keys are pushed anew by the next diff."""
-    batch = session.get_one(PushBatch, batch_id)
-    batch.state, batch.due_at = BatchState.LOST, None
-    _keep_quiet(session, batch, quiet_until)
-
-
-def any_lost(session: Session, binding_id: int, *, but_of: int | None = None) -> bool:
-    """Whether a push of the binding, by another run than `but_of`, has an unknown outcome."""
-    query = select(PushBatch.id).where(PushBatch.binding_id == binding_id, PushBatch.state == BatchState.LOST)
-    if but_of is not None:
-        query = query.where(PushBatch.run_id != but_of)
-    return session.scalar(query.limit(1)) is not None
-
-
-def iter_lost(session: Session, binding_id: int) -> Iterator[bytes]:
-    """Key blobs whose push has an unknown outcome."""
-    yield from session.scalars(
-        select(PushBatch.keys)
-        .where(PushBatch.binding_id == binding_id, PushBatch.state == BatchState.LOST)
-        .order_by(PushBatch.id)
-        .execution_options(yield_per=1)
-    )
-
-
-def supersede_lost(session: Session, run: SyncRun) -> None:
-    """The run has pushed every key of the lost batches anew; what was refused meanwhile it keeps itself."""
-    session.execute(
-        update(PushBatch)
-        .where(
-            PushBatch.binding_id == run.binding_id,
-            PushBatch.run_id != run.id,
-            PushBatch.state == BatchState.LOST,
-        )
-        .values(state=BatchState.SUPERSEDED)
-        .execution_options(synchronize_session=False)
-    )

@@ -17,8 +17,7 @@ from sqlalchemy.engine import CursorResult
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from models import audit
-from models.batches import settle_leftovers
+from models import audit, leftovers
 from models.chains import start_followers
 from models.database import Database, bound_locks
 from models.errors import ConfigurationError, LeaseLost, SyncError
@@ -219,7 +218,7 @@ def finish(session: Session, run: SyncRun, state: RunState, *, now: datetime) ->
     if run.snapshot_id is not None:
         forget_upload(session, run.snapshot_id)
     if state in {RunState.FAILED, RunState.CANCELLED}:
-        settle_leftovers(session, run.id)
+        leftovers.settle(session, run.id)
     binding = session.get_one(CohortBinding, run.binding_id)
     if state is not RunState.SKIPPED:
         binding.bad_run_id = run.id if state in {RunState.FAILED, RunState.PARTIAL} else None

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import structlog
 
-from models import batches, runs
-from models.batches import RejectedRow
+from models import batches, leftovers, runs
 from models.errors import ConfigurationError, SyncError, TerminalError, TransientError
+from models.rejections import RejectedRow
 from models.tables import PushBatch, SyncRun
 from worker.check import require_destination
 from worker.codec import decode_keys, encode_keys
@@ -72,7 +72,7 @@ def _job(cloud: MarketingCloud, request_id: str) -> JobState:
 def earlier_runs(hold: Hold, run: SyncRun) -> bool:
     """Settle what earlier runs left at the vendor; False where the run now waits for it."""
     with hold.ctx.db.read() as session:
-        left = batches.left_submitted(session, run)
+        left = leftovers.submitted(session, run)
     if left:
         with hold.marketing_cloud(run.binding.destination) as cloud:
             ended = [poll(hold, cloud, batch, pause=2.0) for batch in left]

@@ -20,7 +20,7 @@ from typing import TypeVar
 
 from sqlalchemy.orm import Session
 
-from models import batches, cohort_lists, state
+from models import cohort_lists, leftovers, state
 from models.database import one_state
 from models.direction import Direction
 from models.errors import (
@@ -142,7 +142,7 @@ class Rehearsal(Hold):
             reader = StateReader(
                 chunks=lambda: state.iter_chunks(session, binding.id),
                 deltas=lambda: state.iter_deltas(session, binding.id),
-                uncertain=lambda: batches.iter_lost(session, binding.id),
+                uncertain=lambda: leftovers.iter_lost(session, binding.id),
                 members=binding.member_count,
             )
             return compare(

@@ -14,8 +14,8 @@ import orjson
 import structlog
 
 from models import batches
-from models.batches import RejectedRow
 from models.errors import ConfigurationError, RateLimited, SyncError, TerminalError, TransientError
+from models.rejections import RejectedRow
 from models.tables import PushBatch
 from worker import follow
 from worker.check import require_destination

@@ -18,10 +18,11 @@ from sqlalchemy import func, select
 from cli import codes, context, wait
 from config.settings import Settings
 from models import runs
-from models.batches import RejectedRow, acknowledge, plan
+from models.batches import acknowledge, plan
 from models.database import Database
 from models.direction import Direction
 from models.errors import ConfigurationError, TransientError
+from models.rejections import RejectedRow
 from models.tables import Snapshot, SnapshotPart, SyncRun
 from models.types import BatchState, RunState, Stage, Trigger
 from tests.factories import make_binding, make_destination, make_source

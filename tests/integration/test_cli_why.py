@@ -12,9 +12,9 @@ import pytest
 from sqlalchemy import select
 
 from models import batches, runs, state
-from models.batches import RejectedRow
 from models.database import Database
 from models.direction import Direction
+from models.rejections import RejectedRow
 from models.tables import CohortBinding, PushBatch, SyncRun
 from models.types import BatchState, RunState, Trigger
 from tests.factories import make_binding, make_destination, make_source

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from models import batches, destinations, runs, state
+from models import batches, destinations, leftovers, runs, state
 from models.database import Database
 from models.direction import Direction
 from models.errors import TerminalError
@@ -84,7 +84,7 @@ def reader(db: Database, binding: CohortBinding) -> StateReader:
 
     def uncertain() -> Iterator[bytes]:
         with db.read() as session:
-            yield from batches.iter_lost(session, binding.id)
+            yield from leftovers.iter_lost(session, binding.id)
 
     return StateReader(chunks=chunks, deltas=deltas, uncertain=uncertain, members=binding.member_count)
 
@@ -92,7 +92,7 @@ def reader(db: Database, binding: CohortBinding) -> StateReader:
 def _unchanged(hold: Hold, digest: str) -> bool:
     """End the stage over the very file that was acknowledged to the last row, unless something was lost since."""
     with hold.transaction() as (session, mine):
-        if batches.any_lost(session, mine.binding_id):
+        if leftovers.any_lost(session, mine.binding_id):
             return False
         last = runs.last_with_digest(session, mine, digest)
         if last is None:

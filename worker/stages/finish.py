@@ -12,7 +12,7 @@ from pathlib import Path
 import structlog
 from sqlalchemy.orm import Session
 
-from models import batches, runs, state
+from models import leftovers, rejections, runs, state
 from models.tables import SyncRun
 from models.types import RunState, Stage
 from worker import snapshot_store
@@ -28,8 +28,8 @@ def finish(hold: Hold) -> Stage | None:
         folded = _compact(hold, session, run)
         complete = not run.rejected and run.acknowledged == run.entered + run.exited
         verdict = RunState.SUCCEEDED if complete else RunState.PARTIAL
-        batches.supersede_lost(session, run)
-        batches.forget_rejections(session, run)
+        leftovers.supersede(session, run)
+        rejections.forget_settled(session, run)
         run.binding.confirmed_digest = run.digest if complete else None
         if complete:
             run.binding.member_count = run.members

@@ -1,0 +1,68 @@
+"""Rows that Marketing Cloud refused, with its reasons: a list for a person. No sync reads it.
+
+A rejection belongs to the last run that met it, and is settled when a run of the binding ends without meeting it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import delete
+from sqlalchemy.dialects.postgresql import insert as pg_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.orm import Session
+
+from models.tables import PushBatch, Rejection, SyncRun
+
+
+@dataclass(frozen=True)
+class RejectedRow:
+    """A row that Marketing Cloud refused: its key, the comparison key, and the vendor's reason."""
+
+    key: str
+    comparison_key: str
+    code: str
+    message: str
+
+
+def record(session: Session, run: SyncRun, batch: PushBatch, rows: list[RejectedRow], now: datetime) -> None:
+    """Note the refused rows of the batch; one that is known already was met once more."""
+    insert = pg_insert if session.get_bind().dialect.name == "postgresql" else sqlite_insert
+    for start in range(0, len(rows), 500):
+        statement = insert(Rejection).values(
+            [
+                {
+                    "binding_id": batch.binding_id,
+                    "run_id": run.id,
+                    "direction": batch.direction,
+                    "code": row.code[:60],
+                    "message": row.message,
+                    "key": row.key,
+                    "comparison_key": row.comparison_key,
+                    "first_seen": now,
+                    "last_seen": now,
+                    "count": 1,
+                }
+                for row in rows[start : start + 500]
+            ]
+        )
+        session.execute(
+            statement.on_conflict_do_update(
+                index_elements=["binding_id", "comparison_key", "direction"],
+                set_={
+                    "last_seen": now,
+                    "count": Rejection.count + 1,
+                    "run_id": statement.excluded.run_id,
+                    "code": statement.excluded.code,
+                    "message": statement.excluded.message,
+                },
+            )
+        )
+
+
+def forget_settled(session: Session, run: SyncRun) -> None:
+    """Rejections of the binding that this finished run did not meet again are settled."""
+    session.execute(
+        delete(Rejection).where(Rejection.binding_id == run.binding_id, Rejection.run_id != run.id)
+    )
