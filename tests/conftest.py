@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
 import psycopg
 import pytest
+from hypothesis import settings as hypothesis_settings
 
 from config.settings import Settings
 from models import schema
@@ -25,6 +27,14 @@ from tests.support import Valkey, postgres_server
 pytest_plugins = ["tests.products"]
 
 _numbers = count(1)
+
+# A job in the background of a script has its Ctrl-C ignored, and so has everything it starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The same examples each time, so that a change is judged by itself; `--hypothesis-profile=default` looks for new ones.
+hypothesis_settings.register_profile("steady", derandomize=True)
+hypothesis_settings.load_profile("steady")
 
 
 @pytest.fixture
