@@ -52,9 +52,9 @@ class Pace:
         """When to look first at a new job."""
         return min(POLL_MAX_SECONDS, max(POLL_MIN_SECONDS, 0.9 * self.seconds))
 
-    def again(self, polls: int) -> float:
-        """When to look again after so many looks: three or four looks find a job ten times as slow."""
-        return min(POLL_MAX_SECONDS, max(POLL_MIN_SECONDS, self.seconds / 4) * 3.0 ** min(polls, 10))
+    def again(self, waited: float) -> float:
+        """When to look again at a job that is so old: it is found before it has taken twice its time."""
+        return min(POLL_MAX_SECONDS, max(POLL_MIN_SECONDS, self.seconds / 4, waited))
 
     def ended(self, took: float, looks: int) -> None:
         """A job was found ended that long after it was submitted, at this look.
@@ -190,11 +190,12 @@ class Push:
         for batch in flying:
             if batch.due_at is not None and batch.due_at > self.hold.now:
                 continue
-            if follow.poll(self.hold, self.cloud, batch, pause=self.pace.again(batch.polls)):
+            started = self.submitted_at.get(batch.id, batch.sent_at) or self.hold.now
+            pause = self.pace.again((self.hold.now - started).total_seconds())
+            if follow.poll(self.hold, self.cloud, batch, pause=pause):
                 ended += 1
-                started = self.submitted_at.pop(batch.id, batch.sent_at)
-                if started is not None:
-                    self.pace.ended((self.hold.now - started).total_seconds(), batch.polls)
+                self.submitted_at.pop(batch.id, None)
+                self.pace.ended((self.hold.now - started).total_seconds(), batch.polls)
         return ended
 
     def _until_next(self, left: list[PushBatch]) -> float:
