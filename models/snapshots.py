@@ -95,6 +95,8 @@ def join_or_begin(
     """
     binding = run.binding
     lock(session, f"snapshot:{binding.project_id}")
+    # In this order: whose answer comes between the two questions, outside the lock, is found by the second.
+    requested = _being_requested(session, binding, now)
     found = shareable(session, binding, run.trigger, due=run.scheduled_for, fresh=fresh)
     if found is None:
         recent = session.scalars(
@@ -104,7 +106,7 @@ def join_or_begin(
                 Snapshot.requested_at > now - timedelta(minutes=1),
             )
         ).all()
-        if len(recent) >= parallel or _being_requested(session, binding, now):
+        if len(recent) >= parallel or requested:
             return None
         spent = spent_this_month(session, binding.project_id, now=now)
         if spent >= binding.project.monthly_quota and not run.force:

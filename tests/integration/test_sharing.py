@@ -1,0 +1,66 @@
+"""One download for the bindings that are due together, whatever moment the first one's answer comes in."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import event, select, update
+
+from models import runs, snapshots
+from models.database import Database
+from models.tables import CohortBinding, Snapshot, SyncRun
+from models.types import SnapshotState, Trigger
+from tests.factories import make_binding, make_destination, make_source
+
+NOW = datetime(2026, 3, 2, 6, tzinfo=UTC)
+FRESH = snapshots.Fresh(300, 3600)
+
+
+def begin(db: Database, run_id: int) -> tuple[int, str] | None:
+    with db.write() as session:
+        run = session.get_one(SyncRun, run_id)
+        found = snapshots.join_or_begin(session, run, now=NOW, fresh=FRESH, parallel=4)
+        return (found.id, found.state) if found else None
+
+
+def test_an_answer_that_comes_between_two_questions_is_shared(postgres_db: Database) -> None:
+    db = postgres_db
+    make_source(db)
+    make_destination(db)
+    made = []
+    for _ in range(2):
+        binding = make_binding(db, cohort_id="vips")
+        with db.write() as session:
+            run = runs.dispatch(
+                session,
+                session.get_one(CohortBinding, binding.id),
+                trigger=Trigger.SCHEDULE,
+                scheduled_for=NOW,
+                now=NOW,
+                actor="test",
+            )
+            made.append(run.id)
+    first = begin(db, made[0])
+    assert first is not None
+    assert first[1] == SnapshotState.REQUESTING
+    assert begin(db, made[1]) is None  # wait for it
+
+    other = Database(db.settings)
+    asked: list[str] = []
+
+    def answer(_c: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("SELECT") and "FROM snapshot" in statement:
+            asked.append(statement)
+            if len(asked) == 1:
+                with other.write() as session:
+                    session.execute(update(Snapshot).values(state=SnapshotState.REQUESTED, request_id="r-1"))
+
+    event.listen(db.engine, "after_cursor_execute", answer)
+    second = begin(db, made[1])
+    event.remove(db.engine, "after_cursor_execute", answer)
+    other.dispose()
+    assert len(asked) > 1
+    assert second == (first[0], SnapshotState.REQUESTED)
+    with db.read() as session:
+        assert session.scalars(select(Snapshot.id)).all() == [first[0]]
