@@ -7,8 +7,9 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 STAMP := $(VENV)/.installed
 RIVALS := $(VENV)/rivals
-# Most tests wait for processes of their own, so a few more at once than there are cores.
-PYTEST ?= $(PY) -m pytest -n 3 --dist loadfile
+# Most tests wait for processes of their own, so a few more at once than there are cores; by folder, as the longest files
+# have few tests and stand in the first ones.
+PYTEST ?= $(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo test check coverage bench lock clean
 
