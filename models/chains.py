@@ -8,16 +8,15 @@ that run's `scheduled_for`: UNIQUE(binding, scheduled_for, trigger) is why there
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from models import bulk
+from models import bulk, new_runs
 from models.database import lock
 from models.errors import ConfigurationError, TerminalError
 from models.tables import CohortBinding, SyncRun
-from models.types import RunState, Stage, Tier, Trigger
+from models.types import RunState, Tier, Trigger
 from models.walltime import day_begins, zone_of
 
 GOOD = frozenset({RunState.SUCCEEDED, RunState.PARTIAL})
@@ -67,17 +66,12 @@ def _in_period(binding: CohortBinding, now: datetime) -> bool:
 
 
 def _insert(session: Session, binding: CohortBinding, run: SyncRun, state: RunState, now: datetime) -> bool:
-    skipped = TerminalError("OVERLAP_SKIPPED") if state is RunState.SKIPPED else None
-    row: dict[str, Any] = {
-        "binding_id": binding.id,
-        "trigger": Trigger.CHAIN,
-        "scheduled_for": run.scheduled_for,
-        "state": state,
-        "stage": Stage.SNAPSHOT,
-        "created_at": now,
-        "finished_at": now if skipped else None,
-        "error_code": skipped.code if skipped else None,
-        "error_message": skipped.message if skipped else None,
-        "error_remedy": skipped.remedy if skipped else None,
-    }
+    row = new_runs.row(
+        binding.id,
+        Trigger.CHAIN,
+        state,
+        scheduled_for=run.scheduled_for,
+        skipped=TerminalError("OVERLAP_SKIPPED") if state is RunState.SKIPPED else None,
+        now=now,
+    )
     return bool(bulk.insert_missing(session, SyncRun, [row], "id"))

@@ -12,10 +12,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import delete, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import CursorResult
 from sqlalchemy.orm import Session
 
+from models import bulk
 from models.database import Database
 from models.needs import Need
 from models.tables import Notice, NoticeChannel, NoticeTelling
@@ -92,8 +92,6 @@ def _differs(row: Any, need: Need) -> bool:
 
 
 def _begin(session: Session, needs: Sequence[Need], now: datetime) -> int:
-    if not needs:
-        return 0
     rows = [
         {
             "kind": need.kind,
@@ -106,26 +104,24 @@ def _begin(session: Session, needs: Sequence[Need], now: datetime) -> int:
         }
         for need in needs
     ]
-    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
-    statement = insert(Notice.__table__).on_conflict_do_nothing()  # type: ignore[arg-type]
-    return _count(session.connection().execute(statement, rows))
+    return len(bulk.insert_missing(session, Notice, rows, "id"))
 
 
 def _keep(session: Session, rows: Sequence[tuple[int, Need]]) -> None:
-    if rows:
-        session.execute(
-            update(Notice),
-            [
-                {
-                    "id": row,
-                    "about": need.about,
-                    "message": need.message,
-                    "remedy": need.remedy,
-                    "gone_at": None,
-                }
-                for row, need in rows
-            ],
-        )
+    bulk.update_by_id(
+        session,
+        Notice,
+        [
+            {
+                "id": row,
+                "about": need.about,
+                "message": need.message,
+                "remedy": need.remedy,
+                "gone_at": None,
+            }
+            for row, need in rows
+        ],
+    )
 
 
 def _miss(session: Session, rows: Sequence[int], now: datetime) -> None:

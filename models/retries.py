@@ -9,15 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
 from sqlalchemy import BindParameter, ColumnElement, RowMapping, and_, case, exists, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
-from models import bulk
+from models import bulk, new_runs
 from models.database import bound_locks
 from models.tables import AmplitudeProject, CohortBinding, Snapshot, SyncRun
-from models.types import RunState, SnapshotState, Stage, Tier, Trigger
+from models.types import RunState, SnapshotState, Tier, Trigger
 
 KEPT = timedelta(days=6)  # Amplitude keeps a requested cohort for seven
 
@@ -98,18 +97,11 @@ def _due(session: Session, now: datetime, limit: int) -> Sequence[RowMapping]:
 
 
 def _insert(session: Session, wanted: Sequence[RowMapping], now: datetime) -> int:
-    rows: list[dict[str, Any]] = [
-        {
-            "binding_id": row["binding_id"],
-            "trigger": Trigger.RETRY,
-            "scheduled_for": row["retry_at"],
-            "retry": row["retry"],
-            "retry_of": row["retry_of"],
-            "snapshot_id": row["snapshot_id"],
-            "state": RunState.QUEUED,
-            "stage": Stage.SNAPSHOT,
-            "created_at": now,
-        }
+    rows = [
+        new_runs.row(
+            row["binding_id"], Trigger.RETRY, RunState.QUEUED, scheduled_for=row["retry_at"], now=now
+        )
+        | {"retry": row["retry"], "retry_of": row["retry_of"], "snapshot_id": row["snapshot_id"]}
         for row in wanted
     ]
     return len(bulk.insert_missing(session, SyncRun, rows, "id"))

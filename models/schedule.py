@@ -28,12 +28,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session, aliased
 
-from models import audit, bulk, retries
+from models import audit, bulk, new_runs, retries
 from models.database import bound_locks
 from models.errors import TerminalError
 from models.missed import counted
 from models.tables import AmplitudeProject, CohortBinding, SyncRun
-from models.types import UNFINISHED, RunState, Stage, Tier, Trigger
+from models.types import UNFINISHED, RunState, Tier, Trigger
 
 ACTOR = "scheduler"
 
@@ -221,21 +221,14 @@ def _insert(session: Session, decisions: Sequence[Decision], state: RunState, no
 
 
 def _row(decision: Decision, state: RunState, now: datetime) -> dict[str, Any]:
-    skipped = _why_skipped(decision) if state is RunState.SKIPPED else None
-    return {
-        "binding_id": decision.binding.id,
-        "trigger": Trigger.SCHEDULE,
-        "scheduled_for": decision.occurrence,
-        "missed": decision.missed,
-        "missed_since": decision.missed_since,
-        "state": state,
-        "stage": Stage.SNAPSHOT,
-        "created_at": now,
-        "finished_at": now if skipped else None,
-        "error_code": skipped.code if skipped else None,
-        "error_message": skipped.message if skipped else None,
-        "error_remedy": skipped.remedy if skipped else None,
-    }
+    return new_runs.row(
+        decision.binding.id,
+        Trigger.SCHEDULE,
+        state,
+        scheduled_for=decision.occurrence,
+        skipped=_why_skipped(decision) if state is RunState.SKIPPED else None,
+        now=now,
+    ) | {"missed": decision.missed, "missed_since": decision.missed_since}
 
 
 def _why_skipped(decision: Decision) -> TerminalError:

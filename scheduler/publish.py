@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
-from redis import Redis
 from redis.exceptions import RedisError
 
 from config.queue import KEY_PREFIX, QUEUE, WAKE_QUEUE, QueueUnavailableError, make_app, publishing
 from config.settings import Settings
 from models import outbox
+from models.broker import redis_client
 from models.database import Database
 from models.errors import SyncError
 from models.types import Stage
@@ -58,12 +58,7 @@ class Publisher:
 
     def __init__(self, settings: Settings) -> None:
         self._app = make_app(settings)
-        self._redis = Redis.from_url(
-            settings.redis,
-            retry=None,
-            socket_timeout=BROKER_SECONDS,
-            socket_connect_timeout=BROKER_SECONDS,
-        )
+        self._redis = redis_client(settings.redis, seconds=BROKER_SECONDS)
         self._failures = 0
         self._ask_again = 0.0
         self._beat_again = 0.0
