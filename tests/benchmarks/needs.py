@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 
-import structlog
 from pydantic import SecretStr
 from sqlalchemy import update
 
@@ -20,20 +17,15 @@ from models.tables import CohortBinding, SyncRun
 from models.types import RunState
 from monitor.watchman import Watchman
 from tests.benchmarks.measure import spread, table
-from tests.benchmarks.scheduler import BINDINGS, DUE, NIGHT, analyze, fill
+from tests.benchmarks.scheduler import BINDINGS, DUE, NIGHT, analyze, fill, on_both
 from tests.ears import Ear
-from tests.support import postgres_server
 
 PATIENCE = 4.0  # the monitor's
 
 
 def main() -> None:
     """SQLite, then PostgreSQL."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    with tempfile.TemporaryDirectory() as directory:
-        measure("SQLite", Settings(_env_file=None, data_dir=Path(directory), database_url=""))  # type: ignore[call-arg]
-    with tempfile.TemporaryDirectory() as directory, postgres_server() as url:
-        measure("PostgreSQL", Settings(_env_file=None, data_dir=Path(directory), database_url=url))  # type: ignore[call-arg]
+    on_both(measure, logging.CRITICAL)
 
 
 def measure(name: str, settings: Settings) -> None:

@@ -7,18 +7,14 @@ all count. The sandbox answers as fast as it can, on the same two cores.
 from __future__ import annotations
 
 import sys
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import requests
 
-from cli.stack import Stack
 from config.settings import Settings
-from models.database import Database
 from tests.benchmarks import measure
-from tests.benchmarks.whole import prepare, sandbox, sync
+from tests.benchmarks.whole import product, sync
 from tests.integration.door import COMMAND
 from tests.support import environment
 
@@ -27,39 +23,26 @@ TIMES = 3
 
 def main(members: int = 1_000_000) -> None:
     """One first sync, then reading back."""
-    with tempfile.TemporaryDirectory(prefix="cs-bench-") as directory, sandbox(members) as door:
-        settings = Settings(
-            _env_file=None,  # type: ignore[call-arg]
-            data_dir=Path(directory),
-            flower_port=0,
-            monitor_port=0,
-            amplitude_base_url=door["url"],
-            marketing_cloud_auth_url=door["url"],
-        )
-        with Stack(settings, log=Path(directory) / "log.txt") as stack:
-            if not stack.wait_until_ready():
-                raise SystemExit("the stack did not come up")
-            db = Database(settings)
-            prepare(db, door)
-            rows = sync(db, settings).run.members
-            bare, verified = [], []
-            for _ in range(TIMES):
-                bare.append(bare_loop(door))
-                verified.append(verify(settings))
-        for run in verified:
-            if '"equal": true' not in run.out:
-                raise SystemExit(run.out)
-        fastest = min(verified, key=lambda run: run.wall)
-        measure.table(
-            f"reading {rows:,} rows back, {rows / 2_500:.0f} pages, {TIMES} times",
-            [
-                ("bare loop over the pages", " ".join(f"{seconds:6.2f}" for seconds in bare) + " s"),
-                ("cohort-sync verify", " ".join(f"{run.wall:6.2f}" for run in verified) + " s"),
-                ("  rows a second", f"{rows / fastest.wall:10,.0f}"),
-                ("  processor", f"{fastest.cpu:6.2f} s"),
-                ("  peak", f"{max(run.rss for run in verified):6.0f} MB"),
-            ],
-        )
+    with product(members) as (door, settings, db):
+        rows = sync(db, settings).run.members
+        bare, verified = [], []
+        for _ in range(TIMES):
+            bare.append(bare_loop(door))
+            verified.append(verify(settings))
+    for run in verified:
+        if '"equal": true' not in run.out:
+            raise SystemExit(run.out)
+    fastest = min(verified, key=lambda run: run.wall)
+    measure.table(
+        f"reading {rows:,} rows back, {rows / 2_500:.0f} pages, {TIMES} times",
+        [
+            ("bare loop over the pages", " ".join(f"{seconds:6.2f}" for seconds in bare) + " s"),
+            ("cohort-sync verify", " ".join(f"{run.wall:6.2f}" for run in verified) + " s"),
+            ("  rows a second", f"{rows / fastest.wall:10,.0f}"),
+            ("  processor", f"{fastest.cpu:6.2f} s"),
+            ("  peak", f"{max(run.rss for run in verified):6.0f} MB"),
+        ],
+    )
 
 
 def verify(settings: Settings) -> measure.Run:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -39,11 +39,16 @@ MORNING = datetime(2026, 3, 2, 6, tzinfo=UTC)
 
 def main() -> None:
     """SQLite, then PostgreSQL."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    on_both(measure, logging.WARNING)
+
+
+def on_both(measured: Callable[[str, Settings], None], level: int) -> None:
+    """Measure with SQLite, then with PostgreSQL, each in an empty directory; what is logged below `level` is not."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(level))
     with tempfile.TemporaryDirectory() as directory:
-        measure("SQLite", Settings(_env_file=None, data_dir=Path(directory), database_url=""))  # type: ignore[call-arg]
+        measured("SQLite", Settings(_env_file=None, data_dir=Path(directory), database_url=""))  # type: ignore[call-arg]
     with tempfile.TemporaryDirectory() as directory, postgres_server() as url:
-        measure("PostgreSQL", Settings(_env_file=None, data_dir=Path(directory), database_url=url))  # type: ignore[call-arg]
+        measured("PostgreSQL", Settings(_env_file=None, data_dir=Path(directory), database_url=url))  # type: ignore[call-arg]
 
 
 def measure(name: str, settings: Settings) -> None:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from datetime import timedelta
-from pathlib import Path
 
-import structlog
 from prometheus_client import CollectorRegistry, generate_latest
 from sqlalchemy import func, insert, select, update
 
@@ -20,8 +17,8 @@ from monitor.main import DATABASE_SECONDS
 from monitor.metrics import Collector
 from monitor.tally import Tally
 from tests.benchmarks.measure import spread, table
-from tests.benchmarks.scheduler import BINDINGS, NIGHT, analyze, fill
-from tests.support import Valkey, postgres_server
+from tests.benchmarks.scheduler import BINDINGS, NIGHT, analyze, fill, on_both
+from tests.support import Valkey
 
 RUNS = 10  # one of them is `fill`'s
 FAILED = 1_000
@@ -30,11 +27,7 @@ ENDED = 10_000
 
 def main() -> None:
     """SQLite, then PostgreSQL."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    with tempfile.TemporaryDirectory() as directory:
-        measure("SQLite", Settings(_env_file=None, data_dir=Path(directory), database_url=""))  # type: ignore[call-arg]
-    with tempfile.TemporaryDirectory() as directory, postgres_server() as url:
-        measure("PostgreSQL", Settings(_env_file=None, data_dir=Path(directory), database_url=url))  # type: ignore[call-arg]
+    on_both(measure, logging.CRITICAL)
 
 
 def measure(name: str, settings: Settings) -> None:

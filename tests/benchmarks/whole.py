@@ -45,6 +45,29 @@ PRODUCT_FIELD, RIVAL_FIELD = "Purchasers", "Churn Risk"
 
 def main(members: int = 2_000_000) -> None:
     """First sync, the rivals, then a day with 1 % churn and an unchanged one."""
+    with product(members) as (door, settings, db):
+        keys = requests.get(
+            f"{door['url']}/_sandbox/cohorts/purchrs/members?format=text", timeout=120
+        ).text.split("\n")
+        bodies = [
+            row_bodies(keys[start : start + BATCH_ROWS], CONTACT_KEY, RIVAL_FIELD, True)
+            for start in range(0, len(keys), BATCH_ROWS)
+        ]
+        first = sync(db, settings)
+        sent, followed = bare_loop(door, bodies, follow=False), bare_loop(door, bodies, follow=True)
+        requests.put(
+            f"{door['url']}/_sandbox/cohorts/purchrs",
+            json={"churn": {"enter": members // 200, "exit": members // 200, "seed": 7}},
+            timeout=120,
+        ).raise_for_status()
+        daily, same = sync(db, settings), sync(db, settings)
+        verify(door, daily)
+        show(members, len(bodies), first, sent, followed, daily, same)
+
+
+@contextmanager
+def product(members: int) -> Iterator[tuple[dict[str, Any], Settings, Database]]:
+    """The stack beside a sandbox without latency: its door, the settings, and the database with one binding."""
     with tempfile.TemporaryDirectory(prefix="cs-bench-") as directory, sandbox(members) as door:
         settings = Settings(
             _env_file=None,  # type: ignore[call-arg]
@@ -59,23 +82,7 @@ def main(members: int = 2_000_000) -> None:
                 raise SystemExit("the stack did not come up")
             db = Database(settings)
             prepare(db, door)
-            keys = requests.get(
-                f"{door['url']}/_sandbox/cohorts/purchrs/members?format=text", timeout=120
-            ).text.split("\n")
-            bodies = [
-                row_bodies(keys[start : start + BATCH_ROWS], CONTACT_KEY, RIVAL_FIELD, True)
-                for start in range(0, len(keys), BATCH_ROWS)
-            ]
-            first = sync(db, settings)
-            sent, followed = bare_loop(door, bodies, follow=False), bare_loop(door, bodies, follow=True)
-            requests.put(
-                f"{door['url']}/_sandbox/cohorts/purchrs",
-                json={"churn": {"enter": members // 200, "exit": members // 200, "seed": 7}},
-                timeout=120,
-            ).raise_for_status()
-            daily, same = sync(db, settings), sync(db, settings)
-            verify(door, daily)
-            show(members, len(bodies), first, sent, followed, daily, same)
+            yield door, settings, db
 
 
 def show(
