@@ -21,7 +21,7 @@ from models.naming import find
 from models.tables import CohortBinding, NoticeChannel, Rejection
 from models.types import RunState, Stage, Trigger
 from monitor.watchman import Watchman
-from tests.ears import PASSWORD, Ear
+from tests.ears import PASSWORD, Ear, listening
 from tests.factories import make_binding, make_destination, make_source
 from tests.support import environment, wait_until
 
@@ -49,10 +49,8 @@ for instant in sys.argv[1:]:
 
 @pytest.fixture
 def ear() -> Iterator[Ear]:
-    found = Ear()
-    yield found
-    found.hold.set()
-    found.vanish()
+    with listening() as found:
+        yield found
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -21,7 +20,7 @@ from models.naming import find
 from models.tables import CohortBinding, Notice, NoticeTelling, SyncRun
 from models.types import RunState, Stage, Trigger
 from monitor.watchman import Watchman
-from tests.ears import Ear
+from tests.ears import Ear, listening
 from tests.factories import make_binding, make_destination, make_source
 
 BEGAN = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -52,14 +51,6 @@ class Post:
 def ear() -> Iterator[Ear]:
     with listening() as found:
         yield found
-
-
-@contextmanager
-def listening() -> Iterator[Ear]:
-    found = Ear()
-    yield found
-    found.hold.set()
-    found.vanish()
 
 
 @pytest.fixture
