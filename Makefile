@@ -7,6 +7,9 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 STAMP := $(VENV)/.installed
 RIVALS := $(VENV)/rivals
+# A lock is complete, so nothing is resolved: an older pip takes `coverage[toml]`, which a locked package asks for, for a
+# requirement of its own and looks for its newest release. What would be missing is found by `pip check`.
+FROM_LOCK := -qq --disable-pip-version-check --require-hashes --no-deps --only-binary :all:
 # Most tests wait for processes of their own, so a few more at once than there are cores; by folder, as the longest files
 # have few tests and stand in the first ones.
 PYTEST ?= $(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
@@ -20,7 +23,8 @@ $(STAMP): requirements-dev.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "cohort-sync needs Python 3.11 or newer with the venv module: install it, or name it with make PYTHON=..."; exit 2; }
 	@echo "installing into $(VENV) (once; a minute or two)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(PY) -m pip install -qq --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@$(PY) -m pip install $(FROM_LOCK) -r requirements-dev.lock
+	@$(PY) -m pip check --disable-pip-version-check
 	@$(PY) -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -42,7 +46,8 @@ coverage: $(STAMP)  ## branch coverage of the tests that run in one process
 
 $(RIVALS)/.installed: tests/benchmarks/rivals.lock | $(STAMP)
 	@$(PYTHON) -m venv $(RIVALS)
-	@$(RIVALS)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r tests/benchmarks/rivals.lock
+	@$(RIVALS)/bin/python -m pip install $(FROM_LOCK) -r tests/benchmarks/rivals.lock
+	@$(RIVALS)/bin/python -m pip check --disable-pip-version-check
 	@touch $@
 
 bench: $(STAMP) $(RIVALS)/.installed  ## measure beside the rivals and print ratios (20 minutes); BENCH="beat waiting" for some
