@@ -56,7 +56,7 @@ def why(
 
 def _key(given: str) -> str:
     """The key, refused if it can be nobody's."""
-    from worker.keys import is_blank
+    from models.contact_keys.comparison import is_blank
 
     if given == STDIN:
         try:

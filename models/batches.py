@@ -1,7 +1,7 @@
 """The journal of a run's batches: planned, sent, followed to their end, acknowledged.
 
 An acknowledged batch is the delta log of its binding: acknowledging one *is* changing the state, in the same
-transaction as the run's counts. Key blobs are opaque here (`worker/codec.py` makes and reads them).
+transaction as the run's counts. Key blobs are opaque here (`models/contact_keys/codec.py` makes and reads them).
 """
 
 from __future__ import annotations

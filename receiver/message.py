@@ -12,9 +12,9 @@ from typing import Any
 
 import orjson
 
+from models.contact_keys.codec import encode_keys
+from models.contact_keys.comparison import is_blank
 from models.webhooks import Column, Head
-from worker.codec import encode_keys
-from worker.keys import is_blank
 
 MICROSECONDS = 1_000_000
 # A clock may be a little wrong. Further ahead is another unit, and would win over every true time for ever.

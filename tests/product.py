@@ -28,12 +28,12 @@ from config.queue import make_app, publish
 from config.settings import Settings
 from models import bindings, destinations, runs, snapshots, sources
 from models.bindings import Timing
+from models.contact_keys.comparison import comparison_key
 from models.database import Database
 from models.tables import Base, CohortBinding, PushBatch, Rejection, SyncRun
 from models.types import UNFINISHED, RunState, Tier, Trigger
 from tests.contract.sandboxed import Sandbox
 from tests.support import wait_until
-from worker.keys import comparison_key
 
 UPSERT = r"^/data/v1/async/dataextensions/[^/]+/rows"
 STATUS = r"^/data/v1/async/[^/]+/status"

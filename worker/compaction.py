@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from models.contact_keys.codec import decode, encode
+from models.contact_keys.comparison import comparison_key
+from models.contact_keys.key_array import Bool, KeyArray
 from models.direction import Direction
-from worker.codec import decode, encode
-from worker.keyarray import Bool, KeyArray
-from worker.keys import comparison_key
 from worker.spill import KeySpool
 
 PART = 250_000

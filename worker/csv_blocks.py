@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from models.contact_keys.comparison import is_blank
+from models.contact_keys.key_array import I64, U8, Bool, KeyArray
 from models.errors import ContractError
-from worker.keyarray import I64, U8, Bool, KeyArray
-from worker.keys import is_blank
 from worker.snapshot_file import SnapshotFile
 
 CHUNK = 4 << 20

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
+from models.contact_keys.key_array import TEXT, Bool, KeyArray
 from models.direction import Direction
 from worker import plan
 from worker.fingerprint import Fingerprints
 from worker.intake import PARTITION, THREADS, Intake, Side, expected_rows, ordered
-from worker.keyarray import TEXT, Bool, KeyArray
 from worker.merge import NOTHING, Outcome, Records, merge, reduced
 from worker.snapshot_file import digest_of, inspect
 from worker.spill import KeySpool

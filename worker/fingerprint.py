@@ -15,8 +15,8 @@ import hashlib
 
 import numpy as np
 
-from worker import ragged, uuids
-from worker.keyarray import I64, TEXT, U8, U64, KeyArray
+from models.contact_keys import ragged, uuids
+from models.contact_keys.key_array import I64, TEXT, U8, U64, KeyArray
 
 LONG = 512
 _PIECE = 4096

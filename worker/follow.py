@@ -9,12 +9,12 @@ from __future__ import annotations
 import structlog
 
 from models import batches, leftovers, runs
+from models.contact_keys.codec import decode_keys, encode_keys
+from models.contact_keys.comparison import comparison_key
 from models.errors import ConfigurationError, SyncError, TerminalError, TransientError
 from models.rejections import RejectedRow
 from models.tables import PushBatch, SyncRun
 from worker.check import require_destination
-from worker.codec import decode_keys, encode_keys
-from worker.keys import comparison_key
 from worker.marketing_cloud import JobState, MarketingCloud, RowResult
 from worker.run import Hold, backoff
 

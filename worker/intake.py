@@ -18,12 +18,12 @@ from typing import TypeVar
 
 import numpy as np
 
+from models.contact_keys.codec import decode
+from models.contact_keys.key_array import TEXT, U8, Bool, KeyArray
 from models.errors import ContractError
 from worker import csv_blocks, csv_exact
-from worker.codec import decode
 from worker.csv_blocks import Cells
 from worker.fingerprint import Fingerprints
-from worker.keyarray import TEXT, U8, Bool, KeyArray
 from worker.snapshot_file import SnapshotFile, digest_of
 from worker.spill import KeySpool, PartitionSpool, Sorted, by_partition
 

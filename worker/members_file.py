@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TextIO
 
 from models import state
+from models.contact_keys.codec import decode
 from models.database import Database, one_state
 from models.tables import CohortBinding
-from worker.codec import decode
 from worker.compaction import compact
 
 _CR_LF = "\r\n"

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from models.contact_keys.key_array import U64, Bool
 from worker.fingerprint import Fingerprints
-from worker.keyarray import U64, Bool
 from worker.spill import U32
 
 _SPENT = np.uint64(8)

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from worker import codec
-from worker.keyarray import I64, TEXT, KeyArray
-from worker.uuids import WIDTH
+from models.contact_keys import codec
+from models.contact_keys.key_array import I64, TEXT, KeyArray
+from models.contact_keys.uuids import WIDTH
 
 WRAPPER = len(b'{"items":[]}')
 

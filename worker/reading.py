@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
+from models.contact_keys.codec import decode, encode_keys
 from models.direction import Direction
 from worker.check import is_flagged
-from worker.codec import decode, encode_keys
 from worker.data_extension import DataExtension, Field
 from worker.marketing_cloud import MarketingCloud
 from worker.rowset import RowsPage

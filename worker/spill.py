@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from worker.keyarray import TEXT, U8, U64, KeyArray
+from models.contact_keys.key_array import TEXT, U8, U64, KeyArray
 
 U32 = npt.NDArray[np.uint32]
 Bounds = npt.NDArray[np.int64]

@@ -14,14 +14,14 @@ import orjson
 import structlog
 
 from models import batches
+from models.contact_keys.codec import decode_keys, encode_keys
+from models.contact_keys.comparison import comparison_key
 from models.errors import ConfigurationError, RateLimited, SyncError, TerminalError, TransientError
 from models.rejections import RejectedRow
 from models.tables import PushBatch
 from worker import follow
 from worker.check import require_destination
-from worker.codec import decode_keys, encode_keys
 from worker.http import NotSentError
-from worker.keys import comparison_key
 from worker.marketing_cloud import CONTACT_KEY, SYNC_ROWS, MarketingCloud, PayloadTooLargeError
 from worker.mc_calls import RowsRefusedError
 from worker.run import Hold

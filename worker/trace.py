@@ -12,14 +12,14 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from models.contact_keys.codec import decode
+from models.contact_keys.comparison import comparison_key
+from models.contact_keys.key_array import TEXT, KeyArray
 from models.database import Database, one_state
 from models.direction import Direction
 from models.tables import CohortBinding, Rejection
 from models.traces import Base, Push, pushes, rejection
 from models.types import BatchState
-from worker.codec import decode
-from worker.keyarray import TEXT, KeyArray
-from worker.keys import comparison_key
 
 
 @dataclass(frozen=True)

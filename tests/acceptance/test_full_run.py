@@ -12,12 +12,12 @@ import psutil
 import pytest
 
 from models import runs
+from models.contact_keys.codec import decode_keys
 from models.tables import CohortBinding, SyncRun
 from models.types import BatchState, RunState, Stage
 from tests.acceptance.test_verify import FAULTS, ROWS, door, numbers, tamper, verify
 from tests.product import ACTOR, UPSERT, Product, equal_keys, utc_now
 from tests.support import wait_until
-from worker.codec import decode_keys
 from worker.compaction import compact
 from worker.stages.diff import reader
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
+from models.contact_keys.comparison import comparison_key
 from tests.product import Product
 from tests.support import environment
-from worker.keys import comparison_key
 
 ROWS = 200_000
 

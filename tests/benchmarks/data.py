@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from worker import uuids
+from models.contact_keys import uuids
 
 U64 = npt.NDArray[np.uint64]
 BLOCK = 1 << 18

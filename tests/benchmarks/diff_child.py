@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from worker.codec import row_overhead
+from models.contact_keys.codec import row_overhead
 from worker.diff import Diff, StateReader, compare
 
 TABLES = """

@@ -155,8 +155,8 @@ def size(state: Path, n: int) -> float:
 
 def verify(before: Path, after: Path, state: Path) -> None:
     """What the last diff planned is what coreutils find."""
+    from models.contact_keys.codec import decode_keys
     from tests.benchmarks.diff_child import opened
-    from worker.codec import decode_keys
 
     here = folder()
     run("bash", "-c", TRUTH, "truth", before, after, here)

@@ -19,6 +19,7 @@ from sqlalchemy import select
 
 from config.settings import Settings
 from models import batches, runs, schema
+from models.contact_keys.codec import encode_keys
 from models.database import Database
 from models.direction import Direction
 from models.tables import CohortBinding, PushBatch
@@ -26,7 +27,6 @@ from models.types import Stage, Trigger
 from tests.benchmarks.measure import spread, table
 from tests.factories import make_binding, make_destination, make_source
 from tests.support import postgres_server
-from worker.codec import encode_keys
 
 BATCHES = 60
 NOW = datetime(2026, 3, 2, 6, tzinfo=UTC)

@@ -22,7 +22,7 @@ IMPORTS = {
 
 def codec() -> None:
     """25,000 keys, one request."""
-    from worker.codec import decode_keys, encode_keys, row_bodies
+    from models.contact_keys.codec import decode_keys, encode_keys, row_bodies
 
     dice = random.Random(1)
     for kind, keys in (

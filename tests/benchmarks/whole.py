@@ -24,13 +24,13 @@ from cli.stack import Stack
 from config.queue import make_app, publish
 from config.settings import Settings
 from models import runs
+from models.contact_keys.codec import row_bodies
 from models.database import Database
 from models.naming import find
 from models.tables import CohortBinding, SyncRun
 from models.types import Stage, Trigger
 from tests.benchmarks.measure import table
 from tests.factories import make_binding, make_destination, make_source
-from worker.codec import row_bodies
 from worker.context import utc_now
 from worker.marketing_cloud import BATCH_ROWS, CONTACT_KEY
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from models.contact_keys.comparison import comparison_key
 from models.types import RunState
 from sandbox.switches import Switches
 from tests.contract.product import Product
-from worker.keys import comparison_key
 
 # Odd on purpose: spellings, what a formula or a path would take apart, an anonymous person, one who is twice there.
 MEMBERS: list[Any] = [

@@ -12,6 +12,8 @@ import pytest
 from sqlalchemy import select
 
 from models import batches, runs, state
+from models.contact_keys.codec import encode_keys
+from models.contact_keys.comparison import comparison_key
 from models.database import Database
 from models.direction import Direction
 from models.rejections import RejectedRow
@@ -19,9 +21,7 @@ from models.tables import CohortBinding, PushBatch, SyncRun
 from models.types import BatchState, RunState, Trigger
 from tests.factories import make_binding, make_destination, make_source
 from tests.integration.door import COMMAND, Door
-from worker.codec import encode_keys
 from worker.compaction import compact
-from worker.keys import comparison_key
 
 
 class Journal:
@@ -89,7 +89,7 @@ class Journal:
 
     @staticmethod
     def _taken(batch: PushBatch, refused: list[str]) -> list[str]:
-        from worker.codec import decode_keys
+        from models.contact_keys.codec import decode_keys
 
         return [key for key in decode_keys(batch.keys) if key not in refused]
 

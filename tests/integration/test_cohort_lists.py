@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import func, select
 
 from models import bindings, cohort_lists, runs, webhooks
+from models.contact_keys.codec import encode_keys
 from models.database import Database
 from models.errors import ConfigurationError
 from models.runs import Claim
@@ -22,7 +23,6 @@ from models.types import Feed, RunState, SnapshotState, Stage, Trigger
 from models.webhooks import Column, Head
 from tests.factories import CREATED, make_binding, make_destination, make_source
 from worker import cohort_list, snapshot_store
-from worker.codec import encode_keys
 from worker.context import open_context
 from worker.run import Hold
 from worker.stages import snapshot as stage

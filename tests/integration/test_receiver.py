@@ -18,13 +18,13 @@ import requests
 from sqlalchemy import select, text
 from sqlalchemy.orm import undefer
 
+from models.contact_keys.codec import decode_keys
 from models.database import Database
 from models.tables import CohortList, WebhookMessage
 from models.types import Feed
 from tests.factories import make_binding, make_destination, make_source
 from tests.receivers import Line, Receiver, make_secret, message, running_receiver
 from tests.support import wait_until
-from worker.codec import decode_keys
 
 SOURCE = "shop"
 LARGEST = 1_000_000

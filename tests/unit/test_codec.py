@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker import plan, uuids
-from worker.codec import decode_keys, encode, encode_keys, row_bodies, row_overhead
-from worker.keyarray import KeyArray
+from models.contact_keys import uuids
+from models.contact_keys.codec import decode_keys, encode, encode_keys, row_bodies, row_overhead
+from models.contact_keys.key_array import KeyArray
+from worker import plan
 
 RANDOM = random.Random(7)
 UUIDS = [str(uuid.UUID(int=RANDOM.getrandbits(128))) for _ in range(2000)]

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from models.contact_keys.codec import decode_keys, encode_keys
+from models.contact_keys.comparison import comparison_key
 from worker import compaction
-from worker.codec import decode_keys, encode_keys
 from worker.compaction import compact, compaction_due
 from worker.diff import Direction
-from worker.keys import comparison_key
 
 Deltas = list[tuple[Direction, list[str]]]
 

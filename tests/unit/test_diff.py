@@ -18,12 +18,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from models.contact_keys.codec import decode_keys, encode_keys, row_bodies, row_overhead
+from models.contact_keys.comparison import comparison_key, is_blank
 from models.errors import ContractError
 from worker import csv_blocks, diff, intake, merge
-from worker.codec import decode_keys, encode_keys, row_bodies, row_overhead
 from worker.diff import Diff, Direction, StateReader, compare, digest_of
 from worker.fingerprint import LONG, Fingerprints
-from worker.keys import comparison_key, is_blank
 
 NUMBER = itertools.count()
 Deltas = list[tuple[Direction, list[str]]]

@@ -8,9 +8,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.contact_keys.comparison import comparison_key
+from models.contact_keys.key_array import KeyArray
 from worker.fingerprint import LONG, Fingerprints
-from worker.keyarray import KeyArray
-from worker.keys import comparison_key
 
 UUID = "550e8400-e29b-41d4-a716-4466554400ff"
 spellings = st.one_of(

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from worker.keys import comparison_key, is_blank
+from models.contact_keys.comparison import comparison_key, is_blank
 
 EVERY_CHARACTER = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code <= 0xDFFF]
 

@@ -10,10 +10,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.contact_keys.codec import encode_keys
+from models.contact_keys.comparison import comparison_key
 from models.direction import Direction
-from worker.codec import encode_keys
 from worker.compaction import compact
-from worker.keys import comparison_key
 from worker.trace import Wanted, in_base
 
 UUIDS = [str(uuid.UUID(int=number * 977 % 89 << 64)) for number in range(30)]

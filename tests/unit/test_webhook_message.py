@@ -7,8 +7,8 @@ from typing import Any
 import orjson
 import pytest
 
+from models.contact_keys.codec import decode_keys
 from receiver.message import MessageError, column, parse
-from worker.codec import decode_keys
 
 NOW = 1_692_300_000.0
 GOOD: dict[str, Any] = {

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from models import batches, destinations, leftovers, runs, state
+from models.contact_keys.codec import row_overhead
 from models.database import Database
 from models.direction import Direction
 from models.errors import TerminalError
@@ -18,7 +19,6 @@ from models.tables import CohortBinding, SyncRun
 from models.types import Stage
 from worker import follow, guard, snapshot_store, whole
 from worker.check import flag_value, require_destination
-from worker.codec import row_overhead
 from worker.diff import Diff, PlannedBatch, StateReader, compare
 from worker.marketing_cloud import BATCH_BYTES, BATCH_ROWS, CONTACT_KEY, DataExtension, Field
 from worker.run import Hold

@@ -16,13 +16,13 @@ from redis.exceptions import RedisError
 
 from config.queue import KEY_PREFIX, QUEUE
 from models import batches, runs
+from models.contact_keys.codec import decode_keys, encode_keys, row_bodies
 from models.direction import Direction
 from models.errors import ConfigurationError, RateLimited, SyncError, TerminalError
 from models.tables import PushBatch, SyncRun
 from models.types import BatchState, Stage, WriteMode
 from worker import blackout, follow, sync_rows
 from worker.check import flag_value, require_destination
-from worker.codec import decode_keys, encode_keys, row_bodies
 from worker.http import NotSentError
 from worker.marketing_cloud import CONTACT_KEY, JOBS_IN_FLIGHT, MarketingCloud, PayloadTooLargeError
 from worker.run import Hold

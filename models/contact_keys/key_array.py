@@ -16,8 +16,8 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from worker import ragged, uuids
-from worker.keys import comparison_key
+from models.contact_keys import ragged, uuids
+from models.contact_keys.comparison import comparison_key
 
 U8 = npt.NDArray[np.uint8]
 U64 = npt.NDArray[np.uint64]

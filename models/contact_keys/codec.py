@@ -23,7 +23,7 @@ from collections.abc import Sequence
 import numpy as np
 import orjson
 
-from worker.keyarray import TEXT, U8, KeyArray
+from models.contact_keys.key_array import TEXT, U8, KeyArray
 
 FORMAT = 1
 _HEADER = struct.Struct("<BIIII")
