@@ -15,8 +15,8 @@ from models.naming import every, find
 from models.tables import CohortBinding
 
 if TYPE_CHECKING:
-    from worker.check import Step
     from worker.context import Context
+    from worker.inspection.check import Step
 
 app = typer.Typer()
 
@@ -50,7 +50,7 @@ def check(
 
 def steps_of(outside: Context, rows: Sequence[CohortBinding]) -> list[list[Step]]:
     """All steps of each binding, stored or a draft; what stops the questions is a failed step as well."""
-    from worker.check import Step, check_bindings
+    from worker.inspection.check import Step, check_bindings
 
     try:
         return check_bindings(outside, rows)

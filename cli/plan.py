@@ -26,8 +26,8 @@ from models.types import Feed, WriteMode
 
 if TYPE_CHECKING:
     from worker.context import Context
-    from worker.estimate import Estimate
-    from worker.rehearsal import Findings, Rehearsal
+    from worker.inspection.dry_run import Findings, Rehearsal
+    from worker.inspection.estimate import Estimate
 
 app = typer.Typer()
 
@@ -100,7 +100,7 @@ class _Plan:
     def __init__(
         self, outside: Context, row: CohortBinding, file: Path | None, *, force: bool, patience: float
     ) -> None:
-        from worker.rehearsal import Rehearsal, waits_until
+        from worker.inspection.dry_run import Rehearsal, waits_until
 
         self.row, self.file, self.now = row, file, context.now()
         (steps,) = checks.steps_of(outside, [row])
@@ -114,8 +114,8 @@ class _Plan:
             self._find(outside.db)
 
     def _find(self, db: Database) -> None:
-        from worker.check_extension import failed
-        from worker.estimate import estimate
+        from worker.inspection.check_extension import failed
+        from worker.inspection.estimate import estimate
 
         if self.file is None and self.row.feed == Feed.DOWNLOAD:
             output.note("waiting for the cohort; Ctrl-C loses nothing: a download that was asked for is kept")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from models.tables import Destination
 from worker.context import Context
-from worker.marketing_cloud import MarketingCloud
+from worker.vendors.marketing_cloud.client import MarketingCloud
 
 TRUE, FALSE, EMPTY = "true", "false", ""
 SHOWN = 5

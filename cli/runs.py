@@ -275,7 +275,7 @@ def _inspect(file: Path, prop: str) -> None:
     """Refuse what is no cohort file before anything is stored."""
     import tempfile
 
-    from worker.snapshot_file import inspect
+    from worker.membership.snapshot_file import inspect
 
     with tempfile.TemporaryDirectory(prefix="cohort-sync-") as folder:
         try:

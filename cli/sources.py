@@ -13,7 +13,7 @@ from models.tables import AmplitudeProject
 from models.types import Region, Tier
 
 if TYPE_CHECKING:
-    from worker.amplitude import Cohort, Usage
+    from worker.vendors.amplitude.client import Cohort, Usage
 
 app = typer.Typer(no_args_is_help=True)
 

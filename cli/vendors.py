@@ -20,8 +20,8 @@ from models.errors import SyncError, TransientError
 from models.tables import AmplitudeProject
 
 if TYPE_CHECKING:
-    from worker.amplitude import Cohort, Usage
     from worker.context import Context
+    from worker.vendors.amplitude.client import Cohort, Usage
 
 
 @contextmanager
@@ -40,7 +40,7 @@ def opened(db: Database) -> Iterator[Context]:
 
 def cohorts(outside: Context, source: AmplitudeProject) -> list[Cohort]:
     """The project's cohorts, by name."""
-    from worker.amplitude import Amplitude
+    from worker.vendors.amplitude.client import Amplitude
 
     with closing(Amplitude(outside, source)) as amplitude:
         return sorted(amplitude.cohorts(), key=lambda cohort: (cohort.name.casefold(), cohort.id))
@@ -48,7 +48,7 @@ def cohorts(outside: Context, source: AmplitudeProject) -> list[Cohort]:
 
 def usage(db: Database, source: AmplitudeProject) -> tuple[Usage | None, str]:
     """What Amplitude counts of the month's downloads, or none and why: it is advice beside our own ledger."""
-    from worker.amplitude import Amplitude
+    from worker.vendors.amplitude.client import Amplitude
 
     try:
         with opened(db) as outside, closing(Amplitude(outside, source)) as amplitude:

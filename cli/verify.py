@@ -28,8 +28,8 @@ from models.tables import CohortBinding, SyncRun
 from models.types import RunState, Trigger
 
 if TYPE_CHECKING:
-    from worker.audit import Audit
     from worker.context import Context
+    from worker.inspection.comparison import Audit
 
 app = typer.Typer()
 
@@ -134,10 +134,10 @@ def _repair(db: Database, binding: CohortBinding, *, waited: bool) -> SyncRun:
 
 
 def _read(outside: Context, binding: CohortBinding, folder: Path, told: Told) -> Looked:
-    from worker.audit import audit
-    from worker.check import require_destination
-    from worker.marketing_cloud import MarketingCloud
-    from worker.reading import Reading
+    from worker.inspection.check import require_destination
+    from worker.inspection.comparison import audit
+    from worker.inspection.readback import Reading
+    from worker.vendors.marketing_cloud.client import MarketingCloud
 
     with closing(MarketingCloud(outside, binding.destination)) as cloud:
         extension, field = _patiently(
@@ -155,7 +155,7 @@ def _read(outside: Context, binding: CohortBinding, folder: Path, told: Told) ->
 
 def _patiently(outside: Context, step: Callable[[], Result], reached: Callable[[], int]) -> Result:
     """The step's result, tried again as a run would be: what `reached` more than before gives attempts back."""
-    from worker.retry import retry_delay
+    from worker.vendors.backoff import retry_delay
 
     settings, attempt, furthest = outside.settings, 0, 0
     while True:

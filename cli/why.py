@@ -19,7 +19,7 @@ from models.traces import Push
 from models.types import BatchState
 
 if TYPE_CHECKING:
-    from worker.trace import Trace
+    from worker.inspection.trace import Trace
 
 app = typer.Typer()
 
@@ -41,7 +41,7 @@ def why(
 
     Example: cohort-sync why vips ann@example.com
     """
-    from worker.trace import trace
+    from worker.inspection.trace import trace
 
     key = _key(contact_key)
     with context.database() as db:

@@ -1,6 +1,6 @@
 """Cohort bindings, and the rules of the domain that the database alone can enforce.
 
-What a vendor has to say (does the field exist, of what type) is checked in `worker/check.py`; that a cron
+What a vendor has to say (does the field exist, of what type) is checked in `worker/inspection/check.py`; that a cron
 expression is well formed, in `scheduler/cron.py`: both before these functions are called.
 """
 

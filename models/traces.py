@@ -1,6 +1,6 @@
 """What the tables tell of one contact: a base to search, pushes to look through, a rejection. Reads only.
 
-Key blobs are opaque here: whether one holds somebody is for `worker/trace.py` to say.
+Key blobs are opaque here: whether one holds somebody is for `worker/inspection/trace.py` to say.
 """
 
 from __future__ import annotations

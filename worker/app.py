@@ -19,8 +19,8 @@ from models.errors import SyncError
 from models.naming import find
 from models.tables import CohortBinding
 from models.types import RunState, Stage, Trigger
+from worker.claim import work
 from worker.context import Context, open_context
-from worker.run import work
 
 log = structlog.get_logger()
 app = make_app(get_settings())

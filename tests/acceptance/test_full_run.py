@@ -18,7 +18,7 @@ from models.types import BatchState, RunState, Stage
 from tests.acceptance.test_verify import FAULTS, ROWS, door, numbers, tamper, verify
 from tests.product import ACTOR, UPSERT, Product, equal_keys, utc_now
 from tests.support import wait_until
-from worker.compaction import compact
+from worker.membership.compaction import compact
 from worker.stages.diff import reader
 
 

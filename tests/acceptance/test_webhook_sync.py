@@ -21,8 +21,8 @@ from tests.integration.door import Door
 from tests.product import UPSERT, Product, utc_now
 from tests.receivers import Receiver, make_secret, running_receiver
 from tests.support import wait_until
-from worker.check import check_binding
 from worker.context import open_context
+from worker.inspection.check import check_binding
 
 
 class Told:

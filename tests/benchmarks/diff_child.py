@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from models.contact_keys.codec import row_overhead
-from worker.diff import Diff, StateReader, compare
+from worker.membership.diff import Diff, StateReader, compare
 
 TABLES = """
 create table if not exists member_chunk (part integer primary key, n integer not null, keys blob not null);
@@ -56,7 +56,7 @@ def plan(base: sqlite3.Connection, found: Diff) -> None:
 
 def fold(base: sqlite3.Connection, work: Path) -> float:
     """The batches into a new generation; seconds it took."""
-    from worker.compaction import compact
+    from worker.membership.compaction import compact
 
     start = time.perf_counter()
     deltas = base.execute("select direction, keys from push_batch order by seq")

@@ -16,7 +16,7 @@ IMPORTS = {
     "polars": "import polars",
     "polars and numpy": "import polars, numpy",
     "duckdb": "import duckdb",
-    "worker.diff": "import worker.diff",
+    "worker.membership.diff": "import worker.membership.diff",
 }
 
 

@@ -32,7 +32,7 @@ from models.types import Stage, Trigger
 from tests.benchmarks.measure import table
 from tests.factories import make_binding, make_destination, make_source
 from worker.context import utc_now
-from worker.marketing_cloud import BATCH_ROWS, CONTACT_KEY
+from worker.vendors.marketing_cloud.client import BATCH_ROWS, CONTACT_KEY
 
 NO_LATENCY = (
     "async_absent_seconds=0",

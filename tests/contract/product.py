@@ -18,14 +18,14 @@ from models.types import RunState, Stage, Tier, Trigger
 from tests import factories
 from tests.contract.sandboxed import CLIENT, Sandbox
 from tests.support import Valkey
-from worker.amplitude import Amplitude
+from worker.claim import work
 from worker.context import Context
-from worker.marketing_cloud import MarketingCloud
-from worker.run import work
 from worker.stages.diff import diff
 from worker.stages.finish import finish
 from worker.stages.push import push
 from worker.stages.snapshot import snapshot
+from worker.vendors.amplitude.client import Amplitude
+from worker.vendors.marketing_cloud.client import MarketingCloud
 
 
 @dataclass

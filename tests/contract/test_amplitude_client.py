@@ -18,9 +18,9 @@ from models.types import Region, Stage
 from tests.contract.product import Product, refused, status
 from tests.contract.sandboxed import until
 from tests.integration.door import Door
-from worker.amplitude import Amplitude
-from worker.http import AnswerLostError, Http
-from worker.snapshot_file import inspect
+from worker.membership.snapshot_file import inspect
+from worker.vendors.amplitude.client import Amplitude
+from worker.vendors.http import AnswerLostError, Http
 
 LIST = r"^/api/3/cohorts$"
 REQUEST = r"^/api/5/cohorts/request/[^/]+$"
@@ -40,10 +40,10 @@ def download(client: Amplitude, path: Path, column: str = "user_id", cohort: str
 
 def keys(path: Path, column: str = "user_id") -> list[str]:
     """The keys that the product reads from a file."""
-    from worker import csv_exact
+    from worker.membership import csv_reference
 
     file = inspect(path, column, max_bytes=16 * MB, workdir=path.parent)
-    return [key for cells in csv_exact.read(file) for key in cells]
+    return [key for cells in csv_reference.read(file) for key in cells]
 
 
 def error_of(action: Any) -> SyncError:

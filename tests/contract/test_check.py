@@ -12,7 +12,7 @@ from models.errors import ConfigurationError
 from models.tables import CohortBinding
 from models.types import Tier, WriteMode
 from tests.contract.product import Product, status
-from worker.check import Step, check_binding, check_bindings, check_source, require_destination
+from worker.inspection.check import Step, check_binding, check_bindings, check_source, require_destination
 
 ENGAGE = "data-extensions/Amplitude%20Engage"
 KEY = {"name": "Contact Key", "type": "Text", "length": 254, "primary_key": True}

@@ -13,10 +13,10 @@ from pydantic import SecretStr
 from models.errors import ConfigurationError, ContractError, RateLimited, SyncError, TransientError
 from tests.contract.product import Product, refused, status
 from tests.contract.sandboxed import until
-from worker.http import AnswerLostError, Http, NotSentError
-from worker.limits import BLOCKED_SECONDS
-from worker.marketing_cloud import JobState, MarketingCloud, PayloadTooLargeError, RowResult
-from worker.mc_calls import RowsRefusedError
+from worker.vendors.http import AnswerLostError, Http, NotSentError
+from worker.vendors.marketing_cloud.client import JobState, MarketingCloud, PayloadTooLargeError, RowResult
+from worker.vendors.marketing_cloud.transport import RowsRefusedError
+from worker.vendors.rate_limits import BLOCKED_SECONDS
 
 TOKEN = r"^/v2/token$"
 SOAP = r"Service\.asmx"
@@ -656,7 +656,7 @@ def test_synchronous_rows_that_are_not_available(product: Product) -> None:
 
 
 def test_rows_are_read_back_page_by_page(product: Product, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.marketing_cloud.PAGE_ROWS", 2)
+    monkeypatch.setattr("worker.vendors.marketing_cloud.client.PAGE_ROWS", 2)
     cloud = product.marketing_cloud()
     assert list(cloud.rows(product.sandbox.key)) == []  # `items` is absent
     ended(cloud, submitted(cloud, *"Abcde"))

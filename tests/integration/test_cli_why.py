@@ -21,7 +21,7 @@ from models.tables import CohortBinding, PushBatch, SyncRun
 from models.types import BatchState, RunState, Trigger
 from tests.factories import make_binding, make_destination, make_source
 from tests.integration.door import COMMAND, Door
-from worker.compaction import compact
+from worker.membership.compaction import compact
 
 
 class Journal:

@@ -22,10 +22,10 @@ from models.tables import CohortBinding, CohortList, CohortListPart, SyncRun, We
 from models.types import Feed, RunState, SnapshotState, Stage, Trigger
 from models.webhooks import Column, Head
 from tests.factories import CREATED, make_binding, make_destination, make_source
-from worker import cohort_list, snapshot_store
+from worker.claim import Hold
 from worker.context import open_context
-from worker.run import Hold
 from worker.stages import snapshot as stage
+from worker.stages import snapshot_store, webhook_snapshot
 
 COHORT = "7khm89cz"
 SECOND = 1_000_000
@@ -119,7 +119,7 @@ def telling(db: Database) -> Telling:
 @pytest.fixture
 def folding(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every run makes a new base."""
-    monkeypatch.setattr(cohort_list, "compaction_due", lambda *_: True)
+    monkeypatch.setattr(webhook_snapshot, "compaction_due", lambda *_: True)
 
 
 def refused(telling: Telling, binding: CohortBinding | None = None) -> str:
@@ -276,7 +276,7 @@ def test_any_arrival_with_any_folding_ends_in_the_last_words(
 ) -> None:
     """Against a dictionary: messages shuffled, repeated and folded at random, keys in any spelling."""
     rng = random.Random(seed)
-    monkeypatch.setattr(cohort_list, "compaction_due", lambda *_: rng.random() < 0.5)
+    monkeypatch.setattr(webhook_snapshot, "compaction_due", lambda *_: rng.random() < 0.5)
     people = [f"person-{n}" for n in range(30)]
     told = [
         (at, entered, rng.sample(people, rng.randint(0, 12)), f"{seed}-{at}-{entered}")

@@ -29,8 +29,8 @@ from models.tables import AmplitudeProject, AuditEvent, CohortBinding, Snapshot,
 from models.types import RunState, SnapshotState, Stage, Tier, Trigger
 from scheduler.tick import Ticked, tick
 from tests.factories import make_binding, make_destination, make_source
+from worker.claim import Hold, work
 from worker.context import Context, open_context
-from worker.run import Hold, work
 from worker.stages.snapshot import snapshot as snapshot_stage
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)

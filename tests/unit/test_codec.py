@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from models.contact_keys import uuids
 from models.contact_keys.codec import decode_keys, encode, encode_keys, row_bodies, row_overhead
 from models.contact_keys.key_array import KeyArray
-from worker import plan
+from worker.membership import batching
 
 RANDOM = random.Random(7)
 UUIDS = [str(uuid.UUID(int=RANDOM.getrandbits(128))) for _ in range(2000)]
@@ -57,9 +57,9 @@ def test_columns_behave_like_a_list(texts: list[str], data: st.DataObject) -> No
 @given(st.lists(keys, max_size=40))
 def test_sizes_in_json_are_those_of_the_request(texts: list[str]) -> None:
     overhead = row_overhead("Contact Key", "F", value=True)
-    sizes = plan.json_sizes(KeyArray.of(texts)) + overhead
+    sizes = batching.json_sizes(KeyArray.of(texts)) + overhead
     body = row_bodies(texts, "Contact Key", "F", value=True)
-    assert len(body) == plan.WRAPPER + int(sizes.sum()) - (1 if texts else 0)
+    assert len(body) == batching.WRAPPER + int(sizes.sum()) - (1 if texts else 0)
 
 
 def test_mixed_case_is_kept_as_text() -> None:

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from models.contact_keys.codec import decode_keys, encode_keys
 from models.contact_keys.comparison import comparison_key
-from worker import compaction
-from worker.compaction import compact, compaction_due
-from worker.diff import Direction
+from worker.membership import compaction
+from worker.membership.compaction import compact, compaction_due
+from worker.membership.diff import Direction
 
 Deltas = list[tuple[Direction, list[str]]]
 

@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from models.contact_keys.codec import decode_keys, encode_keys, row_bodies, row_overhead
 from models.contact_keys.comparison import comparison_key, is_blank
 from models.errors import ContractError
-from worker import csv_blocks, diff, intake, merge
-from worker.diff import Diff, Direction, StateReader, compare, digest_of
-from worker.fingerprint import LONG, Fingerprints
+from worker.membership import csv_fast, diff, loader, merge
+from worker.membership.diff import Diff, Direction, StateReader, compare, digest_of
+from worker.membership.fingerprint import LONG, Fingerprints
 
 NUMBER = itertools.count()
 Deltas = list[tuple[Direction, list[str]]]
@@ -142,10 +142,10 @@ def test_a_diff_is_that_of_the_sets(
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many partitions, pieces and chunks from a few thousand rows."""
-    monkeypatch.setattr(intake, "PARTITION", 64)
+    monkeypatch.setattr(loader, "PARTITION", 64)
     monkeypatch.setattr(diff, "PARTITION", 64)
     monkeypatch.setattr(diff, "_OVERSIZE", 200)
-    monkeypatch.setattr(csv_blocks, "CHUNK", 4096)
+    monkeypatch.setattr(csv_fast, "CHUNK", 4096)
 
 
 def cohort(size: int, seed: int) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from models.types import WriteMode
-from worker.estimate import Estimate, estimate
+from worker.inspection.estimate import Estimate, estimate
 
 FULL = 25_000
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from models.contact_keys.comparison import comparison_key
 from models.contact_keys.key_array import KeyArray
-from worker.fingerprint import LONG, Fingerprints
+from worker.membership.fingerprint import LONG, Fingerprints
 
 UUID = "550e8400-e29b-41d4-a716-4466554400ff"
 spellings = st.one_of(

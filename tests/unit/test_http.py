@@ -17,7 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from worker.http import RETRY_AFTER_MAX, AnswerLostError, Http, NotSentError, retry_after
+from worker.vendors.http import RETRY_AFTER_MAX, AnswerLostError, Http, NotSentError, retry_after
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

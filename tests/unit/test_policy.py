@@ -28,7 +28,7 @@ from scheduler.policy import (
     jitter,
     overlap,
 )
-from worker.retry import retry_delay
+from worker.vendors.backoff import retry_delay
 
 SECOND = timedelta(seconds=1)
 MINUTE = timedelta(minutes=1)

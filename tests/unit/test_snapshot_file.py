@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models.errors import ContractError
-from worker import csv_blocks, csv_exact
-from worker.csv_blocks import Irregular, cells_of
-from worker.snapshot_file import SnapshotFile, digest_of, inspect
+from worker.membership import csv_fast, csv_reference
+from worker.membership.csv_fast import Irregular, cells_of
+from worker.membership.snapshot_file import SnapshotFile, digest_of, inspect
 
 LIMIT = 10**9
 NUMBER = itertools.count()
@@ -29,20 +29,18 @@ def opened(folder: Path, body: bytes, column: str = "user_id", limit: int = LIMI
 
 
 def fast(file: SnapshotFile) -> tuple[list[str], int, int, int]:
-    cells = [
-        csv_blocks.parse(chunk, len(file.columns), file.column) for chunk in csv_blocks.chunks(file, len)
-    ]
+    cells = [csv_fast.parse(chunk, len(file.columns), file.column) for chunk in csv_fast.chunks(file, len)]
     keys = [key for part in cells for key in part.keys]
     return keys, sum(part.rows for part in cells), sum(part.blank for part in cells), _longest(cells)
 
 
 def exact(file: SnapshotFile) -> tuple[list[str], int, int, int]:
-    cells = [cells_of(part) for part in csv_exact.read(file)]
+    cells = [cells_of(part) for part in csv_reference.read(file)]
     keys = [key for part in cells for key in part.keys]
     return keys, sum(part.rows for part in cells), sum(part.blank for part in cells), _longest(cells)
 
 
-def _longest(cells: list[csv_blocks.Cells]) -> int:
+def _longest(cells: list[csv_fast.Cells]) -> int:
     return max((part.longest for part in cells), default=0)
 
 
@@ -61,7 +59,7 @@ def refused(folder: Path, body: bytes, column: str = "user_id", limit: int = LIM
 
 @pytest.fixture
 def tiny_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(csv_blocks, "CHUNK", 16)
+    monkeypatch.setattr(csv_fast, "CHUNK", 16)
 
 
 # What a file may look like.

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from models.contact_keys.codec import encode_keys
 from models.contact_keys.comparison import comparison_key
 from models.direction import Direction
-from worker.compaction import compact
-from worker.trace import Wanted, in_base
+from worker.inspection.trace import Wanted, in_base
+from worker.membership.compaction import compact
 
 UUIDS = [str(uuid.UUID(int=number * 977 % 89 << 64)) for number in range(30)]
 keys = st.one_of(

@@ -17,18 +17,18 @@ from models.direction import Direction
 from models.errors import TerminalError
 from models.tables import CohortBinding, SyncRun
 from models.types import Stage
-from worker import follow, guard, snapshot_store, whole
-from worker.check import flag_value, require_destination
-from worker.diff import Diff, PlannedBatch, StateReader, compare
-from worker.marketing_cloud import BATCH_BYTES, BATCH_ROWS, CONTACT_KEY, DataExtension, Field
-from worker.run import Hold
-from worker.snapshot_file import digest_of
+from worker.claim import Hold
+from worker.inspection.check import flag_value, require_destination
+from worker.membership.diff import Diff, PlannedBatch, StateReader, compare
+from worker.membership.snapshot_file import digest_of
+from worker.stages import full_run, guard, job_tracking, snapshot_store
+from worker.vendors.marketing_cloud.client import BATCH_BYTES, BATCH_ROWS, CONTACT_KEY, DataExtension, Field
 
 
 def diff(hold: Hold) -> Stage | None:
     """Plan the run's batches, or find that there is nothing to do."""
     run = hold.load()
-    if not follow.earlier_runs(hold, run):
+    if not job_tracking.earlier_runs(hold, run):
         return None
     if run.snapshot is None:
         raise TerminalError("SNAPSHOT_REQUEST_LOST")
@@ -48,7 +48,7 @@ def diff(hold: Hold) -> Stage | None:
 
 def _decided(hold: Hold, run: SyncRun, path: Path, digest: str | None, workdir: Path) -> Stage:
     known = reader(hold.ctx.db, run.binding)
-    seen = whole.read(hold, run, known, workdir) if run.full else None
+    seen = full_run.read(hold, run, known, workdir) if run.full else None
     found = compare(
         path,
         run.binding.destination.contact_key_property,

@@ -15,9 +15,9 @@ from sqlalchemy.orm import Session
 from models import leftovers, rejections, runs, state
 from models.tables import SyncRun
 from models.types import RunState, Stage
-from worker import snapshot_store
-from worker.compaction import compact, compaction_due
-from worker.run import Hold
+from worker.claim import Hold
+from worker.membership.compaction import compact, compaction_due
+from worker.stages import snapshot_store
 
 log = structlog.get_logger()
 

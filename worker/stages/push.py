@@ -21,11 +21,16 @@ from models.direction import Direction
 from models.errors import ConfigurationError, RateLimited, SyncError, TerminalError
 from models.tables import PushBatch, SyncRun
 from models.types import BatchState, Stage, WriteMode
-from worker import blackout, follow, sync_rows
-from worker.check import flag_value, require_destination
-from worker.http import NotSentError
-from worker.marketing_cloud import CONTACT_KEY, JOBS_IN_FLIGHT, MarketingCloud, PayloadTooLargeError
-from worker.run import Hold
+from worker.claim import Hold
+from worker.inspection.check import flag_value, require_destination
+from worker.stages import blackout, job_tracking, sync_rows
+from worker.vendors.http import NotSentError
+from worker.vendors.marketing_cloud.client import (
+    CONTACT_KEY,
+    JOBS_IN_FLIGHT,
+    MarketingCloud,
+    PayloadTooLargeError,
+)
 
 log = structlog.get_logger()
 
@@ -94,7 +99,7 @@ class Push:
 
     def go(self) -> Stage | None:
         """Until all is done, or nothing moves, or the claim has lasted long enough."""
-        follow.revive(self.hold)
+        job_tracking.revive(self.hold)
         end, idle = time.monotonic() + CLAIM_SECONDS, 0.0
         while True:
             flying = self._flying()
@@ -149,7 +154,7 @@ class Push:
             self._split(batch, error)
             return
         except SyncError as error:
-            follow.unsent(self.hold, batch.id, error, uncertain=not isinstance(error, NOT_QUEUED))
+            job_tracking.unsent(self.hold, batch.id, error, uncertain=not isinstance(error, NOT_QUEUED))
             raise
         self.submitted_at[batch.id] = self.hold.now
         with self.hold.transaction() as (session, _):
@@ -159,7 +164,7 @@ class Push:
         """413: two halves instead of one batch."""
         keys = decode_keys(batch.keys)
         if len(keys) == 1:
-            follow.unsent(self.hold, batch.id, error, uncertain=False)
+            job_tracking.unsent(self.hold, batch.id, error, uncertain=False)
             raise TerminalError(error.code, error.detail, **error.context)
         half = len(keys) // 2
         with self.hold.transaction() as (session, run):
@@ -192,7 +197,7 @@ class Push:
                 continue
             started = self.submitted_at.get(batch.id, batch.sent_at) or self.hold.now
             pause = self.pace.again((self.hold.now - started).total_seconds())
-            if follow.poll(self.hold, self.cloud, batch, pause=pause):
+            if job_tracking.poll(self.hold, self.cloud, batch, pause=pause):
                 ended += 1
                 self.submitted_at.pop(batch.id, None)
                 self.pace.ended((self.hold.now - started).total_seconds(), batch.polls)

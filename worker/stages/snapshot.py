@@ -12,11 +12,11 @@ from models import cohort_lists, runs, snapshots
 from models.errors import ConfigurationError, SyncError, TerminalError
 from models.tables import Snapshot
 from models.types import Feed, SnapshotState, Stage
-from worker import blackout
-from worker.amplitude import Amplitude
-from worker.http import AnswerLostError
-from worker.limits import AMPLITUDE_PARALLEL_JOBS
-from worker.run import Hold
+from worker.claim import Hold
+from worker.stages import blackout
+from worker.vendors.amplitude.client import Amplitude
+from worker.vendors.http import AnswerLostError
+from worker.vendors.rate_limits import AMPLITUDE_PARALLEL_JOBS
 
 # Jobs take 0.3 s in the best case, "commonly 30-60+ s regardless of size" (a peer's note on the live API).
 POLL_SECONDS = (0.5, 1.0, 2.0, 3.0, 5.0)

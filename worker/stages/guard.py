@@ -5,7 +5,7 @@ from __future__ import annotations
 from models.errors import HeldForApproval
 from models.tables import CohortBinding
 from models.types import Trigger
-from worker.diff import DiffCounts
+from worker.membership.diff import DiffCounts
 
 # Without a limit of its own, a binding's scheduled run is held when it would remove half of its members, and at
 # least so many. A manual run has a person looking at it, who can't know what a full one will find.

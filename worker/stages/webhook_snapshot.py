@@ -18,9 +18,9 @@ from models import cohort_lists
 from models.cohort_lists import View
 from models.secrets import make_private_dir
 from models.tables import Snapshot
-from worker import members_file
-from worker.compaction import compact, compaction_due
-from worker.run import Hold
+from worker.claim import Hold
+from worker.membership.compaction import compact, compaction_due
+from worker.stages import members_file
 
 log = structlog.get_logger()
 

@@ -34,11 +34,11 @@ from models.runs import Claim
 from models.secrets import make_private_dir
 from models.tables import CohortBinding, Snapshot, SyncRun
 from models.types import RunState, Stage, Trigger
-from worker import blackout, cohort_list, guard, snapshot_store
-from worker.check import require_destination
+from worker.claim import Hold, backoff
 from worker.context import Context
-from worker.diff import Diff, DiffCounts, StateReader, compare
-from worker.run import Hold, backoff
+from worker.inspection.check import require_destination
+from worker.membership.diff import Diff, DiffCounts, StateReader, compare
+from worker.stages import blackout, guard, snapshot_store, webhook_snapshot
 from worker.stages.diff import planned
 from worker.stages.snapshot import bring
 
@@ -126,7 +126,7 @@ class Rehearsal(Hold):
     def _fetch(self, snapshot: Snapshot, path: Path) -> None:
         """The snapshot's members; not where workers keep them, for nobody may come by here to remove them."""
         if snapshot.kind == cohort_lists.WEBHOOK:
-            cohort_list.write(self, snapshot, path)
+            webhook_snapshot.write(self, snapshot, path)
             return
         request_id = snapshot.request_id
         if request_id is None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from models.types import WriteMode
-from worker.marketing_cloud import JOBS_IN_FLIGHT, SYNC_ROWS
+from worker.vendors.marketing_cloud.client import JOBS_IN_FLIGHT, SYNC_ROWS
 
 # Jobs that peers and Salesforce's own samples tell of: 0.5 to 2 s for a row, 1.9 to 20 s for thousands. One sample
 # waited for 7 min 28 s in the queue (2017).

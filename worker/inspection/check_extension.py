@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from models.errors import ConfigurationError, SyncError
 from models.tables import CohortBinding
-from worker.data_extension import CONTACT_KEY, DataExtension, Field
+from worker.vendors.marketing_cloud.data_extension import CONTACT_KEY, DataExtension, Field
 
 FLAG_TYPES: dict[str, tuple[bool | str | int, bool | str | int]] = {
     "Boolean": (True, False),

@@ -19,10 +19,10 @@ import numpy as np
 
 from models.contact_keys.codec import decode, encode_keys
 from models.direction import Direction
-from worker.check import is_flagged
-from worker.data_extension import DataExtension, Field
-from worker.marketing_cloud import MarketingCloud
-from worker.rowset import RowsPage
+from worker.inspection.check import is_flagged
+from worker.vendors.marketing_cloud.client import MarketingCloud
+from worker.vendors.marketing_cloud.data_extension import DataExtension, Field
+from worker.vendors.marketing_cloud.rowset import RowsPage
 
 # Pages kept in one file: as many rows as a batch has, so that a diff reads a reading as it reads a state.
 _TOGETHER = 10

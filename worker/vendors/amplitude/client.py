@@ -21,11 +21,11 @@ from requests.auth import HTTPBasicAuth
 from models.errors import ConfigurationError, ContractError, RateLimited, SyncError, TransientError
 from models.tables import AmplitudeProject
 from models.types import Region
-from worker import amplitude_answers as answers
-from worker.amplitude_answers import Cohort, Usage
 from worker.context import Context
-from worker.http import AnswerLostError, Http, json_of, retry_after
-from worker.limits import AMPLITUDE_CONCURRENT, AMPLITUDE_REQUESTS, Limits
+from worker.vendors.amplitude import responses as answers
+from worker.vendors.amplitude.responses import Cohort, Usage
+from worker.vendors.http import AnswerLostError, Http, json_of, retry_after
+from worker.vendors.rate_limits import AMPLITUDE_CONCURRENT, AMPLITUDE_REQUESTS, Limits
 
 __all__ = ["Amplitude", "Cohort", "Usage"]
 

@@ -23,11 +23,11 @@ from models.direction import Direction
 from models.errors import ConfigurationError, SyncError, TerminalError
 from models.secrets import make_private_dir
 from models.tables import SyncRun
-from worker.audit import Audit, as_state, audit
-from worker.check import require_destination
-from worker.diff import StateReader
-from worker.reading import Reading
-from worker.run import Hold
+from worker.claim import Hold
+from worker.inspection.check import require_destination
+from worker.inspection.comparison import Audit, as_state, audit
+from worker.inspection.readback import Reading
+from worker.membership.diff import StateReader
 
 log = structlog.get_logger()
 

@@ -23,8 +23,8 @@ from config.queue import KEY_PREFIX
 from models.errors import ConfigurationError, ContractError, RateLimited, SyncError, TransientError
 from models.tables import Destination
 from worker.context import Context
-from worker.http import Http, NotSentError, json_of, retry_after
-from worker.limits import BLOCKED, Limits
+from worker.vendors.http import Http, NotSentError, json_of, retry_after
+from worker.vendors.rate_limits import BLOCKED, Limits
 
 # Lifetimes of 1079 s were recorded, the documentation says 20 minutes: the answer's own figure counts.
 EARLY_SECONDS = 60

@@ -14,7 +14,7 @@ from models import state
 from models.contact_keys.codec import decode
 from models.database import Database, one_state
 from models.tables import CohortBinding
-from worker.compaction import compact
+from worker.membership.compaction import compact
 
 _CR_LF = "\r\n"
 

@@ -18,8 +18,8 @@ from models import cohort_lists, snapshots
 from models.errors import ContractError, TerminalError
 from models.secrets import make_private_dir
 from models.tables import Snapshot
-from worker import cohort_list, members_file
-from worker.run import Hold
+from worker.claim import Hold
+from worker.stages import members_file, webhook_snapshot
 
 KEEP_SECONDS = 86_400
 # "/request/:id/file" can be used for seven days (Amplitude, Behavioral Cohorts API).
@@ -41,7 +41,7 @@ def fetch(hold: Hold, snapshot: Snapshot) -> Path:
         elif snapshot.kind == snapshots.STATE:
             _from_state(hold, path)
         elif snapshot.kind == cohort_lists.WEBHOOK:
-            cohort_list.write(hold, snapshot, path)
+            webhook_snapshot.write(hold, snapshot, path)
         else:
             _download(hold, snapshot, path, limit)
     finally:

@@ -14,14 +14,19 @@ from urllib.parse import quote
 
 from models.errors import ConfigurationError, ContractError, TransientError
 from models.tables import Destination
-from worker import data_extension as described
 from worker.context import Context
-from worker.data_extension import CONTACT_KEY, DATA_EXTENSION_NAME, DataExtension, Field
-from worker.http import AnswerLostError, json_of
-from worker.mc_calls import Calls, PayloadTooLargeError
-from worker.rowset import RowsPage, page_of
-from worker.soap import RetrieveRefusedError
-from worker.token import Token
+from worker.vendors.http import AnswerLostError, json_of
+from worker.vendors.marketing_cloud import data_extension as described
+from worker.vendors.marketing_cloud.data_extension import (
+    CONTACT_KEY,
+    DATA_EXTENSION_NAME,
+    DataExtension,
+    Field,
+)
+from worker.vendors.marketing_cloud.rowset import RowsPage, page_of
+from worker.vendors.marketing_cloud.soap import RetrieveRefusedError
+from worker.vendors.marketing_cloud.tokens import Token
+from worker.vendors.marketing_cloud.transport import Calls, PayloadTooLargeError
 
 __all__ = [
     "BATCH_BYTES",

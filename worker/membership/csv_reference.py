@@ -13,7 +13,7 @@ import io
 from collections.abc import Iterator
 
 from models.errors import ContractError
-from worker.snapshot_file import SnapshotFile
+from worker.membership.snapshot_file import SnapshotFile
 
 _ROWS = 50_000
 _LINE = 1 << 24

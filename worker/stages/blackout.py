@@ -8,7 +8,7 @@ from models import runs
 from models.blackouts import blackout_until, parse_blackouts
 from models.errors import TransientError
 from models.tables import CohortBinding, SyncRun
-from worker.run import Hold
+from worker.claim import Hold
 
 
 def until(binding: CohortBinding, now: datetime) -> datetime | None:

@@ -16,11 +16,17 @@ from models.destinations import SECRET_DAYS, SECRET_WARN_DAYS
 from models.errors import ConfigurationError, SyncError
 from models.tables import AmplitudeProject, CohortBinding, Destination
 from models.types import Feed, Tier, WriteMode
-from worker.amplitude import Amplitude, Cohort
-from worker.check_extension import Step, extension_steps, failed, flag_value, is_flagged
 from worker.context import Context
-from worker.marketing_cloud import DATA_EXTENSION_NAME, READ, DataExtension, Field, MarketingCloud
-from worker.token import Token
+from worker.inspection.check_extension import Step, extension_steps, failed, flag_value, is_flagged
+from worker.vendors.amplitude.client import Amplitude, Cohort
+from worker.vendors.marketing_cloud.client import (
+    DATA_EXTENSION_NAME,
+    READ,
+    DataExtension,
+    Field,
+    MarketingCloud,
+)
+from worker.vendors.marketing_cloud.tokens import Token
 
 __all__ = ["Step", "check_binding", "check_bindings", "flag_value", "is_flagged", "require_destination"]
 

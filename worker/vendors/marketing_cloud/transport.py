@@ -1,6 +1,6 @@
 """One call to Marketing Cloud, REST or SOAP, and the error that its answer stands for.
 
-A refused token is renewed once; a second refusal is final. Credentials go where the token says, and `worker/token.py`
+A refused token is renewed once; a second refusal is final. Credentials go where the token says, and `worker/vendors/marketing_cloud/tokens.py`
 has checked that. Two envelopes live side by side: the gateway's {message, errorcode} and the validation's
 {requestId, resultMessages}; bodies may also be text.
 """
@@ -13,11 +13,11 @@ import requests
 
 from models.errors import ConfigurationError, ContractError, RateLimited, SyncError, TransientError
 from models.tables import Destination
-from worker import soap
 from worker.context import Context
-from worker.http import Http, json_of, retry_after
-from worker.limits import MARKETING_CLOUD_REQUESTS, Limits
-from worker.token import BLOCKED_CODE, Token, Tokens, too_many
+from worker.vendors.http import Http, json_of, retry_after
+from worker.vendors.marketing_cloud import soap
+from worker.vendors.marketing_cloud.tokens import BLOCKED_CODE, Token, Tokens, too_many
+from worker.vendors.rate_limits import MARKETING_CLOUD_REQUESTS, Limits
 
 SOAP_RATE_LIMITED = "17"
 BUSY_SECONDS = 30.0

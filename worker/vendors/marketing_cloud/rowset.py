@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from models.errors import ContractError
-from worker.data_extension import CONTACT_KEY
+from worker.vendors.marketing_cloud.data_extension import CONTACT_KEY
 
 _KEY = CONTACT_KEY.lower()  # names of fields come back in lower case
 

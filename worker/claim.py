@@ -33,10 +33,10 @@ from models.errors import (
 from models.runs import Claim, fenced
 from models.tables import AmplitudeProject, Destination, SyncRun
 from models.types import RunState, Stage
-from worker.amplitude import Amplitude
 from worker.context import Context
-from worker.marketing_cloud import MarketingCloud
-from worker.retry import retry_delay
+from worker.vendors.amplitude.client import Amplitude
+from worker.vendors.backoff import retry_delay
+from worker.vendors.marketing_cloud.client import MarketingCloud
 
 log = structlog.get_logger()
 

@@ -22,7 +22,7 @@ from models.contact_keys.codec import decode, encode
 from models.contact_keys.comparison import comparison_key
 from models.contact_keys.key_array import Bool, KeyArray
 from models.direction import Direction
-from worker.spill import KeySpool
+from worker.membership.spool import KeySpool
 
 PART = 250_000
 """Members of a part: 4 MB as UUIDs, a size that both databases keep well as one value."""

@@ -14,9 +14,9 @@ from models.contact_keys.comparison import comparison_key
 from models.errors import ConfigurationError, SyncError, TerminalError, TransientError
 from models.rejections import RejectedRow
 from models.tables import PushBatch, SyncRun
-from worker.check import require_destination
-from worker.marketing_cloud import JobState, MarketingCloud, RowResult
-from worker.run import Hold, backoff
+from worker.claim import Hold, backoff
+from worker.inspection.check import require_destination
+from worker.vendors.marketing_cloud.client import JobState, MarketingCloud, RowResult
 
 log = structlog.get_logger()
 

@@ -21,11 +21,11 @@ import numpy as np
 from models.contact_keys.codec import decode
 from models.contact_keys.key_array import TEXT, U8, Bool, KeyArray
 from models.errors import ContractError
-from worker import csv_blocks, csv_exact
-from worker.csv_blocks import Cells
-from worker.fingerprint import Fingerprints
-from worker.snapshot_file import SnapshotFile, digest_of
-from worker.spill import KeySpool, PartitionSpool, Sorted, by_partition
+from worker.membership import csv_fast, csv_reference
+from worker.membership.csv_fast import Cells
+from worker.membership.fingerprint import Fingerprints
+from worker.membership.snapshot_file import SnapshotFile, digest_of
+from worker.membership.spool import KeySpool, PartitionSpool, Sorted, by_partition
 
 THREADS = min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 PARTITION = 200_000
@@ -99,14 +99,14 @@ class Intake:
             made = hashlib.sha256()
             width, column = len(file.columns), file.column
             side, rows, blank, longest = self._cells(
-                lambda chunk: self._prepared(csv_blocks.parse(chunk, width, column)),
-                csv_blocks.chunks(file, made.update if digest is None else len),
+                lambda chunk: self._prepared(csv_fast.parse(chunk, width, column)),
+                csv_fast.chunks(file, made.update if digest is None else len),
             )
             made.update(b"\0" + file.wanted.encode())
             return side, Totals(rows, blank, longest, digest or made.hexdigest())
-        except csv_blocks.Irregular:
+        except csv_fast.Irregular:
             side, rows, blank, longest = self._cells(
-                lambda keys: self._prepared(csv_blocks.cells_of(keys)), csv_exact.read(file)
+                lambda keys: self._prepared(csv_fast.cells_of(keys)), csv_reference.read(file)
             )
             return side, Totals(rows, blank, longest, digest or digest_of(file.path, file.wanted))
 

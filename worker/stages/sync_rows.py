@@ -19,12 +19,12 @@ from models.contact_keys.comparison import comparison_key
 from models.errors import ConfigurationError, RateLimited, SyncError, TerminalError, TransientError
 from models.rejections import RejectedRow
 from models.tables import PushBatch
-from worker import follow
-from worker.check import require_destination
-from worker.http import NotSentError
-from worker.marketing_cloud import CONTACT_KEY, SYNC_ROWS, MarketingCloud, PayloadTooLargeError
-from worker.mc_calls import RowsRefusedError
-from worker.run import Hold
+from worker.claim import Hold
+from worker.inspection.check import require_destination
+from worker.stages import job_tracking
+from worker.vendors.http import NotSentError
+from worker.vendors.marketing_cloud.client import CONTACT_KEY, SYNC_ROWS, MarketingCloud, PayloadTooLargeError
+from worker.vendors.marketing_cloud.transport import RowsRefusedError
 
 log = structlog.get_logger()
 
@@ -57,7 +57,7 @@ def send(
     except PayloadTooLargeError as error:
         _halve(hold, batch, keys, error, sent=batch.attempts > 1)
     except SyncError as error:
-        follow.unsent(hold, batch.id, error, uncertain=not isinstance(error, NOT_SAVED))
+        job_tracking.unsent(hold, batch.id, error, uncertain=not isinstance(error, NOT_SAVED))
         raise
     else:
         with hold.transaction() as (session, run):
@@ -81,13 +81,13 @@ def _refused(
             batches.send_again(session, batch.id)
         raise TransientError("MC_UNAVAILABLE", "It refused synchronous rows without a reason.")
     if NO_FIELD in said:
-        follow.unsent(hold, batch.id, error, uncertain=False)
+        job_tracking.unsent(hold, batch.id, error, uncertain=False)
         require_destination(cloud, hold.load().binding, longest_key=0)
     if len(keys) > 1:
         _halve(hold, batch, keys, error, sent=True)
         return
     (key,), code = keys, error.rows[0][0] if error.rows else "UNKNOWN"
-    row = RejectedRow(key, comparison_key(key), code, said.replace(key, "…")[: follow.MESSAGE_MAX])
+    row = RejectedRow(key, comparison_key(key), code, said.replace(key, "…")[: job_tracking.MESSAGE_MAX])
     with hold.transaction() as (session, run):
         doubt = batches.in_doubt(session, batch)
         batches.acknowledge(
@@ -100,7 +100,7 @@ def _refused(
 
 def _halve(hold: Hold, batch: PushBatch, keys: list[str], error: SyncError, *, sent: bool) -> None:
     if len(keys) == 1:
-        follow.unsent(hold, batch.id, error, uncertain=False)
+        job_tracking.unsent(hold, batch.id, error, uncertain=False)
         raise TerminalError(error.code, error.detail, **error.context)
     half = len(keys) // 2
     _replace(hold, batch, [keys[:half], keys[half:]], sent=sent)

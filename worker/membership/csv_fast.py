@@ -18,7 +18,7 @@ import numpy as np
 from models.contact_keys.comparison import is_blank
 from models.contact_keys.key_array import I64, U8, Bool, KeyArray
 from models.errors import ContractError
-from worker.snapshot_file import SnapshotFile
+from worker.membership.snapshot_file import SnapshotFile
 
 CHUNK = 4 << 20
 _CELL = 1 << 17

@@ -19,12 +19,12 @@ import numpy as np
 
 from models.contact_keys.key_array import TEXT, Bool, KeyArray
 from models.direction import Direction
-from worker import plan
-from worker.fingerprint import Fingerprints
-from worker.intake import PARTITION, THREADS, Intake, Side, expected_rows, ordered
-from worker.merge import NOTHING, Outcome, Records, merge, reduced
-from worker.snapshot_file import digest_of, inspect
-from worker.spill import KeySpool
+from worker.membership import batching
+from worker.membership.fingerprint import Fingerprints
+from worker.membership.loader import PARTITION, THREADS, Intake, Side, expected_rows, ordered
+from worker.membership.merge import NOTHING, Outcome, Records, merge, reduced
+from worker.membership.snapshot_file import digest_of, inspect
+from worker.membership.spool import KeySpool
 
 __all__ = ["Diff", "DiffCounts", "Direction", "PlannedBatch", "StateReader", "compare", "digest_of"]
 
@@ -111,7 +111,7 @@ class Diff:
         in the cohort is written last and stands.
         """
         for direction in (Direction.EXIT, Direction.ENTER):
-            for n, keys in plan.batches(
+            for n, keys in batching.batches(
                 self._changes.of(direction), row_overhead=row_overhead, max_rows=max_rows, max_bytes=max_bytes
             ):
                 yield PlannedBatch(direction, n, keys)

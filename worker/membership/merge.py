@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from models.contact_keys.key_array import U64, Bool
-from worker.fingerprint import Fingerprints
-from worker.spill import U32
+from worker.membership.fingerprint import Fingerprints
+from worker.membership.spool import U32
 
 _SPENT = np.uint64(8)
 """Upper bits of the mixed fingerprint that chose the partition and are the same for all of it."""
