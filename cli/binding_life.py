@@ -8,8 +8,8 @@ import typer
 
 from cli import context, output, timing, views
 from cli.binding_options import Json, Name
-from models import bindings
 from models.naming import find
+from models.setup import bindings
 from models.tables import CohortBinding
 
 

@@ -14,10 +14,10 @@ from cli import order
 from cli.declared import Declared, Entry, Mistake, Node
 from cli.edits import NEW_NAME
 from cli.fields import BINDING, KINDS, SOURCE, Kind, Setting
-from models.binding_fields import attribute_key
 from models.errors import ConfigurationError
 from models.naming import Row, name_key
 from models.secrets import Keyring
+from models.setup.binding_fields import attribute_key
 from models.tables import CohortBinding
 from models.types import Tier
 

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 import typer
 
 from cli import context, output, secrets, views
-from models import destinations
 from models.naming import every, find
+from models.setup import destinations
 from models.tables import Destination
 from models.types import WriteMode
 

@@ -16,10 +16,10 @@ from cli import changes, context, edits, quota
 from cli.changes import Change, Plan, Stored
 from cli.declared import Declared, Mistake, Node
 from cli.fields import BINDING, DESTINATION, KINDS, SOURCE
-from models import bindings
 from models.database import Database
 from models.errors import ConfigurationError, SyncError
 from models.naming import every
+from models.setup import bindings
 from models.tables import AmplitudeProject, CohortBinding
 
 # Another project, tenant or business unit may answer where one of these has changed.

@@ -15,10 +15,10 @@ from sqlalchemy.orm import Session
 
 from cli import context, timing
 from cli.fields import BINDING, DESTINATION, SOURCE, Kind
-from models import bindings, destinations, sources
-from models.bindings import Timing
 from models.naming import Row
 from models.secrets import Keyring
+from models.setup import bindings, destinations, sources
+from models.setup.bindings import Timing
 from models.tables import CohortBinding
 
 NEW_NAME = "new_name"

@@ -14,12 +14,12 @@ from typing import Any, get_args
 
 from cli import secrets, timing
 from cli.binding_options import CatchupName, OverlapName
-from models.binding_fields import checked_attribute, checked_cohort, checked_percent
-from models.destinations import checked_account, checked_text
 from models.errors import ConfigurationError
 from models.naming import Row
-from models.sources import MONTHLY_DOWNLOADS
-from models.subdomain import checked_subdomain
+from models.setup.binding_fields import checked_attribute, checked_cohort, checked_percent
+from models.setup.destinations import checked_account, checked_text
+from models.setup.sources import MONTHLY_DOWNLOADS
+from models.setup.subdomain import checked_subdomain
 from models.tables import AmplitudeProject, CohortBinding, Destination
 from models.types import Feed, Region, Tier, WriteMode
 
@@ -109,7 +109,7 @@ def _cron(_field: str, text: str) -> str:
 
 
 def _timezone(_field: str, text: str) -> str:
-    from models.walltime import zone_of
+    from models.setup.walltime import zone_of
 
     return zone_of(text).key
 

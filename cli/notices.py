@@ -10,7 +10,7 @@ import typer
 
 from cli import context, output
 from cli.codes import Code
-from models import notices as kept
+from models.observability import notices as kept
 from models.secrets import Keyring
 from models.tables import Notice, NoticeTelling
 

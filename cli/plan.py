@@ -16,11 +16,12 @@ import typer
 
 from cli import checks, context, output, vendors
 from cli.codes import Code
-from models import overview, snapshots
 from models.database import Database
 from models.direction import Direction
 from models.errors import ConfigurationError, ContractError, SyncError
+from models.membership import snapshots
 from models.naming import find
+from models.observability import overview
 from models.tables import CohortBinding
 from models.types import Feed, WriteMode
 

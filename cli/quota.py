@@ -11,8 +11,8 @@ from math import ceil
 from sqlalchemy.orm import Session
 
 from cli import context, output
-from models import snapshots
 from models.errors import CATALOGUE
+from models.membership import snapshots
 from models.naming import every
 from models.tables import AmplitudeProject, CohortBinding
 from scheduler.forecast import Expected, Planned, downloads, forecast, next_month, planned

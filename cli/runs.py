@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import context, output, views, wait
-from models import overview, runs, snapshots
 from models.database import Database
 from models.errors import CATALOGUE, ConfigurationError, ContractError
-from models.missed import counted
+from models.membership import snapshots
+from models.membership.snapshots import Fresh
 from models.naming import find
-from models.snapshots import Fresh
+from models.observability import overview
+from models.runs import lifecycle
+from models.runs.missed import counted
 from models.tables import CohortBinding, SyncRun
 from models.types import Feed, RunState, Trigger
 
@@ -88,7 +90,7 @@ def list_(
     """
     with context.database() as db, db.read() as session:
         only = find(session, CohortBinding, binding) if binding is not None else None
-        rows = runs.list_runs(session, only, limit=limit)
+        rows = lifecycle.list_runs(session, only, limit=limit)
     if as_json:
         output.emit([views.run(row) for row in rows])
         return
@@ -133,7 +135,7 @@ def show(run: RunId, as_json: Json = False) -> None:
     Example: cohort-sync show 12 --json
     """
     with context.database() as db, db.read() as session:
-        row = runs.get_run(session, run)
+        row = lifecycle.get_run(session, run)
         reasons = overview.rejections(session, row.id)
     if as_json:
         output.emit(views.run(row))
@@ -149,7 +151,7 @@ def cancel(run: RunId, as_json: Json = False) -> None:
     """
     with context.database() as db:
         with db.write() as session:
-            row = runs.cancel(session, run, now=context.now(), actor=context.actor())
+            row = lifecycle.cancel(session, run, now=context.now(), actor=context.actor())
         if row.state == RunState.WAITING:
             publish(row, quietly=True)
     finished = RunState(row.state).finished
@@ -165,7 +167,7 @@ def approve(run: RunId, as_json: Json = False) -> None:
     """
     with context.database() as db:
         with db.write() as session:
-            row = runs.approve(session, run, now=context.now(), actor=context.actor())
+            row = lifecycle.approve(session, run, now=context.now(), actor=context.actor())
         publish(row)
     output.done(f"Run {row.id} is approved and goes on.", views.run(row), as_json=as_json)
 
@@ -177,7 +179,7 @@ def reject(run: RunId, as_json: Json = False) -> None:
     Example: cohort-sync reject 12
     """
     with context.database() as db, db.write() as session:
-        row = runs.reject(session, run, now=context.now(), actor=context.actor())
+        row = lifecycle.reject(session, run, now=context.now(), actor=context.actor())
     output.done(f"Run {row.id} is rejected; nothing was pushed.", views.run(row), as_json=as_json)
 
 
@@ -248,7 +250,7 @@ def _dispatch(
         binding = find(session, CohortBinding, name)
         if file is None and not force:
             snapshots.require_quota(session, binding, now=now, fresh=Fresh.of(db.settings))
-        made = runs.dispatch(
+        made = lifecycle.dispatch(
             session,
             binding,
             trigger=Trigger.MANUAL,

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from cli import context, output, secrets, vendors, views, webhooks
-from models import snapshots, sources
+from models.membership import snapshots
 from models.naming import every, find
+from models.setup import sources
 from models.tables import AmplitudeProject
 from models.types import Region, Tier
 

@@ -13,8 +13,9 @@ from typing import Annotated, Any
 import typer
 
 from cli import context, output, views
-from models import needs, overview, snapshots, watch
+from models.membership import snapshots
 from models.naming import every
+from models.observability import alerts, health, overview
 from models.tables import AmplitudeProject, CohortBinding, SyncRun
 from models.types import RunState
 
@@ -30,8 +31,8 @@ class Page:
     current: dict[int, SyncRun]
     downloads: list[tuple[AmplitudeProject, int, int]]
     schedulers: dict[str, str] | None  # none: the queue is away
-    watched: watch.Facts
-    needs: list[needs.Need]
+    watched: health.Facts
+    needs: list[alerts.Need]
     now: datetime
 
     @property
@@ -68,8 +69,8 @@ def _read() -> Page:
                 for source in every(session, AmplitudeProject)
             ],
             schedulers=schedulers,
-            watched=watch.facts(session, now, schedulers=living),
-            needs=needs.current(session, now, schedulers=living),
+            watched=health.facts(session, now, schedulers=living),
+            needs=alerts.current(session, now, schedulers=living),
             now=now,
         )
 

@@ -6,10 +6,10 @@ import re
 from dataclasses import fields, replace
 from datetime import date, datetime
 
-from models.bindings import Timing
-from models.blackouts import parse_blackouts
 from models.errors import ConfigurationError
 from models.naming import schedule_key
+from models.setup.bindings import Timing
+from models.setup.blackouts import parse_blackouts
 from models.tables import CohortBinding
 
 _LENGTH = re.compile(r"(\d{1,9})\s*(s|m|min|h|d)?", re.ASCII)

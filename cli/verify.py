@@ -19,10 +19,11 @@ import typer
 from cli import context, output, vendors, views, wait
 from cli.codes import OF_STATE, Code
 from cli.runs import publish
-from models import runs, snapshots, stillness
 from models.database import Database
 from models.errors import RateLimited, TransientError
+from models.membership import snapshots
 from models.naming import find
+from models.runs import lifecycle, quiescence
 from models.secrets import make_private_dir
 from models.tables import CohortBinding, SyncRun
 from models.types import RunState, Trigger
@@ -94,8 +95,8 @@ def look(db: Database, binding: CohortBinding, *, anyway: bool = False) -> Looke
     """The audit of a binding whose state stood still meanwhile."""
     with db.read() as session:
         if not anyway:
-            stillness.require_still(session, binding)
-        before = stillness.mark(session, binding)
+            quiescence.require_still(session, binding)
+        before = quiescence.mark(session, binding)
     work = db.settings.data_dir / "work"
     make_private_dir(work)
     with (
@@ -105,9 +106,9 @@ def look(db: Database, binding: CohortBinding, *, anyway: bool = False) -> Looke
     ):
         looked = _read(outside, binding, Path(folder), told)
     with db.read() as session:
-        if not anyway and stillness.mark(session, binding) != before:
+        if not anyway and quiescence.mark(session, binding) != before:
             raise TransientError("VERIFY_DISTURBED", binding=binding.name)
-        if stillness.anything_open(session, binding):
+        if quiescence.anything_open(session, binding):
             output.note(
                 "note: the end of an earlier push is unknown; the next run settles it, or pushes anew."
             )
@@ -119,7 +120,7 @@ def _repair(db: Database, binding: CohortBinding, *, waited: bool) -> SyncRun:
     now = context.now()
     with db.write() as session:
         mine = session.get_one(CohortBinding, binding.id)
-        made = runs.dispatch(
+        made = lifecycle.dispatch(
             session,
             mine,
             trigger=Trigger.MANUAL,

@@ -6,8 +6,8 @@ from datetime import date
 from typing import Any
 
 from cli.output import iso
-from models.missed import COUNTED
-from models.sources import keys_since
+from models.runs.missed import COUNTED
+from models.setup.sources import keys_since
 from models.tables import AmplitudeProject, CohortBinding, Destination, SyncRun
 
 

@@ -16,9 +16,10 @@ import typer
 
 from cli import context, output, views
 from cli.codes import OF_STATE
-from models import batches, overview, runs
 from models.database import Database
 from models.errors import TransientError
+from models.observability import overview
+from models.runs import batches, lifecycle
 from models.tables import SyncRun
 from models.types import BatchState, RunState, Stage
 
@@ -106,7 +107,7 @@ class _Watch:
         while True:
             try:
                 with self._db.read() as session:
-                    row = runs.get_run(session, self._run_id)
+                    row = lifecycle.get_run(session, self._run_id)
                     counts = batches.count_by_state(session, self._run_id)
             except TransientError:
                 if time.monotonic() - self._seen > DATABASE_AWAY_SECONDS:

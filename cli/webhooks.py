@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cli import context, output
-from models import webhooks
+from models.membership import webhooks
 
 app = typer.Typer()
 

@@ -13,9 +13,9 @@ import typer
 
 from cli import context, output
 from models.direction import Direction
+from models.membership.contact_history import Push
 from models.naming import find
 from models.tables import CohortBinding, Rejection
-from models.traces import Push
 from models.types import BatchState
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _verdict(found: Trace) -> str:
 
 def _told(push: Push, now: datetime) -> str:
     known = output.when(push.acknowledged_at, now)
-    if push.pushed_at is None:  # a full run's: models.batches.adopt
+    if push.pushed_at is None:  # a full run's: models.runs.batches.adopt
         return f"run {push.run_id} read it back as {_WAY[push.direction]}, {known}"
     pushed = f"pushed it {_WAY[push.direction]} at {output.text(push.pushed_at)}"
     return f"run {push.run_id} {pushed}, acknowledged {known}"

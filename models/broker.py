@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from config.queue import KEY_PREFIX, QUEUE, WAKE_QUEUE
 from models.errors import ConfigurationError
-from models.watch import HEARTBEATS
+from models.observability.health import HEARTBEATS
 
 if TYPE_CHECKING:
     from redis import Redis

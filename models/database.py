@@ -17,8 +17,8 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool, QueuePool
 
 from config.settings import Settings
+from models.deadlines import bound
 from models.errors import ConfigurationError, TransientError
-from models.patience import bound
 from models.secrets import Keyring, make_private_dir
 
 # A writer of SQLite waits for the one before it; the longest transaction is a compaction of 20M members (16 s).

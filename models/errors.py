@@ -470,7 +470,7 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "{count} runs wait for a worker, the first since {since}; {working} are being worked on.",
         "Nothing if it passes; else start more workers, or raise COHORT_SYNC_WORKER_CONCURRENCY.",
     ),
-    # what needs a person, beside the errors of runs: models/needs.py
+    # what needs a person, beside the errors of runs: models/observability/alerts.py
     "RUN_UNCLAIMED": (
         "Run {run} is queued, and no worker takes it.",
         "Start the stack with `cohort-sync up`, or a worker with `cohort-sync worker`.",

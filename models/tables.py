@@ -275,7 +275,7 @@ class SyncRun(Base):
     trigger: Mapped[str] = mapped_column(String(10))
     scheduled_for: Mapped[datetime]
     # Occurrences that no run was made for, from `missed_since` on: those before this one, with this one in a row that
-    # was skipped because of it (models/missed.py).
+    # was skipped because of it (models/runs/missed.py).
     missed: Mapped[int] = mapped_column(default=0, server_default="0")
     missed_since: Mapped[datetime | None]
     idempotency_key: Mapped[str | None] = mapped_column(String(200))

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from models.errors import SyncError
-from models.tellings import RETRY_FIRST, RETRY_LAST, Line, Message
+from models.observability.deliveries import RETRY_FIRST, RETRY_LAST, Line, Message
 from monitor.notify import Channel, Sending, tell
 
 STOOD = timedelta(minutes=1)

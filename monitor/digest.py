@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from models.tellings import LINES, Line, Message
+from models.observability.deliveries import LINES, Line, Message
 
 LINE_MAX = 600
 

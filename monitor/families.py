@@ -1,6 +1,6 @@
 """What is measured, by name: every metric with its type, its labels and a sentence.
 
-The names are a promise to dashboards and alert rules. What stands behind one is read in `models/figures.py` and put
+The names are a promise to dashboards and alert rules. What stands behind one is read in `models/observability/metric_queries.py` and put
 here by `monitor/metrics.py`; the table in docs/monitoring.md is made from this file.
 """
 

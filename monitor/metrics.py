@@ -21,10 +21,11 @@ import structlog
 from prometheus_client import Metric
 from prometheus_client.utils import floatToGoString
 
-from models import broker, figures, needs, schema, watch
+from models import broker, schema
 from models.database import Database
 from models.errors import SyncError
-from models.figures import RESULTS, Binding, Figures
+from models.observability import alerts, health, metric_queries
+from models.observability.metric_queries import RESULTS, Binding, Figures
 from models.types import RunState, Trigger
 from monitor import families as f
 from monitor.families import FAMILIES, Family
@@ -34,7 +35,7 @@ from monitor.tally import BUCKETS, Counts, Tally
 if TYPE_CHECKING:
     from redis import Redis
 
-PROBLEMS = (*watch.CODES, "BROKER_UNREACHABLE", "DATABASE_UNREACHABLE", "DATABASE_SCHEMA", "INTERNAL")
+PROBLEMS = (*health.CODES, "BROKER_UNREACHABLE", "DATABASE_UNREACHABLE", "DATABASE_SCHEMA", "INTERNAL")
 WITHIN_SECONDS = 4.5  # Prometheus waits for 10, unless it was told otherwise
 
 log = structlog.get_logger(__name__)
@@ -57,7 +58,7 @@ class Collector:
         redis: Redis,
         tally: Tally,
         *,
-        shown: int = figures.SHOWN_BINDINGS,
+        shown: int = metric_queries.SHOWN_BINDINGS,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._db, self._tally, self._shown, self._clock = db, tally, shown, clock
@@ -82,7 +83,7 @@ class Collector:
                 page.add(f.QUEUE, messages, queue)
         known = _known(answers[1], until)
         if isinstance(known, Known):
-            codes |= {error.code for _, error in watch.alarms(known.figures.work)}
+            codes |= {error.code for _, error in health.alarms(known.figures.work)}
             _put_figures(page, known.figures, self._clock())
             self._put_needs(page, known.needs)
         else:
@@ -99,8 +100,8 @@ class Collector:
             schema.check(session)
             self._tally.look(session)
             return Known(
-                figures.read(session, now, schedulers=schedulers, shown=self._shown),
-                Counter(need.code for need in needs.current(session, now, schedulers=schedulers)),
+                metric_queries.read(session, now, schedulers=schedulers, shown=self._shown),
+                Counter(need.code for need in alerts.current(session, now, schedulers=schedulers)),
             )
 
     def _put_needs(self, page: _Page, found: Counter[str]) -> None:

@@ -2,7 +2,7 @@
 
 The only file that knows a URL or apprise. A URL is a secret, and for some services its host is one: what is shown,
 stored or logged is the scheme, the host where it is one, and a keyed hash. Apprise's own log names URLs, so it is
-off. What is said is composed in `monitor/digest.py`, and who is due what stands in `models/tellings.py`.
+off. What is said is composed in `monitor/digest.py`, and who is due what stands in `models/observability/deliveries.py`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from pydantic import SecretStr
 
 from config.settings import Settings
 from models.errors import ConfigurationError
+from models.observability.deliveries import Message
 from models.secrets import Keyring
-from models.tellings import Message
 from monitor import digest
 
 if TYPE_CHECKING:

@@ -23,8 +23,8 @@ from threading import Lock
 
 from sqlalchemy.orm import Session
 
-from models import figures
-from models.figures import Ended
+from models.observability import metric_queries
+from models.observability.metric_queries import Ended
 
 LATE_SECONDS = 600.0
 LOOK_BACK = 10_000  # so far behind the newest id another may still be uncommitted
@@ -73,14 +73,14 @@ class Tally:
     def look(self, session: Session) -> None:
         """Count what has ended since the last look; the first one only learns where to begin."""
         with self._looking:
-            newest = figures.newest_run(session)
+            newest = metric_queries.newest_run(session)
             first = self._through is None
             # Lower than last time: another database was put in its place, or the newest binding removed.
             through = max(0, newest - LOOK_BACK) if self._through is None else min(self._through, newest)
-            new = figures.runs_after(session, through)
-            still_open = figures.open_runs(session)
+            new = metric_queries.runs_after(session, through)
+            still_open = metric_queries.open_runs(session)
             gone = (self._open | new | self._passed.keys()) - still_open
-            ended = [] if first else list(figures.ended(session, gone))
+            ended = [] if first else list(metric_queries.ended(session, gone))
             self._pass(through, new, {run.id for run in ended} | still_open)
             self._through, self._open = max(new, default=through), still_open
             self.counts = self.counts.and_with(ended)

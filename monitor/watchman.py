@@ -12,10 +12,11 @@ from datetime import datetime, timedelta
 import structlog
 
 from config.settings import Settings
-from models import needs, notices, schema, tellings
+from models import schema
 from models.database import Database
 from models.errors import SyncError
-from models.tellings import Claim
+from models.observability import alerts, deliveries, notices
+from models.observability.deliveries import Claim
 from monitor.blind import Blindness
 from monitor.notify import Channel, Sending, channels, tell
 
@@ -56,7 +57,7 @@ class Watchman:
         self._settle(now)
         with self._db.read() as session:
             schema.check(session)
-            found = needs.current(session, now, schedulers=schedulers)
+            found = alerts.current(session, now, schedulers=schedulers)
         began, ended = notices.note(self._db, found, now)
         if began or ended:
             log.info("notices", began=began, ended=ended)
@@ -72,8 +73,8 @@ class Watchman:
 
     def _tell(self, channel: Channel, now: datetime) -> None:
         with self._db.read() as session:
-            due = tellings.due(session, channel.digest, now)
-        held = tellings.claim(self._db, channel.digest, channel.name, now) if due else None
+            due = deliveries.due(session, channel.digest, now)
+        held = deliveries.claim(self._db, channel.digest, channel.name, now) if due else None
         if held is not None:
             self._sent[channel.digest] = tell(channel, held.message), held
 
@@ -84,9 +85,9 @@ class Watchman:
             if arrived is None:
                 continue
             if arrived:
-                tellings.delivered(self._db, held, now, pause=self._pause)
+                deliveries.delivered(self._db, held, now, pause=self._pause)
                 log.info("notified", channel=name, needs=held.message.needs, over=held.message.over)
-            elif refused := tellings.refused(self._db, held, now):
+            elif refused := deliveries.refused(self._db, held, now):
                 log.warning(
                     "notification failed", code="NOTIFY_FAILED", channel=name, attempts=refused.attempts
                 )
@@ -98,7 +99,7 @@ class Watchman:
 
     def _tidy(self, now: datetime) -> None:
         if self._tidied is None:
-            tellings.keep_only(self._db, [channel.digest for channel in self._channels])
+            deliveries.keep_only(self._db, [channel.digest for channel in self._channels])
         if self._tidied is None or now - self._tidied >= TIDY:
             notices.forget_old(self._db, now)
             self._tidied = now

@@ -23,10 +23,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from models import webhooks
 from models.database import Database
 from models.errors import ConfigurationError, SyncError
-from models.webhooks import HEADER
+from models.membership import webhooks
+from models.membership.webhooks import HEADER
 from receiver.doors import Doors
 from receiver.message import MessageError, column, parse
 

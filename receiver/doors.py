@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from models import webhooks
 from models.database import Database
 from models.errors import SyncError
+from models.membership import webhooks
 from models.naming import name_key
 
 log = structlog.get_logger()

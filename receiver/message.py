@@ -14,7 +14,7 @@ import orjson
 
 from models.contact_keys.codec import encode_keys
 from models.contact_keys.comparison import is_blank
-from models.webhooks import Column, Head
+from models.membership.webhooks import Column, Head
 
 MICROSECONDS = 1_000_000
 # A clock may be a little wrong. Further ahead is another unit, and would win over every true time for ever.

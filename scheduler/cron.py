@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
-from models.walltime import first_instant, instants, offset, turn, wall_at, zone_of
+from models.setup.walltime import first_instant, instants, offset, turn, wall_at, zone_of
 from scheduler.cron_text import check_text, pattern_of
 from scheduler.pattern import Pattern, clock_words, day_words, month_words
 

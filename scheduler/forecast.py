@@ -1,7 +1,7 @@
 """What will run when, and what it will cost of Amplitude's monthly downloads.
 
 The same rules as at work: occurrences by `scheduler/cron.py`, dates, jitter and blackouts by policy, chains, and
-downloads shared as `models/snapshots.py` shares them. What nobody can foresee (a failure, a retry, an overlap, a
+downloads shared as `models/membership/snapshots.py` shares them. What nobody can foresee (a failure, a retry, an overlap, a
 run by hand) is not in it. Pure but for reading rows that are handed in: `now` is an argument.
 """
 
@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from models.blackouts import Blackout, blackout_until, parse_blackouts
 from models.naming import schedule_key
+from models.setup.blackouts import Blackout, blackout_until, parse_blackouts
 from models.tables import CohortBinding
 from models.types import Feed, Tier
 from scheduler.cron import Schedule

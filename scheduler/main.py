@@ -16,9 +16,10 @@ import structlog
 from config.logging import configure
 from config.settings import Settings
 from config.stop import Stop
-from models import agenda, schema
+from models import schema
 from models.database import Database
 from models.errors import ConfigurationError, SyncError, TransientError
+from models.runs import due_work
 from scheduler.publish import STALE_EMPTY, Published, Publisher
 from scheduler.tick import Ticked, tick
 from scheduler.watch import Watch
@@ -63,7 +64,7 @@ class Loop:
         started = time.monotonic()
         now = self._clock()
         with self._db.read() as session:
-            todo = agenda.look(session, now, STALE_EMPTY)
+            todo = due_work.look(session, now, STALE_EMPTY)
         ticked, published, failure = Ticked(), Published(), None
         if todo.decide:
             try:

@@ -15,8 +15,8 @@ from datetime import date, datetime, timedelta
 from hashlib import blake2b
 from typing import Literal
 
-from models.missed import COUNTED
-from models.walltime import day_begins, zone_of
+from models.runs.missed import COUNTED
+from models.setup.walltime import day_begins, zone_of
 from scheduler.cron import Schedule
 
 Catchup = Literal["latest", "none"]

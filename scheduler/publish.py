@@ -19,12 +19,12 @@ from redis.exceptions import RedisError
 
 from config.queue import KEY_PREFIX, QUEUE, WAKE_QUEUE, QueueUnavailableError, make_app, publishing
 from config.settings import Settings
-from models import outbox
 from models.broker import redis_client
 from models.database import Database
 from models.errors import SyncError
+from models.observability.health import HEARTBEATS
+from models.runs import outbox
 from models.types import Stage
-from models.watch import HEARTBEATS
 
 # A published run that nobody has claimed is published again. With an empty queue nobody holds its message any
 # more (it was flushed, or died with a worker); with a backlog it most likely waits its turn.

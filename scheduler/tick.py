@@ -1,7 +1,7 @@
 """One tick: due bindings become runs. No leader: any number of schedulers may tick at once.
 
 `decide` is pure, so that two schedulers which look at one row want the same; the transaction in
-`models/schedule.py` lets one of them write it. Nothing here publishes: what a tick commits is found by
+`models/runs/schedule.py` lets one of them write it. Nothing here publishes: what a tick commits is found by
 `scheduler/publish.py`, of this process or of any other.
 """
 
@@ -15,12 +15,12 @@ from typing import cast
 import structlog
 from sqlalchemy.exc import IntegrityError
 
-from models import retries, schedule
 from models.database import Database
 from models.errors import ConfigurationError, SyncError
-from models.missed import counted
 from models.naming import schedule_key
-from models.schedule import Decision, DueBinding
+from models.runs import retries, schedule
+from models.runs.missed import counted
+from models.runs.schedule import Decision, DueBinding
 from models.types import RunState, Tier
 from scheduler.cron import Schedule
 from scheduler.policy import Catchup, Overlap, Period, due_occurrences, jitter, overlap

@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from models import watch
 from models.database import Database
+from models.observability import health
 
 EVERY = timedelta(seconds=30)
 
@@ -28,6 +28,6 @@ class Watch:
             return
         self._looked = now
         with db.read() as session:
-            found = watch.facts(session, now, schedulers=1)
-        for about, error in watch.alarms(found):
+            found = health.facts(session, now, schedulers=1)
+        for about, error in health.alarms(found):
             log.warning("work is not done", about=about, code=error.code, message=error.message)

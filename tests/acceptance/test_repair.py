@@ -102,7 +102,7 @@ def test_a_binding_that_never_synced_removes_nobody_unasked(embedded: Product) -
 
 def test_a_binding_fed_by_webhook(embedded: Product) -> None:
     """What the webhook told stays as it is: the state is the target, not a file that the next run would undo."""
-    from models import bindings
+    from models.setup import bindings
     from tests.product import ACTOR, utc_now
 
     binding = embedded.bind()

@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 import pytest
 from sqlalchemy import func, select
 
+from models.membership.webhooks import HEADER
 from models.naming import find
 from models.tables import AmplitudeProject, CohortBinding, WebhookMessage
 from models.types import Feed, RunState, Trigger
-from models.webhooks import HEADER
 from tests.integration.door import Door
 from tests.product import UPSERT, Product, utc_now
 from tests.receivers import Receiver, make_secret, running_receiver

@@ -18,10 +18,11 @@ from random import Random
 from sqlalchemy import select
 
 from config.settings import Settings
-from models import batches, runs, schema
+from models import schema
 from models.contact_keys.codec import encode_keys
 from models.database import Database
 from models.direction import Direction
+from models.runs import batches, lifecycle
 from models.tables import CohortBinding, PushBatch
 from models.types import Stage, Trigger
 from tests.benchmarks.measure import spread, table
@@ -53,21 +54,21 @@ def measure(name: str, db: Database, blob: bytes) -> None:
     binding = make_binding(db)
     with db.write() as session:
         stored = session.get_one(CohortBinding, binding.id)
-        run = runs.dispatch(
+        run = lifecycle.dispatch(
             session, stored, trigger=Trigger.MANUAL, scheduled_for=NOW, now=NOW, actor="benchmark"
         )
-    claim = runs.claim(db, run.id, Stage.SNAPSHOT, now=NOW, lease=3600)
+    claim = lifecycle.claim(db, run.id, Stage.SNAPSHOT, now=NOW, lease=3600)
     if claim is None:
         raise SystemExit("the run was not to be claimed")
     began = time.perf_counter()
-    with runs.fenced(db, claim, now=NOW, lease=3600) as (session, mine):
+    with lifecycle.fenced(db, claim, now=NOW, lease=3600) as (session, mine):
         batches.plan(session, mine, [(Direction.ENTER, 25_000, blob)] * BATCHES, data_extension_id="de")
     planned = time.perf_counter() - began
     with db.read() as session:
         ids = iter(session.scalars(select(PushBatch.id).order_by(PushBatch.id)).all())
 
     def acknowledge() -> None:
-        with runs.fenced(db, claim, now=NOW, lease=3600) as (session, mine):
+        with lifecycle.fenced(db, claim, now=NOW, lease=3600) as (session, mine):
             batches.acknowledge(session, mine, next(ids), now=NOW)
 
     table(

@@ -11,8 +11,9 @@ from pydantic import SecretStr
 from sqlalchemy import update
 
 from config.settings import Settings
-from models import needs, schema
+from models import schema
 from models.database import Database
+from models.observability import alerts
 from models.tables import CohortBinding, SyncRun
 from models.types import RunState
 from monitor.watchman import Watchman
@@ -41,7 +42,7 @@ def measure(name: str, settings: Settings) -> None:
 
     def status() -> None:
         with db.read() as session:
-            needs.current(session, now, schedulers=1)
+            alerts.current(session, now, schedulers=1)
 
     def look(schedulers: int = 1) -> None:
         nonlocal now

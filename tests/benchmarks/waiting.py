@@ -24,9 +24,10 @@ from sqlalchemy import func, insert, select
 from cli.stack import Stack
 from config.queue import make_app, publish
 from config.settings import Settings
-from models import runs, snapshots
 from models.database import Database
+from models.membership import snapshots
 from models.naming import find
+from models.runs import lifecycle
 from models.tables import CohortBinding, SyncRun
 from models.types import RunState, Stage, Trigger
 from tests.benchmarks.measure import table
@@ -131,7 +132,7 @@ def short(db: Database, settings: Settings, number: int) -> tuple[float, float]:
         binding = find(session, CohortBinding, "short")
         file = snapshots.store_upload(session, binding, BytesIO(body.encode()), now=now)
         given = {"trigger": Trigger.MANUAL, "scheduled_for": now, "snapshot_id": file.id}
-        run = runs.dispatch(session, binding, now=now, actor="bench", **given)  # type: ignore[arg-type]
+        run = lifecycle.dispatch(session, binding, now=now, actor="bench", **given)  # type: ignore[arg-type]
     publish(make_app(settings), run.id, Stage.SNAPSHOT)
 
     def ended() -> SyncRun | None:

@@ -23,10 +23,10 @@ from pydantic import SecretStr
 from cli.stack import Stack
 from config.queue import make_app, publish
 from config.settings import Settings
-from models import runs
 from models.contact_keys.codec import row_bodies
 from models.database import Database
 from models.naming import find
+from models.runs import lifecycle
 from models.tables import CohortBinding, SyncRun
 from models.types import Stage, Trigger
 from tests.benchmarks.measure import table
@@ -126,7 +126,7 @@ def sync(db: Database, settings: Settings) -> Timed:
     now = utc_now()
     with db.write() as session:
         binding = find(session, CohortBinding, "whole")
-        run = runs.dispatch(
+        run = lifecycle.dispatch(
             session, binding, trigger=Trigger.MANUAL, scheduled_for=now, now=now, actor="bench"
         )
     publish(make_app(settings), run.id, Stage.SNAPSHOT)

@@ -10,9 +10,10 @@ from pydantic import SecretStr
 
 from config.queue import make_app
 from config.settings import Settings
-from models import destinations, runs, sources
 from models.database import Database
 from models.errors import SyncError
+from models.runs import lifecycle
+from models.setup import destinations, sources
 from models.tables import AmplitudeProject, CohortBinding, Destination, SyncRun
 from models.types import RunState, Stage, Tier, Trigger
 from tests import factories
@@ -86,7 +87,7 @@ class Product:
         now = self.ctx.clock()
         with self.ctx.db.write() as session:
             mine = session.get_one(CohortBinding, binding.id)
-            run = runs.dispatch(
+            run = lifecycle.dispatch(
                 session, mine, trigger=Trigger.MANUAL, scheduled_for=now, now=now, actor="test"
             )
         return run.id

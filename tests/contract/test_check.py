@@ -189,7 +189,7 @@ def test_each_of_the_six_scopes(product: Product, binding: CohortBinding, scope:
 
 def test_a_secret_that_was_changed_for_a_wrong_one(product: Product, binding: CohortBinding) -> None:
     """A cached token of the old secret must not hide it."""
-    from models import destinations
+    from models.setup import destinations
 
     check_binding(product.ctx, binding)
     with product.ctx.db.write() as session:
@@ -350,7 +350,7 @@ def test_key_that_changed_between_two_runs(product: Product, binding: CohortBind
 
 
 def test_date_of_the_secret_may_be_corrected_alone(product: Product) -> None:
-    from models import destinations
+    from models.setup import destinations
 
     product.source()
     product.destination()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from cli.timing import timing_of
-from models import bindings
+from models.setup import bindings
 from models.tables import CohortBinding
 from models.types import BatchState, RunState
 from tests.product import ACTOR, Product, utc_now

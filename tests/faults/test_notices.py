@@ -14,10 +14,11 @@ import pytest
 from pydantic import SecretStr
 
 from config.settings import Settings
-from models import bindings, runs
 from models.database import Database
 from models.errors import TerminalError
 from models.naming import find
+from models.runs import lifecycle
+from models.setup import bindings
 from models.tables import CohortBinding, NoticeChannel, Rejection
 from models.types import RunState, Stage, Trigger
 from monitor.watchman import Watchman
@@ -187,12 +188,12 @@ def _ruin(db: Database) -> None:
         make_binding(db, name)
         with db.write() as session:
             binding = find(session, CohortBinding, name)
-            run_id = runs.dispatch(
+            run_id = lifecycle.dispatch(
                 session, binding, trigger=Trigger.MANUAL, scheduled_for=BEGAN, now=BEGAN, actor="test"
             ).id
-        held = runs.claim(db, run_id, Stage.SNAPSHOT, now=BEGAN, lease=60)
+        held = lifecycle.claim(db, run_id, Stage.SNAPSHOT, now=BEGAN, lease=60)
         assert held is not None
-        with runs.fenced(db, held, now=BEGAN, lease=60) as (session, run):
+        with lifecycle.fenced(db, held, now=BEGAN, lease=60) as (session, run):
             run.rejected = 1
             session.add(
                 Rejection(
@@ -208,5 +209,5 @@ def _ruin(db: Database) -> None:
                 )
             )
             if state is RunState.FAILED:
-                runs.note_error(run, TerminalError("MC_SCOPES", missing="email_read"))
-            runs.finish(session, run, state, now=BEGAN)
+                lifecycle.note_error(run, TerminalError("MC_SCOPES", missing="email_read"))
+            lifecycle.finish(session, run, state, now=BEGAN)

@@ -22,9 +22,9 @@ from cronsim import CronSim
 from sqlalchemy import func, select
 
 from config.settings import Settings
-from models import runs
-from models.bindings import Timing
 from models.database import Database
+from models.runs import lifecycle
+from models.setup.bindings import Timing
 from models.tables import CohortBinding, SyncRun
 from models.types import UNFINISHED, RunState, Stage
 from tests.factories import make_binding, make_destination, make_source
@@ -105,11 +105,11 @@ class Worker:
         while (message := self._valkey.pop()) is not None:
             self.messages += 1
             _task, run_id = message
-            claim = runs.claim(self._db, run_id, Stage.SNAPSHOT, now=now, lease=30)
+            claim = lifecycle.claim(self._db, run_id, Stage.SNAPSHOT, now=now, lease=30)
             if claim is None:
                 continue
-            with runs.fenced(self._db, claim, now=now, lease=30) as (session, run):
-                runs.finish(session, run, RunState.SUCCEEDED, now=now)
+            with lifecycle.fenced(self._db, claim, now=now, lease=30) as (session, run):
+                lifecycle.finish(session, run, RunState.SUCCEEDED, now=now)
             self.executed[run_id] += 1
 
 

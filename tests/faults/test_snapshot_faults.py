@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from models import snapshots
+from models.membership import snapshots
 from models.types import RunState
 from tests.product import DOWNLOAD, FILE, POLL, Product, utc_now
 

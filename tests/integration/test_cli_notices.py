@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from models import bindings
-from models.bindings import Timing
 from models.database import Database
+from models.setup import bindings
+from models.setup.bindings import Timing
 from monitor.watchman import Watchman
 from tests.ears import PASSWORD, Ear
 from tests.factories import make_binding, make_destination, make_source

@@ -17,12 +17,12 @@ from sqlalchemy import func, select
 
 from cli import codes, context, wait
 from config.settings import Settings
-from models import runs
-from models.batches import acknowledge, plan
 from models.database import Database
 from models.direction import Direction
 from models.errors import ConfigurationError, TransientError
-from models.rejections import RejectedRow
+from models.runs import lifecycle
+from models.runs.batches import acknowledge, plan
+from models.runs.rejections import RejectedRow
 from models.tables import Snapshot, SnapshotPart, SyncRun
 from models.types import BatchState, RunState, Stage, Trigger
 from tests.factories import make_binding, make_destination, make_source
@@ -58,23 +58,23 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def take(db: Database, run_id: int, stage: Stage = Stage.SNAPSHOT) -> runs.Claim:
-    held = runs.claim(db, run_id, stage, now=now(), lease=60)
+def take(db: Database, run_id: int, stage: Stage = Stage.SNAPSHOT) -> lifecycle.Claim:
+    held = lifecycle.claim(db, run_id, stage, now=now(), lease=60)
     assert held is not None
     return held
 
 
 def end(db: Database, run_id: int, state: RunState, **values: Any) -> None:
     """End a run as a worker would."""
-    with runs.fenced(db, take(db, run_id), now=now(), lease=60) as (session, run):
+    with lifecycle.fenced(db, take(db, run_id), now=now(), lease=60) as (session, run):
         for name, value in values.items():
             setattr(run, name, value)
         if state is RunState.HELD:
-            runs.hold(run, ConfigurationError("EMPTY_GUARD", members=5, run=run.id))
+            lifecycle.hold(run, ConfigurationError("EMPTY_GUARD", members=5, run=run.id))
             return
         if state is RunState.FAILED:
-            runs.note_error(run, ConfigurationError("MC_SCOPES", missing="data_extensions_write"))
-        runs.finish(session, run, state, now=now())
+            lifecycle.note_error(run, ConfigurationError("MC_SCOPES", missing="data_extensions_write"))
+        lifecycle.finish(session, run, state, now=now())
 
 
 def test_a_run_is_made_once_and_published_after_the_commit(
@@ -196,15 +196,15 @@ def test_cancelling_says_whether_it_is_over(door: Door, bound: Database) -> None
     take(bound, running)
     assert "ends after what it has sent" in door.ok("cancel", str(running)).out
     with bound.read() as session:
-        assert runs.get_run(session, running).cancel_requested
+        assert lifecycle.get_run(session, running).cancel_requested
 
 
 def test_a_run_is_shown_with_its_reasons_and_without_a_key(door: Door, bound: Database) -> None:
     run_id = _dispatched(bound, "vips")
-    with runs.fenced(bound, take(bound, run_id), now=now(), lease=60) as (session, run):
+    with lifecycle.fenced(bound, take(bound, run_id), now=now(), lease=60) as (session, run):
         plan(session, run, [(Direction.ENTER, 3, b"...")], data_extension_id="de")
         session.flush()
-        batch = session.scalars(select(runs.SyncRun.id)).one()
+        batch = session.scalars(select(lifecycle.SyncRun.id)).one()
         run.entered = 1_234_567
         rows = [
             RejectedRow(f"ann{n}@example.org", f"ann{n}@example.org", "7", "No such domain") for n in (1, 2)
@@ -229,7 +229,7 @@ def _dispatched(db: Database, name: str) -> int:
     from models.tables import CohortBinding
 
     with db.write() as session:
-        return runs.dispatch(
+        return lifecycle.dispatch(
             session,
             find(session, CohortBinding, name),
             trigger=Trigger.MANUAL,
@@ -249,13 +249,13 @@ def test_progress_in_words_and_a_word_when_nobody_takes_the_run(
     watch.look()
     assert capsys.readouterr().err.count("no worker seems to be running") == 1
 
-    with runs.fenced(bound, take(bound, run_id), now=now(), lease=60) as (session, run):
+    with lifecycle.fenced(bound, take(bound, run_id), now=now(), lease=60) as (session, run):
         plan(session, run, [(Direction.ENTER, 2, b"..")] * 3, data_extension_id="de")
         run.stage, run.acknowledged = Stage.PUSH, 2
         session.flush()
         acknowledge(session, run, _first_batch(session), now=now())
-        runs.note_error(run, TransientError("MC_UNAVAILABLE", "It answered 503."))
-        runs.wait(run, now().replace(year=2999))
+        lifecycle.note_error(run, TransientError("MC_UNAVAILABLE", "It answered 503."))
+        lifecycle.wait(run, now().replace(year=2999))
     words = str(watch.look()[1])
     assert words.startswith("push: 1 of 3 batches, 4 rows acknowledged; waiting: MC_UNAVAILABLE")
     assert "503" in words

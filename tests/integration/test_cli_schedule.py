@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from models import snapshots
 from models.database import Database
+from models.membership import snapshots
 from models.tables import Snapshot
 from models.types import SnapshotState, Tier
 from tests.factories import make_destination, make_source

@@ -15,10 +15,10 @@ from sqlalchemy import select
 
 from cli import timing
 from cli.secrets import read_secret
-from models import sources
 from models.database import Database
 from models.errors import ConfigurationError
 from models.naming import find
+from models.setup import sources
 from models.tables import AmplitudeProject, AuditEvent, CohortBinding, Destination
 from tests.factories import make_binding, make_destination, make_source
 from tests.integration.door import COMMAND, Door

@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from models import bindings, runs
-from models.bindings import Timing
 from models.database import Database
 from models.errors import ConfigurationError
+from models.membership.snapshots import DOWNLOAD
 from models.naming import find
-from models.snapshots import DOWNLOAD
+from models.observability.health import HEARTBEATS
+from models.runs import lifecycle
+from models.setup import bindings
+from models.setup.bindings import Timing
 from models.tables import CohortBinding, Snapshot
 from models.types import RunState, SnapshotState, Stage, Trigger
-from models.watch import HEARTBEATS
 from tests.factories import make_binding, make_destination, make_source
 from tests.integration.door import Door
 from tests.support import Valkey
@@ -30,7 +31,7 @@ def door(sqlite_db: Database, valkey: Valkey, tmp_path: Path) -> Door:
 
 def _run(db: Database, name: str, *, created: datetime = NOW) -> int:
     with db.write() as session:
-        return runs.dispatch(
+        return lifecycle.dispatch(
             session,
             find(session, CohortBinding, name),
             trigger=Trigger.MANUAL,
@@ -41,16 +42,16 @@ def _run(db: Database, name: str, *, created: datetime = NOW) -> int:
 
 
 def _finish(db: Database, run_id: int, state: RunState, *, rejected: int = 0) -> None:
-    held = runs.claim(db, run_id, Stage.SNAPSHOT, now=NOW, lease=60)
+    held = lifecycle.claim(db, run_id, Stage.SNAPSHOT, now=NOW, lease=60)
     assert held is not None
-    with runs.fenced(db, held, now=NOW, lease=60) as (session, run):
+    with lifecycle.fenced(db, held, now=NOW, lease=60) as (session, run):
         run.rejected = rejected
         if state is RunState.HELD:
-            runs.hold(run, ConfigurationError("EMPTY_GUARD", members=5, run=run.id))
+            lifecycle.hold(run, ConfigurationError("EMPTY_GUARD", members=5, run=run.id))
             return
         if state is RunState.FAILED:
-            runs.note_error(run, ConfigurationError("MC_SCOPES", missing="email_read"))
-        runs.finish(session, run, state, now=NOW)
+            lifecycle.note_error(run, ConfigurationError("MC_SCOPES", missing="email_read"))
+        lifecycle.finish(session, run, state, now=NOW)
 
 
 def test_an_empty_page_says_how_to_begin(door: Door) -> None:

@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import select
 
 from models.database import Database
+from models.membership.webhooks import HEADER
 from models.naming import find
 from models.tables import AmplitudeProject, AuditEvent
-from models.webhooks import HEADER
 from tests.factories import make_destination, make_source
 from tests.integration.door import Door
 

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from models import batches, runs, state
 from models.contact_keys.codec import encode_keys
 from models.contact_keys.comparison import comparison_key
 from models.database import Database
 from models.direction import Direction
-from models.rejections import RejectedRow
+from models.membership import state
+from models.runs import batches, lifecycle
+from models.runs.rejections import RejectedRow
 from models.tables import CohortBinding, PushBatch, SyncRun
 from models.types import BatchState, RunState, Trigger
 from tests.factories import make_binding, make_destination, make_source
@@ -44,7 +45,7 @@ class Journal:
         now = datetime.now(UTC)
         with self.db.write() as session:
             mine = session.get_one(CohortBinding, self.binding.id)
-            made = runs.dispatch(
+            made = lifecycle.dispatch(
                 session, mine, trigger=Trigger.MANUAL, scheduled_for=now, now=now, actor="test"
             )
             wanted = [(Direction.EXIT, list(leave)), (Direction.ENTER, [*enter, *refused])]
@@ -53,7 +54,7 @@ class Journal:
             for batch in session.scalars(select(PushBatch).where(PushBatch.run_id == made.id)):
                 self._bring(session, made, batch, list(refused), ends, now)
             if ends is BatchState.ACKNOWLEDGED:
-                runs.finish(session, made, RunState.SUCCEEDED, now=now)
+                lifecycle.finish(session, made, RunState.SUCCEEDED, now=now)
         return made.id
 
     def _bring(
@@ -95,7 +96,9 @@ class Journal:
 
     def end(self, run_id: int) -> None:
         with self.db.write() as session:
-            runs.finish(session, session.get_one(SyncRun, run_id), RunState.FAILED, now=datetime.now(UTC))
+            lifecycle.finish(
+                session, session.get_one(SyncRun, run_id), RunState.FAILED, now=datetime.now(UTC)
+            )
 
     def compact(self, folder: Path, part_size: int = 3) -> None:
         with self.db.write() as session:

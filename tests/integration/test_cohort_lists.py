@@ -13,14 +13,16 @@ from uuid import UUID
 import pytest
 from sqlalchemy import func, select
 
-from models import bindings, cohort_lists, runs, webhooks
 from models.contact_keys.codec import encode_keys
 from models.database import Database
 from models.errors import ConfigurationError
-from models.runs import Claim
+from models.membership import cohort_lists, webhooks
+from models.membership.webhooks import Column, Head
+from models.runs import lifecycle
+from models.runs.lifecycle import Claim
+from models.setup import bindings
 from models.tables import CohortBinding, CohortList, CohortListPart, SyncRun, WebhookMessage
 from models.types import Feed, RunState, SnapshotState, Stage, Trigger
-from models.webhooks import Column, Head
 from tests.factories import CREATED, make_binding, make_destination, make_source
 from worker.claim import Hold
 from worker.context import open_context
@@ -66,7 +68,7 @@ class Telling:
     def begun(self, binding: CohortBinding | None = None) -> tuple[Hold, SyncRun]:
         """A run of the binding with its snapshot taken."""
         with self.db.write() as session:
-            run = runs.dispatch(
+            run = lifecycle.dispatch(
                 session,
                 session.get_one(CohortBinding, (binding or self.binding).id),
                 trigger=Trigger.MANUAL,
@@ -74,7 +76,7 @@ class Telling:
                 now=self.now,
                 actor="test",
             )
-        claim = runs.claim(self.db, run.id, Stage.SNAPSHOT, now=self.now, lease=60)
+        claim = lifecycle.claim(self.db, run.id, Stage.SNAPSHOT, now=self.now, lease=60)
         assert isinstance(claim, Claim)
         hold = Hold(self.ctx, claim)
         try:
@@ -86,7 +88,7 @@ class Telling:
 
     def end(self, hold: Hold) -> None:
         with hold.transaction() as (session, run):
-            runs.finish(session, run, RunState.SUCCEEDED, now=self.now)
+            lifecycle.finish(session, run, RunState.SUCCEEDED, now=self.now)
 
     def rows(self, hold: Hold, run: SyncRun) -> list[str]:
         assert run.snapshot is not None

@@ -21,12 +21,12 @@ from redis import Redis
 from config.queue import KEY_PREFIX
 from config.settings import Settings
 from models import broker
-from models.bindings import Timing
 from models.database import Database
-from models.snapshots import DOWNLOAD, UPLOAD
+from models.membership.snapshots import DOWNLOAD, UPLOAD
+from models.observability.health import HEARTBEATS
+from models.setup.bindings import Timing
 from models.tables import AmplitudeProject, CohortBinding, Destination, Rejection, Snapshot, SyncRun
 from models.types import RunState, SnapshotState, Trigger
-from models.watch import HEARTBEATS
 from monitor.families import FAMILIES
 from monitor.metrics import PROBLEMS, Collector
 from monitor.question import Question

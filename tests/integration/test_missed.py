@@ -15,10 +15,11 @@ import pytest
 from sqlalchemy import select
 
 from cli import timing
-from models import overview, runs
-from models.bindings import Timing, pause_binding, resume_binding, update_binding
 from models.database import Database
-from models.missed import COUNTED
+from models.observability import overview
+from models.runs import lifecycle
+from models.runs.missed import COUNTED
+from models.setup.bindings import Timing, pause_binding, resume_binding, update_binding
 from models.tables import CohortBinding, SyncRun
 from models.types import RunState, Stage, Trigger
 from scheduler.tick import tick
@@ -56,10 +57,10 @@ def reload(db: Database, binding: CohortBinding) -> CohortBinding:
 
 
 def end(db: Database, run: SyncRun, state: RunState, now: datetime) -> None:
-    held = runs.claim(db, run.id, Stage.SNAPSHOT, now=now, lease=60)
+    held = lifecycle.claim(db, run.id, Stage.SNAPSHOT, now=now, lease=60)
     assert held is not None
-    with runs.fenced(db, held, now=now, lease=60) as (session, mine):
-        runs.finish(session, mine, state, now=now)
+    with lifecycle.fenced(db, held, now=now, lease=60) as (session, mine):
+        lifecycle.finish(session, mine, state, now=now)
 
 
 def update(db: Database, binding: CohortBinding, now: datetime, **changed: Any) -> None:

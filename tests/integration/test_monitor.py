@@ -19,10 +19,10 @@ import requests
 
 from config.queue import KEY_PREFIX
 from config.settings import Settings
-from models import runs
-from models.bindings import Timing
 from models.database import Database
 from models.naming import find
+from models.runs import lifecycle
+from models.setup.bindings import Timing
 from models.tables import CohortBinding, SyncRun
 from models.types import Trigger
 from tests.factories import make_binding, make_destination, make_source
@@ -45,7 +45,7 @@ def queued(db: Database, name: str, ago: timedelta) -> int:
     with db.write() as session:
         now = datetime.now(UTC) - ago
         binding = find(session, CohortBinding, name)
-        run = runs.dispatch(
+        run = lifecycle.dispatch(
             session, binding, trigger=Trigger.MANUAL, scheduled_for=now, now=now, actor="test"
         )
     return run.id

@@ -15,10 +15,10 @@ import yaml
 
 from cli.main import COMMANDS
 from config.settings import Settings
-from models.bindings import Timing
 from models.database import Database
+from models.observability.health import HEARTBEATS
+from models.setup.bindings import Timing
 from models.types import RunState
-from models.watch import HEARTBEATS
 from monitor.metrics import PROBLEMS
 from tests.factories import make_destination, make_source
 from tests.integration.test_metrics import NOW, Scraped

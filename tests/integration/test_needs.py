@@ -8,11 +8,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import insert, select, update
 
-from models import bindings, endings, needs, retries, runs
 from models.database import Database
 from models.errors import SyncError, TerminalError, TransientError
 from models.naming import find
-from models.needs import NAMED, Need
+from models.observability import alerts
+from models.observability.alerts import NAMED, Need
+from models.runs import completion, lifecycle, retries
+from models.setup import bindings
 from models.tables import CohortBinding, NoticeChannel
 from models.types import RunState, Stage, Trigger
 from tests.factories import make_binding, make_destination, make_source
@@ -32,7 +34,7 @@ def filled(db: Database) -> Database:
 
 def look(db: Database, now: datetime = NOW, schedulers: int | None = 1) -> list[Need]:
     with db.read() as session:
-        return needs.current(session, now, schedulers=schedulers)
+        return alerts.current(session, now, schedulers=schedulers)
 
 
 def codes(db: Database, now: datetime = NOW) -> list[tuple[str, bool]]:
@@ -42,20 +44,20 @@ def codes(db: Database, now: datetime = NOW) -> list[tuple[str, bool]]:
 def begin(db: Database, trigger: Trigger = Trigger.SCHEDULE, at: datetime = NOW) -> int:
     with db.write() as session:
         buyers = find(session, CohortBinding, "buyers")
-        return runs.dispatch(session, buyers, trigger=trigger, scheduled_for=at, now=at, actor="test").id
+        return lifecycle.dispatch(session, buyers, trigger=trigger, scheduled_for=at, now=at, actor="test").id
 
 
 def end(
     db: Database, run_id: int, state: RunState, error: SyncError | None = None, retry_runs: int = 3
 ) -> None:
-    held = runs.claim(db, run_id, Stage.SNAPSHOT, now=NOW, lease=60)
+    held = lifecycle.claim(db, run_id, Stage.SNAPSHOT, now=NOW, lease=60)
     assert held is not None
-    with runs.fenced(db, held, now=NOW, lease=60) as (session, run):
-        runs.note_error(run, error)
-        runs.finish(session, run, state, now=NOW)
+    with lifecycle.fenced(db, held, now=NOW, lease=60) as (session, run):
+        lifecycle.note_error(run, error)
+        lifecycle.finish(session, run, state, now=NOW)
         if error is not None:
-            policy = endings.Policy(retry_runs, 0)
-            endings.after_failure(session, run, error, policy, delay=600, now=NOW)
+            policy = completion.Policy(retry_runs, 0)
+            completion.after_failure(session, run, error, policy, delay=600, now=NOW)
 
 
 def test_a_failure_that_is_retried_is_shown_and_not_final_until_its_last_retry_has_failed(
@@ -121,15 +123,15 @@ def test_another_held_run_is_another_need(filled: Database) -> None:
     keys = set()
     for minute in range(2):
         run_id = begin(filled, Trigger.MANUAL, NOW + minute * MINUTE)
-        held = runs.claim(filled, run_id, Stage.SNAPSHOT, now=NOW, lease=60)
+        held = lifecycle.claim(filled, run_id, Stage.SNAPSHOT, now=NOW, lease=60)
         assert held is not None
-        with runs.fenced(filled, held, now=NOW, lease=60) as (_, run):
-            runs.hold(run, TerminalError("EMPTY_GUARD", members=5, run=run.id))
+        with lifecycle.fenced(filled, held, now=NOW, lease=60) as (_, run):
+            lifecycle.hold(run, TerminalError("EMPTY_GUARD", members=5, run=run.id))
         (need,) = look(filled)
         assert (need.about, need.code) == ("buyers", "EMPTY_GUARD")
         keys.add(need.key)
         with filled.write() as session:
-            runs.reject(session, run_id, now=NOW, actor="test")
+            lifecycle.reject(session, run_id, now=NOW, actor="test")
     assert len(keys) == 2
 
 

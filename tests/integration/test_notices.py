@@ -12,11 +12,13 @@ from pydantic import SecretStr
 from sqlalchemy import select, update
 from structlog.testing import capture_logs
 
-from models import bindings, endings, needs, notices, runs
-from models.bindings import Timing
 from models.database import Database
 from models.errors import TerminalError, TransientError
 from models.naming import find
+from models.observability import alerts, notices
+from models.runs import completion, lifecycle
+from models.setup import bindings
+from models.setup.bindings import Timing
 from models.tables import CohortBinding, Notice, NoticeTelling, SyncRun
 from models.types import RunState, Stage, Trigger
 from monitor.watchman import Watchman
@@ -76,18 +78,18 @@ def stopped(db: Database, error: Any, *, hold: bool = False, at: datetime = BEGA
     """A run of `buyers` that a guard holds, or that failed."""
     with db.write() as session:
         buyers = find(session, CohortBinding, "buyers")
-        run_id = runs.dispatch(
+        run_id = lifecycle.dispatch(
             session, buyers, trigger=Trigger.SCHEDULE, scheduled_for=at, now=at, actor="test"
         ).id
-    held = runs.claim(db, run_id, Stage.SNAPSHOT, now=at, lease=60)
+    held = lifecycle.claim(db, run_id, Stage.SNAPSHOT, now=at, lease=60)
     assert held is not None
-    with runs.fenced(db, held, now=at, lease=60) as (session, run):
+    with lifecycle.fenced(db, held, now=at, lease=60) as (session, run):
         if hold:
-            runs.hold(run, error)
+            lifecycle.hold(run, error)
             return run_id
-        runs.note_error(run, error)
-        runs.finish(session, run, RunState.FAILED, now=at)
-        endings.after_failure(session, run, error, endings.Policy(3, 0), delay=600, now=at)
+        lifecycle.note_error(run, error)
+        lifecycle.finish(session, run, RunState.FAILED, now=at)
+        completion.after_failure(session, run, error, completion.Policy(3, 0), delay=600, now=at)
     return run_id
 
 
@@ -187,7 +189,7 @@ def test_a_held_run_is_told_and_its_approval_is_its_end_and_the_next_one_is_new(
     post.looks(50)
     assert f"`cohort-sync approve {first}`" in ear.last[0]
     with filled.write() as session:
-        runs.approve(session, first, now=post.now, actor="test")
+        lifecycle.approve(session, first, now=post.now, actor="test")
         session.execute(update(SyncRun).values(state=RunState.SUCCEEDED, finished_at=post.now))
     post.looks(20)
     second = stopped(filled, TerminalError("EMPTY_GUARD", members=5, run=2), hold=True, at=post.now)
@@ -345,7 +347,7 @@ def test_what_can_not_be_delivered_for_a_day_is_given_up_and_said(filled: Databa
         assert sum(line["notices"] for line in given_up[:1]) == 1
         asked = deaf.asked
         with filled.read() as session:
-            shown = needs.current(session, post.now, schedulers=1)
+            shown = alerts.current(session, post.now, schedulers=1)
         assert [need.code for need in shown] == ["NOTIFY_FAILED", "PAUSED"]
         assert any("NOTIFY_FAILED" in message["message"] for message in ear.heard)
         resume(filled)

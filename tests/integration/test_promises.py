@@ -14,8 +14,6 @@ import pytest
 from sqlalchemy import select
 
 from cli.timing import timing_of
-from models import bindings, runs, snapshots
-from models.bindings import Timing
 from models.database import Database
 from models.errors import (
     ConfigurationError,
@@ -25,6 +23,10 @@ from models.errors import (
     TerminalError,
     TransientError,
 )
+from models.membership import snapshots
+from models.runs import lifecycle
+from models.setup import bindings
+from models.setup.bindings import Timing
 from models.tables import AmplitudeProject, AuditEvent, CohortBinding, Snapshot, SyncRun
 from models.types import RunState, SnapshotState, Stage, Tier, Trigger
 from scheduler.tick import Ticked, tick
@@ -83,7 +85,7 @@ class World:
                 raise error
             with hold.transaction() as (session, mine):
                 verdict = RunState.PARTIAL if partial else RunState.SUCCEEDED
-                runs.finish(session, mine, verdict, now=hold.now)
+                lifecycle.finish(session, mine, verdict, now=hold.now)
 
         work(self.ctx, run.id, Stage(run.stage), stage)  # type: ignore[arg-type]
         (found,) = [one for one in self.runs() if one.id == run.id]
@@ -92,7 +94,7 @@ class World:
     def by_hand(self, name: str, **given: Any) -> SyncRun:
         with self.db.write() as session:
             binding = session.scalars(select(CohortBinding).where(CohortBinding.name == name)).one()
-            return runs.dispatch(
+            return lifecycle.dispatch(
                 session,
                 binding,
                 trigger=Trigger.MANUAL,

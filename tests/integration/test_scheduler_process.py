@@ -18,8 +18,8 @@ from sqlalchemy import select
 
 from config.queue import KEY_PREFIX
 from config.settings import Settings
-from models.bindings import Timing
 from models.database import Database
+from models.setup.bindings import Timing
 from models.tables import CohortBinding, SyncRun
 from models.types import RunState
 from tests.factories import make_binding, make_destination, make_source

@@ -11,8 +11,8 @@ from sqlalchemy import select
 
 from config.queue import KEY_PREFIX
 from config.settings import Settings
-from models import outbox
 from models.database import Database
+from models.runs import outbox
 from models.tables import CohortBinding, SyncRun
 from models.types import RunState, Stage, Trigger
 from scheduler.publish import STALE_BACKLOG, STALE_EMPTY, WAKING_AT_ONCE, Published, Publisher

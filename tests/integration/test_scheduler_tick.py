@@ -11,10 +11,11 @@ from sqlalchemy import event, select, text, update
 from sqlalchemy.orm import Session
 
 from cli.timing import timing_of
-from models import database, runs, schedule
-from models.bindings import Timing, pause_binding, update_binding
+from models import database
 from models.database import Database, named_errors
 from models.errors import TransientError
+from models.runs import lifecycle, schedule
+from models.setup.bindings import Timing, pause_binding, update_binding
 from models.tables import AmplitudeProject, AuditEvent, CohortBinding, SyncRun
 from models.types import RunState, Stage, Tier, Trigger
 from scheduler.tick import Ticked, decide, tick
@@ -61,12 +62,12 @@ def reload(db: Database, binding: CohortBinding) -> CohortBinding:
 
 def end(db: Database, run: SyncRun, now: datetime) -> None:
     with db.write() as session:
-        runs.finish(session, session.get_one(SyncRun, run.id), RunState.SUCCEEDED, now=now)
+        lifecycle.finish(session, session.get_one(SyncRun, run.id), RunState.SUCCEEDED, now=now)
 
 
 def start_by_hand(db: Database, binding: CohortBinding) -> None:
     with db.write() as session:
-        runs.dispatch(
+        lifecycle.dispatch(
             session,
             session.get_one(CohortBinding, binding.id),
             trigger=Trigger.MANUAL,

@@ -7,8 +7,9 @@ from typing import Any
 
 from sqlalchemy import event, select, update
 
-from models import runs, snapshots
 from models.database import Database
+from models.membership import snapshots
+from models.runs import lifecycle
 from models.tables import CohortBinding, Snapshot, SyncRun
 from models.types import SnapshotState, Trigger
 from tests.factories import make_binding, make_destination, make_source
@@ -32,7 +33,7 @@ def test_an_answer_that_comes_between_two_questions_is_shared(postgres_db: Datab
     for _ in range(2):
         binding = make_binding(db, cohort_id="vips")
         with db.write() as session:
-            run = runs.dispatch(
+            run = lifecycle.dispatch(
                 session,
                 session.get_one(CohortBinding, binding.id),
                 trigger=Trigger.SCHEDULE,

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from models import batches
 from models.database import Database
 from models.direction import Direction
+from models.runs import batches
 from models.tables import CohortBinding, PushBatch, SyncRun
 from models.types import BatchState, RunState, Stage, Trigger
 from tests.factories import make_binding, make_destination, make_source

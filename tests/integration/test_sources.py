@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from models import bindings, runs, sources
 from models.database import Database
 from models.errors import ConfigurationError
+from models.runs import lifecycle
+from models.setup import bindings, sources
 from models.tables import Snapshot, SyncRun
 from models.types import RunState, SnapshotState, Trigger
 from tests.factories import CREATED, make_binding, make_destination, make_source
@@ -32,7 +33,7 @@ def test_a_source_that_was_downloaded_from_can_be_removed(db: Database) -> None:
             session.add(snapshot)
             session.flush()
             mine = session.merge(binding)
-            run = runs.dispatch(
+            run = lifecycle.dispatch(
                 session, mine, trigger=Trigger.MANUAL, scheduled_for=CREATED, snapshot_id=snapshot.id, **BY
             )
             run.state, run.finished_at = RunState.CANCELLED, CREATED

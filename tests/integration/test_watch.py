@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from models import watch
-from models.bindings import Timing
 from models.database import Database
+from models.observability import health
+from models.setup.bindings import Timing
 from models.tables import CohortBinding, SyncRun
 from models.types import RunState, Trigger
 from scheduler.watch import Watch
@@ -48,7 +48,7 @@ def run(db: Database, state: RunState, **columns: Any) -> None:
 
 def codes(db: Database, schedulers: int | None = 1) -> list[str]:
     with db.read() as session:
-        return [error.code for _, error in watch.alarms(watch.facts(session, NOW, schedulers=schedulers))]
+        return [error.code for _, error in health.alarms(health.facts(session, NOW, schedulers=schedulers))]
 
 
 def test_nothing_is_wrong_where_nothing_is_late(filled: Database) -> None:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from models.tellings import LINES, Line, Message
+from models.observability.deliveries import LINES, Line, Message
 from monitor import digest
 
 BEGAN = datetime(2026, 3, 2, 12, tzinfo=UTC)

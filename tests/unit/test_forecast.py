@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from models.blackouts import parse_blackouts
+from models.setup.blackouts import parse_blackouts
 from scheduler.cron import Schedule
 from scheduler.forecast import Expected, Planned, downloads, forecast, next_month
 from scheduler.policy import ALWAYS, Period

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from models.figures import SHOWN_BINDINGS
+from models.observability.metric_queries import SHOWN_BINDINGS
 from monitor.families import FAMILIES
 from monitor.metrics import PROBLEMS
 

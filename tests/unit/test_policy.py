@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.blackouts import Blackout, blackout_until, parse_blackouts
 from models.errors import ConfigurationError
-from models.missed import COUNTED, counted
+from models.runs.missed import COUNTED, counted
+from models.setup.blackouts import Blackout, blackout_until, parse_blackouts
 from scheduler import cron
 from scheduler.cron import Schedule
 from scheduler.policy import (

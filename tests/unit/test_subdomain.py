@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from models.errors import ConfigurationError
-from models.subdomain import checked_subdomain
+from models.setup.subdomain import checked_subdomain
 
 GOOD = "mc563885gzs27c5t9-63k636ttgm"
 

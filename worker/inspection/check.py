@@ -11,9 +11,9 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from models import snapshots
-from models.destinations import SECRET_DAYS, SECRET_WARN_DAYS
 from models.errors import ConfigurationError, SyncError
+from models.membership import snapshots
+from models.setup.destinations import SECRET_DAYS, SECRET_WARN_DAYS
 from models.tables import AmplitudeProject, CohortBinding, Destination
 from models.types import Feed, Tier, WriteMode
 from worker.context import Context

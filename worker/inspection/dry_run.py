@@ -20,7 +20,6 @@ from typing import TypeVar
 
 from sqlalchemy.orm import Session
 
-from models import cohort_lists, leftovers, state
 from models.database import one_state
 from models.direction import Direction
 from models.errors import (
@@ -30,7 +29,9 @@ from models.errors import (
     TerminalError,
     TransientError,
 )
-from models.runs import Claim
+from models.membership import cohort_lists, state
+from models.runs import unresolved_batches
+from models.runs.lifecycle import Claim
 from models.secrets import make_private_dir
 from models.tables import CohortBinding, Snapshot, SyncRun
 from models.types import RunState, Stage, Trigger
@@ -142,7 +143,7 @@ class Rehearsal(Hold):
             reader = StateReader(
                 chunks=lambda: state.iter_chunks(session, binding.id),
                 deltas=lambda: state.iter_deltas(session, binding.id),
-                uncertain=lambda: leftovers.iter_lost(session, binding.id),
+                uncertain=lambda: unresolved_batches.iter_lost(session, binding.id),
                 members=binding.member_count,
             )
             return compare(

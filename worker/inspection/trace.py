@@ -17,8 +17,8 @@ from models.contact_keys.comparison import comparison_key
 from models.contact_keys.key_array import TEXT, KeyArray
 from models.database import Database, one_state
 from models.direction import Direction
+from models.membership.contact_history import Base, Push, pushes, rejection
 from models.tables import CohortBinding, Rejection
-from models.traces import Base, Push, pushes, rejection
 from models.types import BatchState
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from models import runs
-from models.blackouts import blackout_until, parse_blackouts
 from models.errors import TransientError
+from models.runs import lifecycle
+from models.setup.blackouts import blackout_until, parse_blackouts
 from models.tables import CohortBinding, SyncRun
 from worker.claim import Hold
 
@@ -21,8 +21,8 @@ def until(binding: CohortBinding, now: datetime) -> datetime | None:
 def wait(run: SyncRun, end: datetime) -> None:
     """Leave the run until the blackout's end, and say so."""
     shown = f"{end:%Y-%m-%d %H:%M} UTC"
-    runs.note_error(run, TransientError("BLACKOUT", binding=run.binding.name, until=shown))
-    runs.wait(run, end)
+    lifecycle.note_error(run, TransientError("BLACKOUT", binding=run.binding.name, until=shown))
+    lifecycle.wait(run, end)
 
 
 def stops(hold: Hold) -> bool:

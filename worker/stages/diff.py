@@ -10,11 +10,13 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from models import batches, destinations, leftovers, runs, state
 from models.contact_keys.codec import row_overhead
 from models.database import Database
 from models.direction import Direction
 from models.errors import TerminalError
+from models.membership import state
+from models.runs import batches, lifecycle, unresolved_batches
+from models.setup import destinations
 from models.tables import CohortBinding, SyncRun
 from models.types import Stage
 from worker.claim import Hold
@@ -84,7 +86,7 @@ def reader(db: Database, binding: CohortBinding) -> StateReader:
 
     def uncertain() -> Iterator[bytes]:
         with db.read() as session:
-            yield from leftovers.iter_lost(session, binding.id)
+            yield from unresolved_batches.iter_lost(session, binding.id)
 
     return StateReader(chunks=chunks, deltas=deltas, uncertain=uncertain, members=binding.member_count)
 
@@ -92,15 +94,15 @@ def reader(db: Database, binding: CohortBinding) -> StateReader:
 def _unchanged(hold: Hold, digest: str) -> bool:
     """End the stage over the very file that was acknowledged to the last row, unless something was lost since."""
     with hold.transaction() as (session, mine):
-        if leftovers.any_lost(session, mine.binding_id):
+        if unresolved_batches.any_lost(session, mine.binding_id):
             return False
-        last = runs.last_with_digest(session, mine, digest)
+        last = lifecycle.last_with_digest(session, mine, digest)
         if last is None:
             return False
         for name in ("snapshot_rows", "members", "blank", "duplicate"):
             setattr(mine, name, getattr(last, name))
         mine.digest = digest
-        runs.advance(mine, Stage.FINISH, now=hold.now)
+        lifecycle.advance(mine, Stage.FINISH, now=hold.now)
     return True
 
 
@@ -141,13 +143,13 @@ def _plan(
             first_seq=batches.next_seq(session, run.id),
         )
         run.binding.confirmed_digest = None  # from the first batch on, until a run has pushed all of its own
-        runs.note_error(run, None)
-        runs.advance(run, Stage.PUSH, now=hold.now)
+        lifecycle.note_error(run, None)
+        lifecycle.advance(run, Stage.PUSH, now=hold.now)
     return Stage.PUSH
 
 
 def _advance(hold: Hold, stage: Stage) -> Stage:
     with hold.transaction() as (_, run):
-        runs.note_error(run, None)
-        runs.advance(run, stage, now=hold.now)
+        lifecycle.note_error(run, None)
+        lifecycle.advance(run, stage, now=hold.now)
     return stage

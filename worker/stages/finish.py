@@ -12,7 +12,8 @@ from pathlib import Path
 import structlog
 from sqlalchemy.orm import Session
 
-from models import leftovers, rejections, runs, state
+from models.membership import state
+from models.runs import lifecycle, rejections, unresolved_batches
 from models.tables import SyncRun
 from models.types import RunState, Stage
 from worker.claim import Hold
@@ -28,15 +29,15 @@ def finish(hold: Hold) -> Stage | None:
         folded = _compact(hold, session, run)
         complete = not run.rejected and run.acknowledged == run.entered + run.exited
         verdict = RunState.SUCCEEDED if complete else RunState.PARTIAL
-        leftovers.supersede(session, run)
+        unresolved_batches.supersede(session, run)
         rejections.forget_settled(session, run)
         run.binding.confirmed_digest = run.digest if complete else None
         if complete:
             run.binding.member_count = run.members
         if verdict is RunState.SUCCEEDED:
             run.binding.member_count = run.members  # keys that were pushed anew are counted once
-        runs.note_error(run, None)
-        runs.finish(session, run, verdict, now=hold.now)
+        lifecycle.note_error(run, None)
+        lifecycle.finish(session, run, verdict, now=hold.now)
     if run.snapshot is not None:
         snapshot_store.forget(hold, run.snapshot)
     log.info("run_finished", **canonical(run), folded=folded)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import structlog
 
-from models import batches, leftovers, runs
 from models.contact_keys.codec import decode_keys, encode_keys
 from models.contact_keys.comparison import comparison_key
 from models.errors import ConfigurationError, SyncError, TerminalError, TransientError
-from models.rejections import RejectedRow
+from models.runs import batches, lifecycle, unresolved_batches
+from models.runs.rejections import RejectedRow
 from models.tables import PushBatch, SyncRun
 from worker.claim import Hold, backoff
 from worker.inspection.check import require_destination
@@ -72,19 +72,19 @@ def _job(cloud: MarketingCloud, request_id: str) -> JobState:
 def earlier_runs(hold: Hold, run: SyncRun) -> bool:
     """Settle what earlier runs left at the vendor; False where the run now waits for it."""
     with hold.ctx.db.read() as session:
-        left = leftovers.submitted(session, run)
+        left = unresolved_batches.submitted(session, run)
     if left:
         with hold.marketing_cloud(run.binding.destination) as cloud:
             ended = [poll(hold, cloud, batch, pause=2.0) for batch in left]
         if not all(ended):
             with hold.transaction() as (_, mine):
-                runs.wait(mine, hold.later(2.0))
+                lifecycle.wait(mine, hold.later(2.0))
             return False
     with hold.transaction() as (_, mine):
         quiet = mine.binding.quiet_until
         if quiet is not None and quiet > hold.now:
-            runs.note_error(mine, TransientError("SUBMISSION_UNCERTAIN", until=f"{quiet:%H:%M:%S} UTC"))
-            runs.wait(mine, quiet)
+            lifecycle.note_error(mine, TransientError("SUBMISSION_UNCERTAIN", until=f"{quiet:%H:%M:%S} UTC"))
+            lifecycle.wait(mine, quiet)
             return False
     return True
 
@@ -149,7 +149,7 @@ def _failed(hold: Hold, batch: PushBatch) -> None:
         if batch.attempts >= BATCH_ATTEMPTS:
             raise TerminalError("MC_JOB_FAILED", f"It was sent {batch.attempts} times.")
         batches.send_again(session, batch.id, not_before=hold.later(backoff(hold.ctx, batch.attempts)))
-        runs.note_error(run, TransientError("MC_JOB_FAILED"))
+        lifecycle.note_error(run, TransientError("MC_JOB_FAILED"))
 
 
 def _overdue(hold: Hold, batch: PushBatch) -> None:
@@ -163,7 +163,7 @@ def _overdue(hold: Hold, batch: PushBatch) -> None:
         if batch.attempts >= BATCH_ATTEMPTS:
             raise TerminalError("MC_JOB_DEADLINE", minutes=minutes)
         batches.send_again(session, batch.id, quiet_until=quiet)
-        runs.note_error(run, TransientError("MC_JOB_DEADLINE", minutes=minutes))
+        lifecycle.note_error(run, TransientError("MC_JOB_DEADLINE", minutes=minutes))
 
 
 def revive(hold: Hold) -> None:

@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TextIO
 
-from models import state
 from models.contact_keys.codec import decode
 from models.database import Database, one_state
+from models.membership import state
 from models.tables import CohortBinding
 from worker.membership.compaction import compact
 

@@ -15,10 +15,10 @@ import structlog
 from redis.exceptions import RedisError
 
 from config.queue import KEY_PREFIX, QUEUE
-from models import batches, runs
 from models.contact_keys.codec import decode_keys, encode_keys, row_bodies
 from models.direction import Direction
 from models.errors import ConfigurationError, RateLimited, SyncError, TerminalError
+from models.runs import batches, lifecycle
 from models.tables import PushBatch, SyncRun
 from models.types import BatchState, Stage, WriteMode
 from worker.claim import Hold
@@ -219,17 +219,17 @@ class Push:
                 blackout.wait(run, silence)
                 return None
             if pause is None:
-                runs.release(run, now=self.hold.now)
+                lifecycle.release(run, now=self.hold.now)
                 return Stage.PUSH
-            runs.wait(run, self.hold.later(pause))
+            lifecycle.wait(run, self.hold.later(pause))
         return None
 
     def _done(self) -> Stage:
         with self.hold.transaction() as (session, run):
             if run.cancel_requested and batches.count_by_state(session, run.id).get(BatchState.PLANNED):
                 raise ConfigurationError("CANCELLED", binding=run.binding.name)
-            runs.note_error(run, None)
-            runs.advance(run, Stage.FINISH, now=self.hold.now)
+            lifecycle.note_error(run, None)
+            lifecycle.advance(run, Stage.FINISH, now=self.hold.now)
         return Stage.FINISH
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from models import cohort_lists, runs, snapshots
 from models.errors import ConfigurationError, SyncError, TerminalError
+from models.membership import cohort_lists, snapshots
+from models.runs import lifecycle
 from models.tables import Snapshot
 from models.types import Feed, SnapshotState, Stage
 from worker.claim import Hold
@@ -59,11 +60,11 @@ def _told(hold: Hold) -> Stage | None:
     """What the webhook delivered until now: no request is made and no download spent."""
     with hold.transaction() as (session, run):
         found = cohort_lists.begin(session, run, now=hold.now)
-        runs.note_error(run, None)
+        lifecycle.note_error(run, None)
         if isinstance(found, datetime):  # the first sync of the cohort is still coming in
-            runs.wait(run, found)
+            lifecycle.wait(run, found)
             return None
-        runs.advance(run, Stage.DIFF, now=hold.now)
+        lifecycle.advance(run, Stage.DIFF, now=hold.now)
     return Stage.DIFF
 
 
@@ -79,7 +80,7 @@ def _begin(hold: Hold, cohort_id: str, amplitude: Amplitude) -> Snapshot | None:
             parallel=AMPLITUDE_PARALLEL_JOBS,
         )
         if found is None:
-            runs.wait(run, hold.later(BUSY_SECONDS))
+            lifecycle.wait(run, hold.later(BUSY_SECONDS))
             return None
     if found.state != SnapshotState.REQUESTING:
         return found
@@ -108,13 +109,13 @@ def _poll(hold: Hold, amplitude: Amplitude, found: Snapshot) -> Stage | None:
                 session.get_one(Snapshot, found.id).state = SnapshotState.FAILED
             raise _overdue(hold)
         with hold.transaction() as (session, run):
-            runs.wait(run, hold.later(_pause(age)))
+            lifecycle.wait(run, hold.later(_pause(age)))
         return None
     with hold.transaction() as (session, run):
         stored = session.get_one(Snapshot, found.id)
         stored.state, stored.completed_at = SnapshotState.COMPLETED, hold.now
-        runs.note_error(run, None)
-        runs.advance(run, Stage.DIFF, now=hold.now)
+        lifecycle.note_error(run, None)
+        lifecycle.advance(run, Stage.DIFF, now=hold.now)
     return Stage.DIFF
 
 
@@ -125,8 +126,8 @@ def _overdue(hold: Hold) -> TerminalError:
 
 def _on(hold: Hold) -> Stage:
     with hold.transaction() as (_, run):
-        runs.note_error(run, None)
-        runs.advance(run, Stage.DIFF, now=hold.now)
+        lifecycle.note_error(run, None)
+        lifecycle.advance(run, Stage.DIFF, now=hold.now)
     return Stage.DIFF
 
 

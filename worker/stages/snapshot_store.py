@@ -14,8 +14,8 @@ from datetime import timedelta
 from pathlib import Path
 
 from config.queue import HARD_LIMIT_SECONDS
-from models import cohort_lists, snapshots
 from models.errors import ContractError, TerminalError
+from models.membership import cohort_lists, snapshots
 from models.secrets import make_private_dir
 from models.tables import Snapshot
 from worker.claim import Hold

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 import orjson
 import structlog
 
-from models import batches
 from models.contact_keys.codec import decode_keys, encode_keys
 from models.contact_keys.comparison import comparison_key
 from models.errors import ConfigurationError, RateLimited, SyncError, TerminalError, TransientError
-from models.rejections import RejectedRow
+from models.runs import batches
+from models.runs.rejections import RejectedRow
 from models.tables import PushBatch
 from worker.claim import Hold
 from worker.inspection.check import require_destination

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import structlog
 
-from models import cohort_lists
-from models.cohort_lists import View
+from models.membership import cohort_lists
+from models.membership.cohort_lists import View
 from models.secrets import make_private_dir
 from models.tables import Snapshot
 from worker.claim import Hold

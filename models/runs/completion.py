@@ -1,7 +1,7 @@
 """What the end of a run brings about: a retry, a pause, and the runs of bindings that follow.
 
 In the very transaction that ends the run, so that neither a kill nor a lost message can part them. Who makes
-the retry when its time has come is the scheduler: `models/retries.py`.
+the retry when its time has come is the scheduler: `models/runs/retries.py`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A message is stored for every property that a webhook-fed binding of its cohort maps, in one transaction; the
 same `message_id` again changes nothing. Blobs are opaque here, and nothing here knows HTTP. What becomes of the
-messages stands in `models/cohort_lists.py`.
+messages stands in `models/membership/cohort_lists.py`.
 """
 
 from __future__ import annotations

@@ -17,11 +17,12 @@ from sqlalchemy.engine import CursorResult
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from models import audit, leftovers
-from models.chains import start_followers
+from models import audit
 from models.database import Database, bound_locks
 from models.errors import ConfigurationError, LeaseLost, SyncError
-from models.snapshots import forget_upload
+from models.membership.snapshots import forget_upload
+from models.runs import unresolved_batches
+from models.setup.chains import start_followers
 from models.tables import CohortBinding, SyncRun
 from models.types import UNFINISHED, RunState, Stage, Trigger
 
@@ -218,7 +219,7 @@ def finish(session: Session, run: SyncRun, state: RunState, *, now: datetime) ->
     if run.snapshot_id is not None:
         forget_upload(session, run.snapshot_id)
     if state in {RunState.FAILED, RunState.CANCELLED}:
-        leftovers.settle(session, run.id)
+        unresolved_batches.settle(session, run.id)
     binding = session.get_one(CohortBinding, run.binding_id)
     if state is not RunState.SKIPPED:
         binding.bad_run_id = run.id if state in {RunState.FAILED, RunState.PARTIAL} else None

@@ -1,7 +1,7 @@
 """Due bindings become runs, and runs that were deferred begin: the transactions of a tick.
 
 An occurrence becomes a run in the transaction that moves its binding on, so that killing a scheduler anywhere
-repeats nothing and loses nothing. Publishing comes after that commit: `models/outbox.py`.
+repeats nothing and loses nothing. Publishing comes after that commit: `models/runs/outbox.py`.
 
 Locks are short and never waited for: on PostgreSQL rows that another scheduler holds are passed over, on SQLite
 there is one writer. What to do about a binding is decided in `scheduler/tick.py`; here it is only written.
@@ -28,10 +28,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session, aliased
 
-from models import audit, bulk, new_runs, retries
+from models import audit, bulk
 from models.database import bound_locks
 from models.errors import TerminalError
-from models.missed import counted
+from models.runs import new_runs, retries
+from models.runs.missed import counted
 from models.tables import AmplitudeProject, CohortBinding, SyncRun
 from models.types import UNFINISHED, RunState, Tier, Trigger
 

@@ -13,7 +13,7 @@ from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 from models.errors import ConfigurationError
-from models.walltime import first_instant, last_instant, zone_of
+from models.setup.walltime import first_instant, last_instant, zone_of
 
 _DAY_MINUTES = 24 * 60
 _WINDOW = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]|24):([0-5]\d)", re.ASCII)

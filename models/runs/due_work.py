@@ -1,8 +1,8 @@
 """Whether a scheduler has anything to do: the one question that it asks twice a second, in one statement.
 
 The statement is made once. Of the 4 ms that a tick without work took, making the same statements anew was 3
-(2026-11). What is to be done is read by whoever does it: `models/schedule.py`, `models/retries.py` and
-`models/outbox.py`, whose conditions these are.
+(2026-11). What is to be done is read by whoever does it: `models/runs/schedule.py`, `models/runs/retries.py` and
+`models/runs/outbox.py`, whose conditions these are.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import Select, bindparam, select
 from sqlalchemy.orm import Session
 
-from models import outbox, retries, schedule
+from models.runs import outbox, retries, schedule
 from models.types import UtcDateTime
 
 

@@ -12,11 +12,11 @@ from datetime import datetime, timedelta
 from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session, undefer
 
-from models import leftovers, rejections
 from models.database import lock
 from models.direction import Direction
-from models.rejections import RejectedRow
-from models.slots import may_take
+from models.runs import rejections, unresolved_batches
+from models.runs.rejections import RejectedRow
+from models.runs.slots import may_take
 from models.tables import CohortBinding, PushBatch, SyncRun
 from models.types import BatchState
 
@@ -209,7 +209,7 @@ def in_doubt(session: Session, batch: PushBatch) -> bool:
     quiet, started = binding.quiet_until, run.started_at
     if batch.attempts > 1 and quiet is not None and started is not None and quiet > started:
         return True
-    return leftovers.any_lost(session, batch.binding_id, but_of=batch.run_id)
+    return unresolved_batches.any_lost(session, batch.binding_id, but_of=batch.run_id)
 
 
 def acknowledge(

@@ -12,12 +12,13 @@ from datetime import datetime, timedelta
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from models import bulk, new_runs
+from models import bulk
 from models.database import lock
 from models.errors import ConfigurationError, TerminalError
+from models.runs import new_runs
+from models.setup.walltime import day_begins, zone_of
 from models.tables import CohortBinding, SyncRun
 from models.types import RunState, Tier, Trigger
-from models.walltime import day_begins, zone_of
 
 GOOD = frozenset({RunState.SUCCEEDED, RunState.PARTIAL})
 

@@ -29,7 +29,7 @@ from sqlalchemy.engine import CursorResult
 from sqlalchemy.orm import Session
 
 from models.database import Database
-from models.needs import CHANNEL
+from models.observability.alerts import CHANNEL
 from models.tables import Notice, NoticeChannel, NoticeTelling
 
 STOOD = timedelta(

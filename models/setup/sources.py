@@ -8,8 +8,9 @@ from pydantic import SecretStr
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from models import audit, snapshots
+from models import audit
 from models.errors import ConfigurationError
+from models.membership import snapshots
 from models.naming import checked_name, find, name_key
 from models.secrets import Keyring
 from models.tables import AmplitudeProject, CohortBinding

@@ -10,12 +10,12 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from models import audit
-from models.binding_fields import require_all_own
 from models.errors import ConfigurationError
 from models.naming import checked_name, find, name_key
 from models.secrets import Keyring
-from models.sources import _filled, refuse_if_used
-from models.subdomain import checked_subdomain
+from models.setup.binding_fields import require_all_own
+from models.setup.sources import _filled, refuse_if_used
+from models.setup.subdomain import checked_subdomain
 from models.tables import CohortBinding, Destination
 from models.types import WriteMode
 

@@ -13,16 +13,19 @@ from typing import Any, Literal
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from models import audit, chains, retries, runs, webhooks
-from models.binding_fields import (
+from models import audit
+from models.errors import ConfigurationError
+from models.membership import webhooks
+from models.naming import checked_name, find, name_key
+from models.runs import lifecycle, retries
+from models.setup import chains
+from models.setup.binding_fields import (
     attribute_key,
     checked_attribute,
     checked_cohort,
     checked_percent,
     require_own,
 )
-from models.errors import ConfigurationError
-from models.naming import checked_name, find, name_key
 from models.tables import AmplitudeProject, CohortBinding, Destination, SyncRun
 from models.types import UNFINISHED, Feed, Tier
 
@@ -185,7 +188,7 @@ def _retarget(
 def _retime(session: Session, binding: CohortBinding, timing: Timing, *, now: datetime) -> None:
     for field in fields(timing):
         setattr(binding, field.name, getattr(timing, field.name))
-    runs.wake_from_blackout(session, binding.id, now=now)
+    lifecycle.wake_from_blackout(session, binding.id, now=now)
 
 
 def _chain(session: Session, binding: CohortBinding, after: str) -> None:

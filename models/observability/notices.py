@@ -2,7 +2,7 @@
 
 A look compares what needs a person with the notices that are open. A unique index over the open ones lets any number
 of monitors look at once; a need that is gone for a moment has not ended. What was told of a notice, and to whom,
-stands in `models/tellings.py`.
+stands in `models/observability/deliveries.py`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from models import bulk
 from models.database import Database
-from models.needs import Need
+from models.observability.alerts import Need
 from models.tables import Notice, NoticeChannel, NoticeTelling
 
 GONE = timedelta(minutes=1)  # what comes back sooner has not ended

@@ -1,6 +1,6 @@
 """What a run begins as, when it is inserted among many: by its schedule, after another binding's, or as a retry.
 
-A person's run begins in `models/runs.py`, where a second one is refused; here a constraint refuses it.
+A person's run begins in `models/runs/lifecycle.py`, where a second one is refused; here a constraint refuses it.
 """
 
 from __future__ import annotations

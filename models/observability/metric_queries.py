@@ -14,8 +14,8 @@ from typing import Any
 from sqlalchemy import ScalarSelect, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
-from models import watch
-from models.snapshots import month_of, spent_since
+from models.membership.snapshots import month_of, spent_since
+from models.observability import health
 from models.tables import AmplitudeProject, CohortBinding, Destination, Snapshot, SyncRun
 from models.types import UNFINISHED, RunState
 
@@ -70,7 +70,7 @@ class Binding:
 class Figures:
     """Everything at one moment."""
 
-    work: watch.Facts
+    work: health.Facts
     bindings: int
     paused: int
     unfinished: dict[str, int]  # runs by state, those without one too
@@ -95,7 +95,7 @@ def read(session: Session, now: datetime, *, schedulers: int | None, shown: int 
     """The figures at `now`. `schedulers` is how many are alive; none: the queue is away."""
     bindings = session.scalar(select(func.count()).select_from(CohortBinding)) or 0
     return Figures(
-        work=watch.facts(session, now, schedulers=schedulers),
+        work=health.facts(session, now, schedulers=schedulers),
         bindings=bindings,
         paused=session.scalar(select(func.count()).where(CohortBinding.paused)) or 0,
         unfinished=_unfinished(session),
@@ -169,7 +169,7 @@ def _shown(session: Session, now: datetime, most: int, *, all_of_them: bool) -> 
                 CohortBinding.paused,
                 CohortBinding.bad_run_id.is_not(None),
                 CohortBinding.id.in_(held),
-                watch.late(now),
+                health.late(now),
             )
         )
     found: Iterable[Any] = session.execute(query)

@@ -19,10 +19,10 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from models import webhooks
 from models.database import one_state
 from models.direction import Direction
 from models.errors import ConfigurationError, TransientError
+from models.membership import webhooks
 from models.tables import (
     CohortBinding,
     CohortList,

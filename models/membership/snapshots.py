@@ -16,7 +16,7 @@ from models.errors import ConfigurationError
 from models.tables import AmplitudeProject, CohortBinding, Snapshot, SnapshotPart, SyncRun
 from models.types import UNFINISHED, Feed, SnapshotState, Trigger
 
-DOWNLOAD, UPLOAD, STATE = "download", "upload", "state"  # and "webhook": models/cohort_lists.py
+DOWNLOAD, UPLOAD, STATE = "download", "upload", "state"  # and "webhook": models/membership/cohort_lists.py
 # A literal: SQLite uses a partial index only if its condition stands in the query word by word.
 _DOWNLOAD: ColumnElement[str] = literal_column(f"'{DOWNLOAD}'")
 UPLOAD_PART_BYTES = 4 << 20

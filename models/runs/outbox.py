@@ -2,7 +2,7 @@
 
 `SyncRun.published_at` is all there is to it: nothing is deleted or moved when a message is sent, so a lost
 message, a broker that is down and a scheduler that dies between mark and message all end the same way, with the
-row published again. Twice is harmless: a claim is a compare-and-set (`models/runs.py`).
+row published again. Twice is harmless: a claim is a compare-and-set (`models/runs/lifecycle.py`).
 """
 
 from __future__ import annotations

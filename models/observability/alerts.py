@@ -1,7 +1,7 @@
 """What needs a person, as one list: the status page shows it, the metrics count it, notices tell it.
 
 Only rows that have something are read, so that a look costs the same beside 100,000 bindings that are well. Nothing
-here remembers or tells: a need is a fact of this moment, and its history stands in `models/notices.py`.
+here remembers or tells: a need is a fact of this moment, and its history stands in `models/observability/notices.py`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from datetime import date, datetime, timedelta
 from sqlalchemy import ColumnElement, and_, func, literal_column, select
 from sqlalchemy.orm import Session, aliased
 
-from models import watch
-from models.destinations import SECRET_DAYS, SECRET_WARN_DAYS
 from models.errors import SyncError, TerminalError
+from models.membership.snapshots import month_of, spent_since
 from models.naming import name_key
-from models.snapshots import month_of, spent_since
+from models.observability import health
+from models.setup.destinations import SECRET_DAYS, SECRET_WARN_DAYS
 from models.tables import AmplitudeProject, CohortBinding, Destination, NoticeChannel, Snapshot, SyncRun
 from models.types import UNFINISHED, RunState
 
@@ -84,8 +84,8 @@ def _need(kind: str, subject: int, about: str, error: SyncError) -> Need:
 def _of_parts(session: Session, now: datetime, schedulers: int | None) -> Iterator[Need]:
     if schedulers is None:
         yield _need("queue", 0, "queue", TerminalError("BROKER_UNREACHABLE"))
-    facts = watch.facts(session, now, schedulers=schedulers)
-    for about, wrong in watch.alarms(facts):
+    facts = health.facts(session, now, schedulers=schedulers)
+    for about, wrong in health.alarms(facts):
         if wrong.code != "SCHEDULER_BEHIND" or facts.overdue > NAMED:  # else said of each binding
             yield _need(about, 0, about, wrong)
 
@@ -93,7 +93,7 @@ def _of_parts(session: Session, now: datetime, schedulers: int | None) -> Iterat
 def _unheard(session: Session, now: datetime) -> Iterator[Need]:
     failing = select(NoticeChannel).where(NoticeChannel.failing_since <= now - UNHEARD)
     for channel in session.scalars(failing.order_by(NoticeChannel.id)):
-        since = watch.shown(channel.failing_since or now)
+        since = health.shown(channel.failing_since or now)
         error = TerminalError("NOTIFY_FAILED", channel=channel.name, since=since)
         yield _need(CHANNEL, channel.id, "notifications", error)
 
@@ -113,7 +113,7 @@ def _unclaimed(session: Session, now: datetime) -> Iterator[Need]:
     waiting = (
         select(CohortBinding.name, SyncRun.id)
         .join(CohortBinding, CohortBinding.id == SyncRun.binding_id)
-        .where(SyncRun.finished_at.is_(None), watch.queued_long(now))
+        .where(SyncRun.finished_at.is_(None), health.queued_long(now))
         .order_by(SyncRun.id)
         .limit(NAMED)
     )
@@ -155,7 +155,7 @@ def _ended_badly(session: Session, now: datetime) -> Iterator[Need]:
         if retrying is not None:
             hope = f" Run {retrying} tries again."
         elif retry_at is not None and retry_at > now - NOT_RETRIED:
-            hope = f" Another run follows at {watch.shown(retry_at)}."
+            hope = f" Another run follows at {health.shown(retry_at)}."
         yield Need("binding", binding, name, code, message + hope, remedy, final=not hope)
 
 
@@ -167,10 +167,10 @@ def _paused(session: Session) -> Iterator[Need]:
 
 
 def _overdue(session: Session, now: datetime) -> Iterator[Need]:
-    overdue = select(CohortBinding.id, CohortBinding.name, CohortBinding.next_due_at).where(watch.late(now))
+    overdue = select(CohortBinding.id, CohortBinding.name, CohortBinding.next_due_at).where(health.late(now))
     overdue = overdue.order_by(CohortBinding.next_due_at, CohortBinding.id).limit(NAMED)
     for binding, name, due_at in session.execute(overdue):
-        error = TerminalError("OVERDUE", binding=name, since=watch.shown(due_at or now))
+        error = TerminalError("OVERDUE", binding=name, since=health.shown(due_at or now))
         yield _need("binding", binding, name, error)
 
 
