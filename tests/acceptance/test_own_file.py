@@ -45,7 +45,7 @@ def write(path: Path, keys: list[str], *, blank: int, duplicate: int, other_case
 
 def cohort_sync(product: Product, *arguments: str) -> Iterator[Any]:
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "cli.tether", str(os.getpid()), "run", *arguments],
+        [sys.executable, "-P", "-m", "cli.stack.parent_death", str(os.getpid()), "run", *arguments],
         env=environment(product.db.settings),
         cwd=product.db.settings.data_dir,
         capture_output=True,

@@ -21,7 +21,7 @@ from pathlib import Path
 from pydantic import SecretStr
 from sqlalchemy import func, insert, select
 
-from cli.stack import Stack
+from cli.stack.stack import Stack
 from config.queue import make_app, publish
 from config.settings import Settings
 from models.database import Database

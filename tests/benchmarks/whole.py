@@ -20,7 +20,7 @@ from typing import Any
 import requests
 from pydantic import SecretStr
 
-from cli.stack import Stack
+from cli.stack.stack import Stack
 from config.queue import make_app, publish
 from config.settings import Settings
 from models.contact_keys.codec import row_bodies

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from cli.timing import timing_of
+from cli.config_file.timing import timing_of
 from models.setup import bindings
 from models.tables import CohortBinding
 from models.types import BatchState, RunState

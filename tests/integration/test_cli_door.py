@@ -10,7 +10,8 @@ import psycopg
 import pytest
 from alembic.script import ScriptDirectory
 
-from cli import bindings, main, output, sources
+from cli import main, output
+from cli.commands.setup import bindings, sources
 from config.settings import Settings
 from models import schema, types
 from models.database import Database

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
-from cli import codes, context, wait
+from cli import context, exit_codes
+from cli.commands.runs import wait
 from config.settings import Settings
 from models.database import Database
 from models.direction import Direction
@@ -131,11 +132,11 @@ def test_a_cohort_file_is_checked_at_the_door_and_stored_with_its_run(
 
 def test_waiting_ends_with_the_runs_own_code(door: Door, bound: Database) -> None:
     ends = {
-        RunState.SUCCEEDED: codes.Code.DONE,
-        RunState.PARTIAL: codes.Code.PARTIAL,
-        RunState.FAILED: codes.Code.FAILED,
-        RunState.CANCELLED: codes.Code.FAILED,
-        RunState.HELD: codes.Code.HELD,
+        RunState.SUCCEEDED: exit_codes.Code.DONE,
+        RunState.PARTIAL: exit_codes.Code.PARTIAL,
+        RunState.FAILED: exit_codes.Code.FAILED,
+        RunState.CANCELLED: exit_codes.Code.FAILED,
+        RunState.HELD: exit_codes.Code.HELD,
     }
     started: dict[RunState, subprocess.Popen[str]] = {}
     for state in ends:

@@ -13,8 +13,8 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import select
 
-from cli import timing
-from cli.secrets import read_secret
+from cli.config_file import timing
+from cli.config_file.secret_sources import read_secret
 from models.database import Database
 from models.errors import ConfigurationError
 from models.naming import find

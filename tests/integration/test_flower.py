@@ -17,14 +17,15 @@ import psutil
 import pytest
 import requests
 
-from cli import flower, ports
-from cli.stack import environment_of
+from cli.flower import server as flower
+from cli.stack import ports
+from cli.stack.stack import environment_of
 from config.queue import QUEUE, WAKE_QUEUE, make_app
 from config.settings import Settings
 from models.errors import ConfigurationError
 from tests.support import Valkey
 
-COMMAND = [sys.executable, "-P", "-m", "cli.tether", str(os.getpid()), "run", "flower"]
+COMMAND = [sys.executable, "-P", "-m", "cli.stack.parent_death", str(os.getpid()), "run", "flower"]
 Page = Callable[..., requests.Response]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from cli import timing
+from cli.config_file import timing
 from models.database import Database
 from models.observability import overview
 from models.runs import lifecycle

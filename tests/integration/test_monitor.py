@@ -139,7 +139,7 @@ def test_it_serves_two_pages_and_no_more(stack: Settings, tmp_path: Path) -> Non
 def test_a_taken_port_is_named(settings: Settings) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         answer = subprocess.run(
-            [sys.executable, "-P", "-m", "cli.tether", str(os.getpid()), "run", "monitor"],
+            [sys.executable, "-P", "-m", "cli.stack.parent_death", str(os.getpid()), "run", "monitor"],
             env=environment(settings) | {"COHORT_SYNC_MONITOR_PORT": str(taken.getsockname()[1])},
             capture_output=True,
             text=True,

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from cli.timing import timing_of
+from cli.config_file.timing import timing_of
 from models.database import Database
 from models.errors import (
     ConfigurationError,

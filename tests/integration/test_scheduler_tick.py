@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import event, select, text, update
 from sqlalchemy.orm import Session
 
-from cli.timing import timing_of
+from cli.config_file.timing import timing_of
 from models import database
 from models.database import Database, named_errors
 from models.errors import TransientError

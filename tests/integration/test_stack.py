@@ -17,9 +17,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cli.stack import Stack, environment_of
-from cli.supervise import Program, Supervisor
-from cli.valkey import EmbeddedValkey
+from cli.stack.stack import Stack, environment_of
+from cli.stack.supervise import Program, Supervisor
+from cli.stack.valkey import EmbeddedValkey
 from config.settings import Settings
 from models.errors import ConfigurationError
 
@@ -68,7 +68,7 @@ def up(settings: Settings, tmp_path: Path) -> Iterator[Up]:
         with (tmp_path / "up.txt").open("w") as out:
             started.append(
                 subprocess.Popen(
-                    [sys.executable, "-P", "-m", "cli.tether", str(os.getpid()), "run", "up"],
+                    [sys.executable, "-P", "-m", "cli.stack.parent_death", str(os.getpid()), "run", "up"],
                     env=environment,
                     cwd=tmp_path,
                     stdout=out,
@@ -137,7 +137,7 @@ def test_a_person_is_told_where_to_look_and_the_password_once(
     everything = below(process.pid)
 
     other = subprocess.run(
-        [sys.executable, "-P", "-m", "cli.tether", str(os.getpid()), "run", "up"],
+        [sys.executable, "-P", "-m", "cli.stack.parent_death", str(os.getpid()), "run", "up"],
         env={**os.environ, **environment_of(settings)},
         capture_output=True,
         text=True,
@@ -188,7 +188,7 @@ def test_a_stop_is_not_lost_in_a_callback(at_once: bool) -> None:
     """Python drops an exception that a signal raises while the callback of a weak reference runs."""
     program = f"""
 import os, signal, sys, weakref
-from cli.stack import Leave
+from cli.stack.stack import Leave
 leave = Leave(at_once={at_once})
 leave.install()
 class Thing: pass
@@ -249,7 +249,7 @@ def test_settings_reach_another_process_whole(settings: Settings, tmp_path: Path
     )
     (tmp_path / ".env").write_text("COHORT_SYNC_TICK_SECONDS=99\nCOHORT_SYNC_REDIS_URL=redis://elsewhere\n")
     program = (
-        "import json; from config.settings import Settings; from cli.stack import environment_of;"
+        "import json; from config.settings import Settings; from cli.stack.stack import environment_of;"
         "print(json.dumps(environment_of(Settings())))"
     )
     for given in (odd, settings):

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cli import tether
+from cli.stack import parent_death
 
 
 def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
@@ -51,9 +51,9 @@ def test_a_tied_program_dies_with_its_parent(mode: str, tmp_path: Path) -> None:
 
 
 def test_a_program_that_stays_below_hands_on_its_end() -> None:
-    ended = subprocess.run(tether.command("stay", "/bin/sh", "-c", "exit 7"), check=False)
+    ended = subprocess.run(parent_death.command("stay", "/bin/sh", "-c", "exit 7"), check=False)
     assert ended.returncode == 7
-    asked = subprocess.Popen(tether.command("stay", "/bin/sleep", "100"))
+    asked = subprocess.Popen(parent_death.command("stay", "/bin/sleep", "100"))
     until(lambda: any(p.name() == "sleep" for p in below(asked.pid)))
     asked.terminate()
     assert asked.wait(5) != 0
@@ -61,7 +61,7 @@ def test_a_program_that_stays_below_hands_on_its_end() -> None:
 
 def test_a_start_after_the_parents_end_is_no_start() -> None:
     late = subprocess.run(
-        [sys.executable, "-P", "-m", "cli.tether", "999999999", "exec", "/bin/sleep", "100"],
+        [sys.executable, "-P", "-m", "cli.stack.parent_death", "999999999", "exec", "/bin/sleep", "100"],
         timeout=5,
         check=False,
     )

@@ -17,7 +17,7 @@ import psutil
 import pytest
 from redis import Redis
 
-from cli.valkey import EmbeddedValkey
+from cli.stack.valkey import EmbeddedValkey
 from config.settings import Settings
 from models.errors import TransientError
 
@@ -27,7 +27,7 @@ HOLD = """
 import sys
 from pathlib import Path
 from config.settings import Settings
-from cli.valkey import EmbeddedValkey
+from cli.stack.valkey import EmbeddedValkey
 from models.errors import ConfigurationError
 try:
     with EmbeddedValkey(Settings(data_dir=Path(sys.argv[1]))) as server:

@@ -10,8 +10,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli import declared
-from cli.declared import Declared
+from cli.config_file import parser
+from cli.config_file.parser import Declared
 from models.errors import ConfigurationError
 
 BINDING = "version: 1\nbindings:\n  b:\n    source: s\n    cohort: c\n    destination: d\n    attribute: a\n"
@@ -19,14 +19,14 @@ BINDING = "version: 1\nbindings:\n  b:\n    source: s\n    cohort: c\n    destin
 
 def found(text: str) -> list[tuple[str, int | None, str]]:
     """The mistakes in a text, which all can be told."""
-    mistakes = declared.read(text).mistakes
+    mistakes = parser.read(text).mistakes
     assert all("<" not in str(one.error) for one in mistakes)
     return [(one.path, one.line, one.error.code) for one in mistakes]
 
 
 def binding(lines: str) -> tuple[dict[str, Any], Declared]:
     """The values of a binding with these lines as well."""
-    read = declared.read(BINDING + "".join(f"    {line}\n" for line in lines.splitlines()))
+    read = parser.read(BINDING + "".join(f"    {line}\n" for line in lines.splitlines()))
     return read.entries[0].values, read
 
 
@@ -61,7 +61,7 @@ def test_values_are_the_text_that_stands_there(line: str, key: str | None, value
 )
 def test_a_cohort_that_looks_like_something_else_stays_what_it_is(cohort: str) -> None:
     text = BINDING.replace("cohort: c", f"cohort: {cohort}")
-    (entry,) = declared.read(text).entries
+    (entry,) = parser.read(text).entries
     assert entry.sound
     assert entry.values["cohort_id"] == cohort
 
@@ -114,7 +114,7 @@ bindings:
 
 def test_hints_say_what_was_meant() -> None:
     remedies = {
-        key: declared.read(f"version: 1\nsources: {{s: {{{key}: x}}}}\n").mistakes[0].error.remedy
+        key: parser.read(f"version: 1\nsources: {{s: {{{key}: x}}}}\n").mistakes[0].error.remedy
         for key in ("api_key", "teir", "x")
     }
     assert remedies["api_key"].startswith("Write api-key:")
@@ -124,7 +124,7 @@ def test_hints_say_what_was_meant() -> None:
 
 def test_a_file_without_a_version_is_refused_and_an_empty_section_is_not() -> None:
     assert found("") == [("version", None, "SETTING_MISSING")]
-    read = declared.read("version: 1\nbindings:\nsources: {}\n")
+    read = parser.read("version: 1\nbindings:\nsources: {}\n")
     assert read.mistakes == read.entries == []
     assert {kind.name for kind in read.kinds} == {"source", "binding"}
 
@@ -144,7 +144,7 @@ def test_a_file_without_a_version_is_refused_and_an_empty_section_is_not() -> No
 )
 def test_what_is_no_yaml_is_said_with_its_place(text: str, why: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
-        declared.read(text)
+        parser.read(text)
     assert refused.value.code == "FILE_NOT_YAML"
     assert refused.value.context["why"] == why
 
@@ -178,7 +178,7 @@ def test_no_secret_is_repeated_whatever_is_wrong_with_it(secret: str, place: str
     if place == "tier" and secret in ("hunter2", "env:hunter-2", "env:HUNTER2 x", "|\n      hunter2"):
         return  # no secret is meant to stand there, and a wrong word is told
     try:
-        told = "".join(str(one.error) + one.path for one in declared.read(text).mistakes)
+        told = "".join(str(one.error) + one.path for one in parser.read(text).mistakes)
     except ConfigurationError as error:
         told = str(error)
     assert told
@@ -188,7 +188,7 @@ def test_no_secret_is_repeated_whatever_is_wrong_with_it(secret: str, place: str
 @given(st.text(max_size=60))
 def test_no_text_breaks_the_reader(text: str) -> None:
     try:
-        declared.read(text)
+        parser.read(text)
     except ConfigurationError as error:
         code = error.code
     else:
@@ -212,7 +212,7 @@ _KEYS = st.sampled_from(["api-key", "tier", "cron", "source", "cohort", "blackou
     )
 )
 def test_no_document_breaks_the_reader_and_what_is_refused_is_never_sound(document: dict[str, Any]) -> None:
-    read = declared.read(yaml.safe_dump(document))
+    read = parser.read(yaml.safe_dump(document))
     for entry in read.entries:
         assert entry.sound or read.mistakes
         assert not entry.sound or {one.key for one in entry.kind.settings} - entry.values.keys() <= {

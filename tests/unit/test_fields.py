@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cli import main
-from cli.fields import KINDS, SOURCE, Kind, Setting, Without
+from cli.config_file.fields import KINDS, SOURCE, Kind, Setting, Without
 from models.errors import ConfigurationError
 
 ABOUT_THE_COMMAND = {"name", "no_check", "as_json", "help"}

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.declared import Node
-from cli.order import Step, ordered
+from cli.config_file.order import Step, ordered
+from cli.config_file.parser import Node
 
 
 def node(name: str) -> Node:

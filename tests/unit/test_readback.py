@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from rich.console import Console
 
-from cli import account
-from cli.readback import Reading, Verdict, compare, strangers
+from cli.demo import report
+from cli.demo.readback import Reading, Verdict, compare, strangers
 
 BEFORE = {"a", "b", "gone"}
 NOW = {"a", "b", "new"}
@@ -68,7 +68,7 @@ def test_what_no_binding_wrote_is_found(contact: str, values: dict[str, str]) ->
 def test_the_account_is_as_strict() -> None:
     console = Console(quiet=True)
     right, wrong = Verdict("Flag", 1, 0, 1), Verdict("Flag", 1, 0, 0, missing=["a"])
-    assert account.show_verdict(console, Reading(), [right], [])
-    assert not account.show_verdict(console, Reading(), [right, wrong], [])
-    assert not account.show_verdict(console, Reading(), [right], ["a"])
-    assert not account.show_verdict(console, Reading(repeated=1), [right], [])
+    assert report.show_verdict(console, Reading(), [right], [])
+    assert not report.show_verdict(console, Reading(), [right, wrong], [])
+    assert not report.show_verdict(console, Reading(), [right], ["a"])
+    assert not report.show_verdict(console, Reading(repeated=1), [right], [])

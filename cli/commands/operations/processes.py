@@ -1,0 +1,142 @@
+"""`up`, `demo`, `worker`, `scheduler`, `flower`, `monitor`, `sandbox`: what keeps running until it is stopped.
+
+Each is a process of its own in production; what it does stands in `cli/stack/stack.py`, `cli/demo/demo.py`,
+`cli/flower/server.py`, `worker/`, `scheduler/` and `monitor/`. The sandbox is started from here and known nowhere else.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Annotated
+
+import typer
+
+from cli import context
+from models.errors import SyncError
+from models.secrets import Keyring
+
+app = typer.Typer()
+
+DEMO_MEMBERS = 50_000
+
+
+@app.command()
+def up(
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Worker processes.")] = 1,
+) -> None:
+    """The whole stack on this machine: queue, scheduler, workers, Flower and the monitor.
+
+    Prints where to look; Ctrl-C stops it cleanly and leaves nothing behind.
+
+    Example: cohort-sync up
+    """
+    from cli.stack import stack
+
+    settings = context.settings()
+    if settings.notify_urls:  # one that can't be used is said here, before anything is started
+        from monitor.notify import channels
+
+        channels(settings, Keyring.load(settings))
+    raise typer.Exit(stack.up(settings, workers=workers))
+
+
+@app.command()
+def demo(
+    members: Annotated[int, typer.Option(min=1, help="Members of the largest sample cohort.")] = DEMO_MEMBERS,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the stack up to look at.")] = False,
+) -> None:
+    """See it work: the stack against sandbox vendors, two syncs, and a comparison.
+
+    Exits 0 only if the data extension equals the cohorts at the end.
+
+    Example: cohort-sync demo --keep
+    """
+    from cli.demo import demo as demonstration
+
+    raise typer.Exit(demonstration.run(context.settings(), members=members, keep=keep))
+
+
+@app.command()
+def worker(
+    name: Annotated[str, typer.Option(help="Its name among the workers of this host.")] = "worker",
+    concurrency: Annotated[
+        int | None,
+        typer.Option(min=1, max=64, help="Tasks at once; COHORT_SYNC_WORKER_CONCURRENCY if not given."),
+    ] = None,
+) -> None:
+    """A worker: takes runs from the queue. Any number of them, on any number of hosts.
+
+    Example: cohort-sync worker --name worker-2
+    """
+    settings = context.settings()
+    with context.database():
+        pass  # a wrong database is said here and not by the first task
+    from config.queue import QUEUE, WAKE_QUEUE
+    from worker.app import app as celery
+
+    celery.worker_main(
+        [
+            "--quiet",  # no banner on stdout: what it says stands in the log
+            "worker",
+            "--pool=prefork",
+            f"--concurrency={concurrency or settings.worker_concurrency}",
+            f"--queues={QUEUE},{WAKE_QUEUE}",
+            f"--hostname={name}@%h",
+            f"--loglevel={settings.log_level}",
+            # Workers meet in the database: they need no news of each other. Heartbeats stay, for Flower.
+            "--without-gossip",
+            "--without-mingle",
+        ]
+    )
+
+
+@app.command()
+def scheduler() -> None:
+    """A scheduler: makes runs when they are due. Any number of them; there is no leader.
+
+    Example: cohort-sync scheduler
+    """
+    settings = context.settings()
+    with context.database():
+        pass
+    from scheduler.main import main
+
+    raise typer.Exit(main(settings))
+
+
+@app.command()
+def flower() -> None:
+    """Flower: watch the queue and the workers in a browser.
+
+    Example: COHORT_SYNC_FLOWER_PORT=8080 cohort-sync flower
+    """
+    from cli.flower import server as page
+
+    raise typer.Exit(page.run(context.settings()))
+
+
+@app.command()
+def monitor() -> None:
+    """A monitor: looks every few seconds whether the work gets done, and serves metrics for Prometheus.
+
+    Example: COHORT_SYNC_MONITOR_PORT=9464 cohort-sync monitor
+    """
+    settings = context.settings()
+    with suppress(SyncError), context.database():
+        pass  # SQLite is made if need be; a database that is away or old is what the monitor is there to show
+    from cli.commands.operations import monitor as watching
+
+    raise typer.Exit(watching.run(settings))
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False
+)
+def sandbox(ctx: typer.Context) -> None:
+    """Both vendors on localhost, for trying things out; `--help` lists its own options.
+
+    Example: cohort-sync sandbox --port 8090 --members 10000
+    """
+    from sandbox.app import main
+
+    raise typer.Exit(main(ctx.args))

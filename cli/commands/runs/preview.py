@@ -1,0 +1,263 @@
+"""`cohort-sync plan`: what a run by hand would do now, shown to a person before it does it. Pushes nothing.
+
+A precondition that fails is said before a download is spent. Contact keys are masked unless they are asked for.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from datetime import datetime, timedelta
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli import context, output
+from cli.commands.setup import checks
+from cli.config_file import vendors
+from cli.exit_codes import Code
+from models.database import Database
+from models.direction import Direction
+from models.errors import ConfigurationError, ContractError, SyncError
+from models.membership import snapshots
+from models.naming import find
+from models.observability import overview
+from models.tables import CohortBinding
+from models.types import Feed, WriteMode
+
+if TYPE_CHECKING:
+    from worker.context import Context
+    from worker.inspection.dry_run import Findings, Rehearsal
+    from worker.inspection.estimate import Estimate
+
+app = typer.Typer()
+
+SHOWN_OF_A_KEY = 2
+_MINUTES_FROM = 120
+QUOTA_STEP = "downloads"
+# As a run tells them, and beside them who stays, and who was acknowledged before.
+COUNTS = (
+    *("snapshot_rows", "members", "blank", "duplicate", "entered", "exited"),
+    *("unchanged", "state_members"),
+)
+
+
+@app.command()
+def plan(
+    binding: Annotated[str, typer.Argument(help="The binding's name, or its id.")],
+    snapshot: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, readable=True, help="A cohort file for a download."),
+    ] = None,
+    show_keys: Annotated[
+        bool, typer.Option("--show-keys", help="Show the sampled contact keys in full: personal data.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Ask for a download though the month's quota is spent.")
+    ] = False,
+    wait_seconds: Annotated[
+        float, typer.Option(min=0, help="How long to wait for the vendors, Amplitude's job above all.")
+    ] = 600,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """What a run would do now: who enters and leaves, what it costs, what would stop it. Pushes nothing.
+
+    Spends one download at most, and none if one can be shared; the next run of the binding uses the same one.
+    Exits 4 if a guard would hold a run by hand, 5 if a check fails.
+
+    Example: cohort-sync plan vips
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(Code.INTERRUPTED))  # so that its files go with it
+    with context.database() as db:
+        row = _admitted(db, binding, snapshot, force=force)
+        with vendors.opened(db) as outside:
+            found = _Plan(outside, row, snapshot, force=force, patience=wait_seconds)
+    document = found.document(keys=show_keys)
+    if as_json:
+        output.emit(document)
+    else:
+        _print(document)
+    if found.failed:
+        raise typer.Exit(Code.CHECK_FAILED)
+    if document["guard"] is not None:
+        raise typer.Exit(Code.HELD)
+
+
+def _admitted(db: Database, name: str, file: Path | None, *, force: bool) -> CohortBinding:
+    """The binding, refused where a run by hand would be refused at the door."""
+    with db.read() as session:
+        row = find(session, CohortBinding, name)
+        if file is not None and row.feed == Feed.WEBHOOK:
+            raise ConfigurationError("WEBHOOK_FED", binding=row.name)
+        if file is None and not force:
+            fresh = snapshots.Fresh.of(db.settings)
+            snapshots.require_quota(session, row, now=context.now(), fresh=fresh)
+    return row
+
+
+class _Plan:
+    """What was found out. Where a check fails that needs no snapshot, nothing else is."""
+
+    def __init__(
+        self, outside: Context, row: CohortBinding, file: Path | None, *, force: bool, patience: float
+    ) -> None:
+        from worker.inspection.dry_run import Rehearsal, waits_until
+
+        self.row, self.file, self.now = row, file, context.now()
+        (steps,) = checks.steps_of(outside, [row])
+        # The door has looked at the quota already: what can be shared costs nothing.
+        self.failed = [step for step in steps if step.status == "fail" and step.name != QUOTA_STEP]
+        self.rehearsal: Rehearsal = Rehearsal.of(outside, row, force=force, patience=patience)
+        self.found: Findings | None = None
+        self.estimate: Estimate | None = None
+        self.in_the_way: list[SyncError] = list(waits_until(row, self.now))
+        if not self.failed:
+            self._find(outside.db)
+
+    def _find(self, db: Database) -> None:
+        from worker.inspection.check_extension import failed
+        from worker.inspection.estimate import estimate
+
+        if self.file is None and self.row.feed == Feed.DOWNLOAD:
+            output.note("waiting for the cohort; Ctrl-C loses nothing: a download that was asked for is kept")
+        try:
+            self.found = self.rehearsal.find(self.file)
+        except ContractError as error:
+            if self.file is None:
+                raise
+            raise ConfigurationError(error.code, error.detail, **error.context) from None
+        if self.found.failed is not None:
+            self.failed = [failed("data extension", self.found.failed)]
+        with db.read() as session:
+            paces = overview.paces(session, self.row.id)
+            self.quota = snapshots.quota(session, self.row.project, now=self.now)
+            unfinished = overview.unfinished_of(session, self.row.id)
+        self.estimate = estimate(self.found.requests, paces, self.row.destination.write_mode)
+        if unfinished is not None:
+            facts = {"binding": self.row.name, "run": unfinished.id, "state": unfinished.state}
+            detail = "What it has not had acknowledged yet counts here as well."
+            self.in_the_way.insert(0, ConfigurationError("RUN_UNFINISHED", detail, **facts))
+
+    def document(self, *, keys: bool) -> dict[str, Any]:
+        """All of it, as programs read it."""
+        found, cost = self.found, self.estimate
+        scheduled = self.row.cron is not None
+        return {
+            "binding": self.row.name,
+            "snapshot": self._snapshot(),
+            "counts": {name: getattr(found.counts, name) for name in COUNTS} if found else None,
+            "samples": _samples(found, keys=keys) if found else None,
+            "upserts": cost.upserts if cost else None,
+            "seconds": list(cost.seconds) if cost and cost.seconds else None,
+            "seconds_from": _source(cost, self.row.destination.write_mode) if cost else None,
+            "checks": [checks.document(step) for step in self.failed],
+            "guard": _error(found.held) if found else None,
+            "guard_on_schedule": _error(found.held_on_schedule) if found and scheduled else None,
+            "in_the_way": [_error(error) for error in self.in_the_way],
+        }
+
+    def _snapshot(self) -> dict[str, Any] | None:
+        if self.found is None:
+            return None
+        spent, allowed = self.quota
+        mine = self.rehearsal.draft.snapshot
+        return {
+            "id": mine.id if mine else None,
+            "kind": mine.kind if mine else snapshots.UPLOAD,
+            "requested_at": output.iso(mine.requested_at) if mine else None,
+            "usable_until": output.iso(self._usable_until()),
+            "downloads_spent": self.rehearsal.downloads,
+            "month": {"spent": spent, "quota": allowed},
+        }
+
+    def _usable_until(self) -> datetime | None:
+        """Until when a run of the binding asks for no other download."""
+        mine = self.rehearsal.draft.snapshot
+        if mine is None or mine.kind != snapshots.DOWNLOAD or mine.completed_at is None:
+            return None
+        return mine.completed_at + timedelta(seconds=context.settings().snapshot_fresh_seconds)
+
+
+def _samples(found: Findings, *, keys: bool) -> dict[str, Any]:
+    def shown(direction: Direction) -> list[str]:
+        return [key if keys else masked(key) for key in found.samples[direction]]
+
+    return {"masked": not keys, "entered": shown(Direction.ENTER), "exited": shown(Direction.EXIT)}
+
+
+def masked(key: str) -> str:
+    """Enough to tell one kind of key from another, and nobody's: two characters at most, none of a short one."""
+    return f"{key[: min(SHOWN_OF_A_KEY, len(key) // 4)]}…"
+
+
+def _error(error: SyncError | None) -> dict[str, str] | None:
+    if error is None:
+        return None
+    return {"code": error.code, "message": error.message, "remedy": error.remedy}
+
+
+def _source(cost: Estimate, mode: str) -> str:
+    """What the range of seconds rests on."""
+    if not cost.upserts:
+        return "nothing to push"
+    turns = "one after the other" if mode == WriteMode.SYNC else "two at a time"
+    if cost.measured:
+        return f"the binding's last {cost.measured} batches of about this size, {turns}"
+    if cost.seconds is None:
+        return "nothing: the binding has pushed no such batch yet"
+    return f"what is told of other accounts' jobs, 0.5 to 20 s each, minutes on a bad day; {turns}"
+
+
+def _print(told: dict[str, Any]) -> None:
+    if told["counts"] is not None:
+        output.facts([("binding", told["binding"]), *_facts(told)])
+    for step in told["checks"]:
+        output.say(f"{told['binding']}: the check of {step['name']} fails, {step['code']}: {step['detail']}")
+        output.say(f"what to do: {step['remedy']}")
+    for name, words in (("guard", "a run by hand"), ("guard_on_schedule", "a scheduled run")):
+        if told[name] is not None:
+            output.say(f"{words} would be held, {told[name]['code']}: {told[name]['message']}")
+    for error in told["in_the_way"]:
+        output.say(f"note {error['code']}: {error['message']}")
+    output.say("Nothing was pushed." if told["counts"] else "Nothing was fetched, no download was spent.")
+
+
+def _facts(told: dict[str, Any]) -> list[tuple[str, object]]:
+    counts, samples = told["counts"], told["samples"]
+    return [
+        ("snapshot", _cost(told["snapshot"])),
+        (
+            "rows",
+            f"{counts['snapshot_rows']:,}: {counts['blank']:,} blank, {counts['duplicate']:,} duplicate",
+        ),
+        ("members", f"{counts['members']:,}; Marketing Cloud has acknowledged {counts['state_members']:,}"),
+        ("would enter", counts["entered"]),
+        ("such as", ", ".join(samples["entered"])),
+        ("would leave", counts["exited"]),
+        ("such as", ", ".join(samples["exited"])),
+        ("upserts", f"{told['upserts']:,}, and at least a look at each"),
+        ("time", f"{_range(told['seconds'])}, going by {told['seconds_from']}"),
+    ]
+
+
+def _cost(snapshot: dict[str, Any]) -> str:
+    if snapshot["kind"] == snapshots.UPLOAD:
+        return "the file that was given; no download was spent"
+    if snapshot["kind"] != snapshots.DOWNLOAD:
+        return "what the webhook has told by now; no download was spent"
+    month = f"{snapshot['month']['spent']:,} of {snapshot['month']['quota']:,} this month"
+    asked, until = (
+        output.text(datetime.fromisoformat(snapshot[name])) for name in ("requested_at", "usable_until")
+    )
+    spent = "one download was spent" if snapshot["downloads_spent"] else "shared, no download was spent"
+    return f"asked for at {asked}: {spent} ({month}); a run before {until} asks for no other"
+
+
+def _range(seconds: list[int] | None) -> str:
+    if seconds is None:
+        return "unknown"
+    size, unit = (1, "s") if seconds[1] < _MINUTES_FROM else (60, "min")
+    low, high = seconds[0] // size, ceil(seconds[1] / size)
+    return f"{low} to {high} {unit}" if low else f"up to {high} {unit}"

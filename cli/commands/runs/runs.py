@@ -1,0 +1,303 @@
+"""`run`, `runs`, `show`, `cancel`, `approve`, `reject`: one sync of a binding, made and looked at."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli import context, output, views
+from cli.commands.runs import wait
+from models.database import Database
+from models.errors import CATALOGUE, ConfigurationError, ContractError
+from models.membership import snapshots
+from models.membership.snapshots import Fresh
+from models.naming import find
+from models.observability import overview
+from models.runs import lifecycle
+from models.runs.missed import counted
+from models.tables import CohortBinding, SyncRun
+from models.types import Feed, RunState, Trigger
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+app = typer.Typer()
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")]
+KEY_MAX = 200
+
+
+@app.command()
+def run(
+    binding: Annotated[str, typer.Argument(help="The binding's name, or its id.")],
+    waited: Annotated[
+        bool, typer.Option("--wait", help="Show its progress, and exit with the run's code.")
+    ] = False,
+    snapshot: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            readable=True,
+            help="A cohort file (CSV, may be gzip) for a download.",
+        ),
+    ] = None,
+    queue: Annotated[
+        bool, typer.Option("--queue", help="Wait behind an unfinished run instead of being refused.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Ask for a download though the month's quota is spent.")
+    ] = False,
+    full: Annotated[
+        bool,
+        typer.Option("--full", help="Read the data extension first: flags nobody knows of are removed, too."),
+    ] = False,
+    idempotency_key: Annotated[
+        str | None, typer.Option(help="The same key twice makes one run: safe to repeat.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Sync a binding now, through the queue.
+
+    Example: cohort-sync run vips --wait
+
+    With --wait it exits 0 if the run succeeded, 1 if it failed, 3 if rows were rejected, 4 if it is held.
+    """
+    if idempotency_key is not None and not 0 < len(idempotency_key) <= KEY_MAX:
+        raise typer.BadParameter(f"1 to {KEY_MAX} characters", param_hint="--idempotency-key")
+    with context.database() as db:
+        made = _dispatch(db, binding, snapshot, idempotency_key, queue=queue, force=force, full=full)
+        if made.state == RunState.QUEUED:
+            publish(made)
+        if waited:
+            wait.follow(db, made.id, as_json=as_json)
+    text = f"Run {made.id} of {made.binding.name!r} is {made.state}: `cohort-sync show {made.id}`."
+    output.done(text, views.run(made), as_json=as_json)
+
+
+@app.command("runs")
+def list_(
+    binding: Annotated[str | None, typer.Argument(help="The binding's name, or its id; all if none.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="So many at most.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """The newest runs first.
+
+    Example: cohort-sync runs vips --limit 5
+    """
+    with context.database() as db, db.read() as session:
+        only = find(session, CohortBinding, binding) if binding is not None else None
+        rows = lifecycle.list_runs(session, only, limit=limit)
+    if as_json:
+        output.emit([views.run(row) for row in rows])
+        return
+    output.table(
+        [
+            "run",
+            "binding",
+            "trigger",
+            "state",
+            "started",
+            "members",
+            "entered",
+            "exited",
+            "rejected",
+            "missed",
+            "error",
+        ],
+        [
+            (
+                str(row.id),
+                row.binding.name,
+                row.trigger,
+                _state(row),
+                row.started_at,
+                row.members,
+                row.entered,
+                row.exited,
+                row.rejected,
+                counted(row.missed),
+                row.error_code,
+            )
+            for row in rows
+        ],
+        empty="There is no run yet: `cohort-sync run BINDING`.",
+    )
+
+
+@app.command()
+def show(run: RunId, as_json: Json = False) -> None:
+    """One run: its counts, requests, error and rejections.
+
+    Example: cohort-sync show 12 --json
+    """
+    with context.database() as db, db.read() as session:
+        row = lifecycle.get_run(session, run)
+        reasons = overview.rejections(session, row.id)
+    if as_json:
+        output.emit(views.run(row))
+    else:
+        report(row, context.now(), reasons)
+
+
+@app.command()
+def cancel(run: RunId, as_json: Json = False) -> None:
+    """Stop a run. What was sent is followed to its end first; nothing more is sent.
+
+    Example: cohort-sync cancel 12
+    """
+    with context.database() as db:
+        with db.write() as session:
+            row = lifecycle.cancel(session, run, now=context.now(), actor=context.actor())
+        if row.state == RunState.WAITING:
+            publish(row, quietly=True)
+    finished = RunState(row.state).finished
+    text = f"Run {row.id} is cancelled." if finished else f"Run {row.id} ends after what it has sent already."
+    output.done(text, views.run(row), as_json=as_json)
+
+
+@app.command()
+def approve(run: RunId, as_json: Json = False) -> None:
+    """Let a run go on that a guard has held.
+
+    Example: cohort-sync approve 12
+    """
+    with context.database() as db:
+        with db.write() as session:
+            row = lifecycle.approve(session, run, now=context.now(), actor=context.actor())
+        publish(row)
+    output.done(f"Run {row.id} is approved and goes on.", views.run(row), as_json=as_json)
+
+
+@app.command()
+def reject(run: RunId, as_json: Json = False) -> None:
+    """End a run that a guard has held; nothing is pushed.
+
+    Example: cohort-sync reject 12
+    """
+    with context.database() as db, db.write() as session:
+        row = lifecycle.reject(session, run, now=context.now(), actor=context.actor())
+    output.done(f"Run {row.id} is rejected; nothing was pushed.", views.run(row), as_json=as_json)
+
+
+def report(row: SyncRun, now: datetime, reasons: list[overview.Reason]) -> None:
+    """A run as a person reads it."""
+    output.facts(
+        [
+            ("run", str(row.id)),
+            ("binding", row.binding.name),
+            ("state", _state(row)),
+            ("stage", row.stage),
+            ("trigger", f"{row.trigger}, full" if row.full else row.trigger),
+            ("scheduled for", output.when(row.scheduled_for, now)),
+            ("missed", _missed(row)),
+            ("started", output.when(row.started_at, now)),
+            ("finished", output.when(row.finished_at, now)),
+            (
+                "took",
+                output.span(row.finished_at - row.started_at) if row.finished_at and row.started_at else None,
+            ),
+            ("snapshot rows", row.snapshot_rows),
+            ("members", row.members),
+            ("blank, duplicate", f"{row.blank:,}, {row.duplicate:,}"),
+            ("entered", row.entered),
+            ("exited", row.exited),
+            ("acknowledged", row.acknowledged),
+            ("rejected", row.rejected),
+            (
+                "requests",
+                f"{row.amplitude_requests:,} Amplitude, {row.marketing_cloud_requests:,} Marketing Cloud",
+            ),
+        ]
+    )
+    for reason in reasons:
+        output.say(f"rejected  {reason.rows:,} {reason.direction}, {reason.code}: {reason.message}")
+    if row.error_code:
+        output.say(f"{row.error_code}: {row.error_message}")
+        output.say(f"what to do: {row.error_remedy}")
+
+
+def _state(row: SyncRun) -> str:
+    return f"{row.state} (to be cancelled)" if row.cancel_requested and not row.finished_at else row.state
+
+
+def _missed(row: SyncRun) -> str | None:
+    """The occurrences that no run was made for and that are counted here."""
+    return f"{counted(row.missed)}, the first at {output.text(row.missed_since)}" if row.missed else None
+
+
+def _dispatch(
+    db: Database,
+    name: str,
+    file: Path | None,
+    idempotency_key: str | None,
+    *,
+    queue: bool,
+    force: bool,
+    full: bool,
+) -> SyncRun:
+    now = context.now()
+    if file is not None:
+        with db.read() as session:
+            asked = find(session, CohortBinding, name)
+        if asked.feed == Feed.WEBHOOK:
+            raise ConfigurationError("WEBHOOK_FED", binding=asked.name)
+        _inspect(file, asked.destination.contact_key_property)
+    with db.write() as session:
+        binding = find(session, CohortBinding, name)
+        if file is None and not force:
+            snapshots.require_quota(session, binding, now=now, fresh=Fresh.of(db.settings))
+        made = lifecycle.dispatch(
+            session,
+            binding,
+            trigger=Trigger.MANUAL,
+            scheduled_for=now,
+            now=now,
+            full=full,
+            force=force,
+            queue=queue,
+            idempotency_key=idempotency_key,
+            actor=context.actor(),
+        )
+        if file is not None and made.created_at == now:
+            made.snapshot_id = _store(session, binding, file, now)
+            session.flush()
+    return made
+
+
+def _store(session: Session, binding: CohortBinding, file: Path, now: datetime) -> int:
+    with file.open("rb") as opened:
+        return snapshots.store_upload(session, binding, opened, now=now).id
+
+
+def _inspect(file: Path, prop: str) -> None:
+    """Refuse what is no cohort file before anything is stored."""
+    import tempfile
+
+    from worker.membership.snapshot_file import inspect
+
+    with tempfile.TemporaryDirectory(prefix="cohort-sync-") as folder:
+        try:
+            inspect(file, prop, max_bytes=context.settings().snapshot_max_bytes, workdir=Path(folder))
+        except ContractError as error:
+            raise ConfigurationError(error.code, error.detail, **error.context) from None
+
+
+def publish(row: SyncRun, *, quietly: bool = False) -> None:
+    """Wake a worker. If the queue is away the run stays where it is: a scheduler publishes it later."""
+    from config import queue
+
+    try:
+        if context.queue_answers():  # kombu would try for six seconds
+            queue.publish(queue.make_app(context.settings()), row.id, row.stage)
+            return
+    except queue.QueueUnavailableError:
+        pass
+    if not quietly:
+        what, remedy = CATALOGUE["BROKER_UNREACHABLE"]
+        output.note(f"warning BROKER_UNREACHABLE: {what} The run stays queued.")
+        output.note(f"what to do: {remedy}")

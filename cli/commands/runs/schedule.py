@@ -1,0 +1,104 @@
+"""`cohort-sync schedule`: what will run when, and the month's downloads against the quota."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated, Any
+
+import typer
+
+from cli import context, output
+from cli.config_file import quota
+from models.naming import every
+from models.tables import AmplitudeProject, CohortBinding
+from scheduler.forecast import Expected, planned
+
+app = typer.Typer()
+
+SHOWN = 40
+PRICES = {True: "a download", False: "shared", None: "webhook"}
+
+
+@app.command()
+def schedule(
+    days: Annotated[int, typer.Option(min=1, max=366, help="So far ahead.")] = 31,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """What will run when, and the month's Amplitude downloads against the quota.
+
+    Example: cohort-sync schedule --days 7
+
+    Paused bindings are left out, and so is what nobody can foresee: retries, overlaps, runs by hand.
+    """
+    now = context.now()
+    until = now + timedelta(days=days)
+    with context.database() as db, db.read() as session:
+        bindings = [one for one in map(planned, every(session, CohortBinding)) if one is not None]
+        runs = quota.foreseen(bindings, now=now, until=until)
+        sources = [
+            (source.name, quota.months(session, source, runs, now=now, until=until))
+            for source in every(session, AmplitudeProject)
+        ]
+    if as_json:
+        output.emit(
+            {
+                "from": output.iso(now),
+                "until": output.iso(until),
+                "runs": [_run(run) for run in runs],
+                "sources": [
+                    {"name": name, "months": [_month(one) for one in found]} for name, found in sources
+                ],
+            }
+        )
+    else:
+        _print(runs, sources)
+
+
+def _print(runs: list[Expected], sources: list[tuple[str, list[quota.Month]]]) -> None:
+    output.table(
+        ["at", "binding", "source", "cohort", "costs"],
+        [
+            (
+                run.at,
+                run.binding.name + (" (chained)" if run.chained else ""),
+                run.binding.source,
+                run.binding.cohort[0],
+                PRICES[run.download],
+            )
+            for run in runs[:SHOWN]
+        ],
+        empty="Nothing runs by itself: give a binding a `--cron`.",
+    )
+    if len(runs) > SHOWN:
+        output.say(f"… and {len(runs) - SHOWN:,} more; `--json` has them all.")
+    for name, found in sources:
+        output.say()
+        for one in found:
+            verdict = "" if one.fits else ": more than the quota; scheduled runs past it are skipped"
+            output.say(
+                f"Source {name}, {one.month}: {one.spent:,} downloads spent, {one.to_come:,} to come, "
+                f"{one.total:,} of {one.quota:,}{verdict}."
+            )
+
+
+def _run(run: Expected) -> dict[str, Any]:
+    return {
+        "at": output.iso(run.at),
+        "binding": run.binding.name,
+        "scheduled_for": output.iso(run.occurrence),
+        "trigger": "chain" if run.chained else "schedule",
+        "source": run.binding.source,
+        "cohort": run.binding.cohort[0],
+        "costs": {True: "download", False: "shared", None: "none"}[run.download],
+    }
+
+
+def _month(one: quota.Month) -> dict[str, Any]:
+    return {
+        "month": one.month,
+        "spent": one.spent,
+        "to_come": one.to_come,
+        "total": one.total,
+        "quota": one.quota,
+        "fits": one.fits,
+    }

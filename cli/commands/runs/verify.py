@@ -1,0 +1,214 @@
+"""`cohort-sync verify`: what Marketing Cloud really holds against what is stored, read back over its API.
+
+A person waits for it, so it sleeps through what a run would leave its slot for. No key is shown unless asked for.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from cli import context, output, views
+from cli.commands.runs import wait
+from cli.commands.runs.runs import publish
+from cli.config_file import vendors
+from cli.exit_codes import OF_STATE, Code
+from models.database import Database
+from models.errors import RateLimited, TransientError
+from models.membership import snapshots
+from models.naming import find
+from models.runs import lifecycle, quiescence
+from models.secrets import make_private_dir
+from models.tables import CohortBinding, SyncRun
+from models.types import RunState, Trigger
+
+if TYPE_CHECKING:
+    from worker.context import Context
+    from worker.inspection.comparison import Audit
+
+app = typer.Typer()
+
+SHOWN = 20
+Told = Callable[[int, int], None]
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Looked:
+    """An audit, and what it took."""
+
+    audit: Audit
+    rows: int
+    requests: int
+
+
+@app.command()
+def verify(
+    binding: Annotated[str, typer.Argument(help="The binding's name, or its id.")],
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Also while a run is at work, whose doing then counts as well.")
+    ] = False,
+    show_keys: Annotated[
+        bool,
+        typer.Option("--show-keys", help=f"Show up to {SHOWN} contact keys of each kind: personal data."),
+    ] = False,
+    repair: Annotated[
+        bool,
+        typer.Option(
+            "--repair", help="Make it what is stored: a full run without a download, if they differ."
+        ),
+    ] = False,
+    waited: Annotated[
+        bool, typer.Option("--wait", help="With --repair: wait for the run, then look again.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Read the data extension back and compare it with the members that are stored; changes nothing by itself.
+
+    Missing: stored, and not flagged there. Extra: flagged there, and not stored. Exits 5 if there are any, and
+    with the run's code if a run that was waited for did not succeed.
+
+    Example: cohort-sync verify vips --repair --wait
+    """
+    if waited and not repair:
+        raise typer.BadParameter("only --repair makes a run to wait for", param_hint="--wait")
+    with context.database() as db:
+        with db.read() as session:
+            row = find(session, CohortBinding, binding)
+        looked = look(db, row, anyway=anyway)
+        run = _repair(db, row, waited=waited) if repair and not looked.audit.equal else None
+        if run is not None and run.state in {RunState.SUCCEEDED, RunState.PARTIAL}:
+            looked = look(db, row, anyway=anyway)
+    _show(row, looked, run, keys=show_keys, as_json=as_json)
+    code = OF_STATE.get(run.state, Code.DONE) if run is not None else Code.DONE
+    if code or not looked.audit.equal:
+        raise typer.Exit(code or Code.CHECK_FAILED)
+
+
+def look(db: Database, binding: CohortBinding, *, anyway: bool = False) -> Looked:
+    """The audit of a binding whose state stood still meanwhile."""
+    with db.read() as session:
+        if not anyway:
+            quiescence.require_still(session, binding)
+        before = quiescence.mark(session, binding)
+    work = db.settings.data_dir / "work"
+    make_private_dir(work)
+    with (
+        vendors.opened(db) as outside,
+        tempfile.TemporaryDirectory(prefix="verify-", dir=work) as folder,
+        _progress() as told,
+    ):
+        looked = _read(outside, binding, Path(folder), told)
+    with db.read() as session:
+        if not anyway and quiescence.mark(session, binding) != before:
+            raise TransientError("VERIFY_DISTURBED", binding=binding.name)
+        if quiescence.anything_open(session, binding):
+            output.note(
+                "note: the end of an earlier push is unknown; the next run settles it, or pushes anew."
+            )
+    return looked
+
+
+def _repair(db: Database, binding: CohortBinding, *, waited: bool) -> SyncRun:
+    """A full run whose target is what is stored: queued, or at its end."""
+    now = context.now()
+    with db.write() as session:
+        mine = session.get_one(CohortBinding, binding.id)
+        made = lifecycle.dispatch(
+            session,
+            mine,
+            trigger=Trigger.MANUAL,
+            scheduled_for=now,
+            now=now,
+            snapshot_id=snapshots.of_state(session, mine, now=now).id,
+            full=True,
+            actor=context.actor(),
+        )
+    publish(made)
+    return wait.until_end(db, made.id) if waited else made
+
+
+def _read(outside: Context, binding: CohortBinding, folder: Path, told: Told) -> Looked:
+    from worker.inspection.check import require_destination
+    from worker.inspection.comparison import audit
+    from worker.inspection.readback import Reading
+    from worker.vendors.marketing_cloud.client import MarketingCloud
+
+    with closing(MarketingCloud(outside, binding.destination)) as cloud:
+        extension, field = _patiently(
+            outside, lambda: require_destination(cloud, binding, longest_key=0), lambda: 0
+        )
+        reading = Reading(folder, extension, field)
+
+        def once() -> Audit:
+            reading.go_on(cloud, told)
+            return audit(outside.db, binding, reading, workdir=folder, seed=outside.rng.getrandbits(63))
+
+        found = _patiently(outside, once, lambda: reading.pages)
+        return Looked(found, reading.rows, cloud.take_count())
+
+
+def _patiently(outside: Context, step: Callable[[], Result], reached: Callable[[], int]) -> Result:
+    """The step's result, tried again as a run would be: what `reached` more than before gives attempts back."""
+    from worker.vendors.backoff import retry_delay
+
+    settings, attempt, furthest = outside.settings, 0, 0
+    while True:
+        try:
+            return step()
+        except (RateLimited, TransientError) as error:
+            attempt = 0 if reached() > furthest else attempt
+            furthest = max(furthest, reached())
+            if isinstance(error, RateLimited):
+                pause = error.retry_after
+            else:
+                attempt += 1
+                if attempt >= settings.max_attempts:
+                    raise
+                pause = retry_delay(
+                    attempt, settings.retry_base_seconds, settings.retry_max_seconds, outside.rng
+                )
+            output.note(f"{error.code}: {error.message} Again in {pause:.0f} s.")
+        time.sleep(pause)
+
+
+@contextmanager
+def _progress() -> Iterator[Told]:
+    """Something to call with (rows read, rows there): a line that changes on a terminal, nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda *_: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("asking for the data extension") as status:
+        yield lambda rows, count: status.update(f"{rows:,} of {count:,} rows read")
+
+
+def _show(binding: CohortBinding, looked: Looked, run: SyncRun | None, *, keys: bool, as_json: bool) -> None:
+    found = looked.audit
+    document: dict[str, object] = {
+        "binding": binding.name,
+        "expected": found.expected,
+        "present": found.present,
+        "missing": found.missing,
+        "extra": found.extra,
+        "equal": found.equal,
+    }
+    samples = dict(zip(("missing_keys", "extra_keys"), found.sample(SHOWN), strict=True)) if keys else {}
+    output.note(f"{looked.rows:,} rows read in {looked.requests:,} calls to Marketing Cloud")
+    if as_json:
+        output.emit(document | samples | ({"run": views.run(run)} if run is not None else {}))
+        return
+    output.facts([*document.items(), *((name, ", ".join(some)) for name, some in samples.items())])
+    if not found.equal:
+        output.say(f"{binding.attribute!r} differs from what is stored.")
+    if run is not None:
+        output.say(f"Run {run.id}, which repairs it, is {run.state}: `cohort-sync show {run.id}`.")

@@ -1,0 +1,155 @@
+"""Following a run to its end: a line that changes on a terminal, a line for each change elsewhere.
+
+Progress goes to stderr, so that stdout holds nothing but the result. The database is asked, not the queue:
+the run row is the truth.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, NoReturn
+
+import typer
+
+from cli import context, output, views
+from cli.exit_codes import OF_STATE
+from models.database import Database
+from models.errors import TransientError
+from models.observability import overview
+from models.runs import batches, lifecycle
+from models.tables import SyncRun
+from models.types import BatchState, RunState, Stage
+
+if TYPE_CHECKING:
+    from rich.status import Status
+
+LOOK_SECONDS = 0.2
+UNCLAIMED_SECONDS = 15.0
+DATABASE_AWAY_SECONDS = 60.0
+_SETTLED = (BatchState.ACKNOWLEDGED, BatchState.LOST, BatchState.DROPPED, BatchState.SUPERSEDED)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands, in the words that are shown."""
+
+    state: str
+    stage: str
+    doing: str
+
+    def __str__(self) -> str:
+        return f"{self.stage}: {self.doing}" if self.state in {"running", "waiting"} else self.doing
+
+
+def follow(db: Database, run_id: int, *, as_json: bool) -> NoReturn:
+    """Watch the run until it has ended or is held, print it, and exit with its code."""
+    row = until_end(db, run_id)
+    if as_json:
+        output.emit(views.run(row))
+    else:
+        from cli.commands.runs.runs import report
+
+        with db.read() as session:
+            reasons = overview.rejections(session, row.id)
+        report(row, context.now(), reasons)
+    raise typer.Exit(OF_STATE[row.state])
+
+
+def until_end(db: Database, run_id: int) -> SyncRun:
+    """Watch the run until it has ended or is held."""
+    return _on_terminal(db, run_id) if sys.stderr.isatty() else _in_lines(db, run_id)
+
+
+def _in_lines(db: Database, run_id: int) -> SyncRun:
+    shown = None
+    watch = _Watch(db, run_id)
+    while True:
+        row, progress = watch.look()
+        if progress != shown:
+            output.note(f"run {run_id} {progress}")
+            shown = progress
+        if row.state in OF_STATE:
+            return row
+        time.sleep(LOOK_SECONDS)
+
+
+def _on_terminal(db: Database, run_id: int) -> SyncRun:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(stderr=True)
+    watch = _Watch(db, run_id)
+    status: Status
+    with console.status(Text(f"run {run_id}")) as status:
+        while True:
+            row, progress = watch.look()
+            status.update(Text(output.clean(f"run {run_id} {progress}")))
+            if row.state in OF_STATE:
+                return row
+            time.sleep(LOOK_SECONDS)
+
+
+class _Watch:
+    """One run, looked at again and again; a database that is away for a while is waited for."""
+
+    def __init__(self, db: Database, run_id: int) -> None:
+        self._db = db
+        self._run_id = run_id
+        self._since = time.monotonic()
+        self._seen = time.monotonic()
+        self._warned = False
+
+    def look(self) -> tuple[SyncRun, Progress]:
+        """The run as it stands, and that in words."""
+        while True:
+            try:
+                with self._db.read() as session:
+                    row = lifecycle.get_run(session, self._run_id)
+                    counts = batches.count_by_state(session, self._run_id)
+            except TransientError:
+                if time.monotonic() - self._seen > DATABASE_AWAY_SECONDS:
+                    raise
+                time.sleep(LOOK_SECONDS)
+                continue
+            self._seen = time.monotonic()
+            self._warn_if_unclaimed(row)
+            return row, _progress(row, counts, context.now())
+
+    def _warn_if_unclaimed(self, row: SyncRun) -> None:
+        late = time.monotonic() - self._since > UNCLAIMED_SECONDS
+        if late and not self._warned and row.state == RunState.QUEUED and row.started_at is None:
+            self._warned = True
+            output.note(
+                "warning: nobody has taken the run yet, so no worker seems to be running: `cohort-sync up`. "
+                "Ctrl-C stops the waiting, not the run."
+            )
+
+
+def _progress(row: SyncRun, counts: dict[str, int], now: datetime) -> Progress:
+    doing = row.state
+    if row.state == RunState.WAITING:
+        doing = _waiting(row, now)
+    elif row.state == RunState.RUNNING:
+        doing = _running(row)
+    if counts and row.stage == Stage.PUSH and row.state in {RunState.RUNNING, RunState.WAITING}:
+        settled = sum(n for state, n in counts.items() if state in _SETTLED)
+        doing = (
+            f"{settled} of {sum(counts.values())} batches, {row.acknowledged:,} rows acknowledged; {doing}"
+        )
+    return Progress(row.state, row.stage, doing)
+
+
+def _running(row: SyncRun) -> str:
+    if row.stage in {Stage.PUSH, Stage.FINISH}:
+        return f"{row.entered:,} entered, {row.exited:,} exited"
+    return "running"
+
+
+def _waiting(row: SyncRun, now: datetime) -> str:
+    if row.error_code:
+        again = f", again at {row.wake_at:%H:%M:%S} UTC" if row.wake_at and row.wake_at > now else ""
+        return f"waiting: {row.error_code}: {row.error_message}{again}"
+    return "waiting for the vendor"

@@ -1,0 +1,123 @@
+"""`cohort-sync check`, and the same questions at the door of a binding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli import context, output
+from cli.config_file import vendors
+from cli.exit_codes import Code
+from models.database import Database
+from models.errors import SyncError
+from models.naming import every, find
+from models.tables import CohortBinding
+
+if TYPE_CHECKING:
+    from worker.context import Context
+    from worker.inspection.check import Step
+
+app = typer.Typer()
+
+
+@app.command()
+def check(
+    binding: Annotated[str | None, typer.Argument(help="The binding's name, or its id; all if none.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Every precondition of a sync by name, with its remedy.
+
+    Touches nothing and spends no download. Exits 5 if anything fails; a warning does not fail.
+
+    Example: cohort-sync check vips
+    """
+    with context.database() as db:
+        with db.read() as session:
+            rows = [find(session, CohortBinding, binding)] if binding else every(session, CohortBinding)
+        results: list[tuple[CohortBinding, list[Step]]] = []
+        if rows:
+            with vendors.opened(db) as outside:
+                results = list(zip(rows, steps_of(outside, rows), strict=True))
+    good = all(_passed(steps) for _, steps in results)
+    if as_json:
+        output.emit({"ok": good, "bindings": [_document(row, steps) for row, steps in results]})
+    else:
+        _print(results)
+    if not good:
+        raise typer.Exit(Code.CHECK_FAILED)
+
+
+def steps_of(outside: Context, rows: Sequence[CohortBinding]) -> list[list[Step]]:
+    """All steps of each binding, stored or a draft; what stops the questions is a failed step as well."""
+    from worker.inspection.check import Step, check_bindings
+
+    try:
+        return check_bindings(outside, rows)
+    except SyncError as error:
+        return [[Step("vendors", "fail", error.message, error.code, error.remedy, error)] for _ in rows]
+
+
+def failures(db: Database, drafts: Sequence[CohortBinding]) -> list[tuple[CohortBinding, SyncError]]:
+    """Ask the vendors about bindings that are not stored yet: what fails, and for which one first."""
+    with vendors.opened(db) as outside:
+        results = steps_of(outside, drafts)
+    found: dict[str, tuple[CohortBinding, SyncError]] = {}
+    advice: set[str] = set()
+    for draft, steps in zip(drafts, results, strict=True):
+        for step in steps:
+            if step.error is not None:
+                found.setdefault(str(step.error), (draft, step.error))
+            elif step.status == "warn":
+                advice.add(f"note: {step.name}: {step.detail}. {step.remedy or ''}".rstrip())
+    for line in sorted(advice):
+        output.note(line)
+    return list(found.values())
+
+
+def require(db: Database, draft: CohortBinding) -> None:
+    """The same of one binding, whose first failing step is raised."""
+    for _, error in failures(db, [draft]):
+        raise error
+
+
+def _passed(steps: Sequence[Step]) -> bool:
+    return all(step.status != "fail" for step in steps)
+
+
+def _document(binding: CohortBinding, steps: Sequence[Step]) -> dict[str, Any]:
+    return {
+        "binding": binding.name,
+        "ok": _passed(steps),
+        "steps": [document(step) for step in steps],
+    }
+
+
+def document(step: Step) -> dict[str, Any]:
+    """One precondition."""
+    return {
+        "name": step.name,
+        "status": step.status,
+        "detail": step.detail,
+        "code": step.code,
+        "remedy": step.remedy,
+    }
+
+
+def _print(results: Sequence[tuple[CohortBinding, list[Step]]]) -> None:
+    several = len(results) > 1
+    output.table(
+        [*["binding"] * several, "check", "result", "detail"],
+        [
+            [*[row.name] * several, step.name, step.status, step.detail]
+            for row, steps in results
+            for step in steps
+        ],
+        empty="There is no binding yet: `cohort-sync binding add`.",
+    )
+    for row, steps in results:
+        for step in steps:
+            if step.remedy and step.status != "ok":
+                code = f" {step.code}" if step.code else ""
+                output.say(f"{row.name}, {step.name}{code}: {step.remedy}")

@@ -1,0 +1,122 @@
+"""Flower on our Celery application: who works, what runs, and the door to start a run over HTTP.
+
+    POST /api/task/async-apply/sync.trigger   {"args": ["a binding's name"]}
+
+Flower shows and starts tasks, it doesn't store anything: the history is in the database. Its page can stop
+workers and start runs, so it asks for a password from the first start on. The password is never an argument
+(those are visible to every user of the machine). `/metrics` and `/healthcheck` are open by Flower's design.
+
+Flower's own options may be set its own way, by `FLOWER_...` variables or the file `FLOWER_CONF` names; the
+address, the port and the password are the settings' alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cli.stack import ports
+from config.logging import configure
+from config.settings import Settings
+from models.errors import ConfigurationError
+from models.secrets import private_file
+
+PASSWORD_FILE = "flower.password"  # noqa: S105 - a file's name
+DEFAULTS: dict[str, Any] = {
+    "tasks_columns": "name,args,state,received,started,runtime,worker,uuid",
+    "max_tasks": 10_000,
+    "purge_offline_workers": 24 * 3600,
+}
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """Who may open Flower; `made` if the password was made just now and nobody has seen it yet."""
+
+    user: str
+    password: str
+    made: bool = False
+
+
+def credentials(settings: Settings) -> Credentials:
+    """The configured password, or the data directory's own, made on first use."""
+    configured = settings.flower_password.get_secret_value() if settings.flower_password else ""
+    fresh = secrets.token_urlsafe(18)
+    password = configured or private_file(settings.data_dir / PASSWORD_FILE, fresh)
+    found = Credentials(settings.flower_user, password, made=password == fresh)
+    if not (found.user + found.password).isascii():  # Flower compares bytes it can't make of other letters
+        raise ConfigurationError(
+            "SETTING_INVALID",
+            field="COHORT_SYNC_FLOWER_USER or COHORT_SYNC_FLOWER_PASSWORD",
+            value="…",
+            hint="Use ASCII letters, digits and signs only.",
+        )
+    return found
+
+
+def run(settings: Settings) -> int:
+    """Serve until SIGTERM or Ctrl-C."""
+    configure(settings, "flower")
+    # It warns four times whenever no worker is there to be asked, at each start for one.
+    logging.getLogger("flower.inspector").setLevel(logging.ERROR)
+    known = credentials(settings)
+    listening = ports.FLOWER.handed_over()
+    if listening is None:
+        listening = ports.FLOWER.open(settings)
+        announce(ports.url_of(listening), known)
+    listening.setblocking(False)
+    asyncio.run(_serve(listening, _options(known)))
+    return 0
+
+
+def announce(url: str, known: Credentials) -> None:
+    """Where it is; the password only if it was made just now."""
+    password = f"password {known.password} (shown this once)" if known.made else "password as before"
+    print(f"Flower is at {url}, user {known.user}, {password}", file=sys.stderr)
+
+
+def _options(known: Credentials) -> Any:
+    """Flower's options: ours, then its file, then its variables, then what is not open to them."""
+    from flower.command import apply_env_options, extract_settings
+    from flower.options import options
+    from tornado.options import parse_config_file
+
+    for name, value in DEFAULTS.items():
+        setattr(options, name, value)
+    if file := os.environ.get("FLOWER_CONF"):
+        parse_config_file(str(Path(file).absolute()), final=False)
+    apply_env_options()
+    # With an identity provider (`auth`) Flower asks that one, and would ask for the password as well.
+    options.basic_auth = [] if options.auth else [f"{known.user}:{known.password}"]
+    extract_settings()
+    return options
+
+
+async def _serve(listening: socket.socket, options: Any) -> None:
+    from flower.app import Flower
+    from flower.urls import settings as application_settings
+    from tornado.httpserver import HTTPServer
+
+    from worker.app import app
+
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    flower = Flower(capp=app, options=options, **application_settings)
+    server = HTTPServer(flower, ssl_options=flower.ssl_options, xheaders=options.xheaders)
+    server.add_socket(listening)
+    flower.events.start()
+    flower.started = True
+    flower.update_workers()
+    await stop.wait()
+    server.stop()
+    flower.events.stop()
+    flower.executor.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,245 @@
+"""The whole product on one machine: `cohort-sync up`, and the same for tests and the demo.
+
+    with Stack(settings) as stack:
+        stack.wait_until_ready()
+
+The embedded Valkey (unless a Redis is configured), a scheduler, workers, Flower and the monitor: the very commands
+that run in production, each in a process of its own with these settings in its environment. One that ends is started
+again; all of them end with the stack, also when the stack is killed outright.
+
+Nothing here knows what a sync is.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+from kombu.exceptions import OperationalError
+from pydantic import SecretStr
+from redis.exceptions import RedisError
+from sqlalchemy.engine import make_url
+
+from cli import output
+from cli.flower import server
+from cli.stack import ports
+from cli.stack.lock import DirectoryLock
+from cli.stack.supervise import Program, Supervisor
+from cli.stack.valkey import EmbeddedValkey
+from config.logging import configure
+from config.queue import make_app
+from config.settings import Settings
+from config.stop import Stop
+from models import schema
+from models.database import Database
+
+# A worker ends when its tasks have; what is cut off is resumed by whoever claims the run next.
+WORKER_GRACE_SECONDS = 25.0
+READY_SECONDS = 60.0
+
+_log = logging.getLogger("cohort-sync.stack")
+
+
+class Stack:
+    """Everything that runs, between enter and exit. With `log` the processes write there, not on this output."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        workers: int = 1,
+        log: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.environment = {**os.environ, **(environment or {}), **environment_of(settings)}
+        self.flower_url = ""
+        self.monitor_url = ""
+        self.password = server.Credentials("", "")
+        self.valkey: EmbeddedValkey | None = None
+        self._workers = [f"worker-{number}" for number in range(1, workers + 1)]
+        self._log = log
+        self._supervisor = Supervisor()
+        self._open = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            if self.settings.embedded_broker:
+                self.valkey = stack.enter_context(EmbeddedValkey(self.settings))
+            else:
+                stack.enter_context(DirectoryLock(self.settings.data_dir))
+            _upgrade(self.settings)
+            self.password = server.credentials(self.settings)
+            flower_port = stack.enter_context(ports.FLOWER.open_somewhere(self.settings))
+            monitor_port = stack.enter_context(ports.MONITOR.open_somewhere(self.settings))
+            self.flower_url, self.monitor_url = ports.url_of(flower_port), ports.url_of(monitor_port)
+            stack.enter_context(self._supervisor)
+            for program in self._programs(flower_port, monitor_port):
+                self._supervisor.start(program)
+            self._open = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Workers finish what they are at, within their grace; the queue's server goes last."""
+        self._open.close()
+
+    @property
+    def names(self) -> list[str]:
+        """The processes this stack keeps running, the queue's server aside."""
+        return ["scheduler", *self._workers, "flower", "monitor"]
+
+    def pid(self, name: str) -> int | None:
+        """A process by its name, None while it is down."""
+        if name == "valkey":
+            return self.valkey.pid if self.valkey else None
+        return self._supervisor.pid(name)
+
+    def ends(self, name: str) -> int:
+        """How often a process ended by itself."""
+        return self._supervisor.ends(name)
+
+    def wait_until_ready(self, seconds: float = READY_SECONDS, *, leave: Stop | None = None) -> bool:
+        """Whether within that time every worker answered, and Flower and the monitor did."""
+        deadline = time.monotonic() + seconds
+        app = make_app(self.settings)
+        with app.connection_for_write() as connection:
+            while time.monotonic() < deadline and not (leave and leave.asked):
+                with suppress(OSError, OperationalError, RedisError):
+                    answers = app.control.ping(timeout=0.3, limit=len(self._workers), connection=connection)
+                    if len(answers or []) >= len(self._workers) and all(map(_answers, self._pages)):
+                        return True
+                leave.wait(0.1) if leave else time.sleep(0.1)
+        return False
+
+    @property
+    def _pages(self) -> tuple[str, str]:
+        return f"{self.flower_url}/healthcheck", f"{self.monitor_url}/healthz"
+
+    def _programs(self, flower_port: socket.socket, monitor_port: socket.socket) -> Iterator[Program]:
+        environment = self.environment
+        yield Program("scheduler", ["run", "scheduler"], environment, log=self._log)
+        for name in self._workers:
+            yield Program(
+                name, ["run", "worker", "--name", name], environment, WORKER_GRACE_SECONDS, log=self._log
+            )
+        for port, listening in ((ports.FLOWER, flower_port), (ports.MONITOR, monitor_port)):
+            yield Program(
+                port.name,
+                ["run", port.name],
+                {**environment, port.variable: str(listening.fileno())},
+                log=self._log,
+                pass_fds=(listening.fileno(),),
+            )
+
+
+class Leave(Stop):
+    """Told once, a stack ends in good order; told again it hurries: an interrupt cuts what it waits for.
+
+    The first time it is a word and no exception. Python drops one that is raised in the callback of a weak reference,
+    and one that passes through a dataclass in the making ends the process by SIGINT, whoever has caught it.
+    With `at_once` it is both, so that whoever waits in another's code is cut short, and asks again at its next step.
+    """
+
+    def __init__(self, *, at_once: bool = False) -> None:
+        super().__init__()
+        self._at_once = at_once
+
+    def install(self) -> None:
+        """Leave on SIGTERM, SIGINT and SIGHUP, also in a shell's background job, where Ctrl-C is ignored."""
+        super().install()
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup: it shall outlive the terminal
+            signal.signal(signal.SIGHUP, self._on_signal)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        hurry = self.asked or self._at_once
+        super()._on_signal(number, frame)
+        if hurry:
+            raise KeyboardInterrupt
+
+
+def up(settings: Settings, *, workers: int = 1, ready: Callable[[Stack], None] | None = None) -> int:
+    """Run the stack until Ctrl-C or SIGTERM; `ready` is called when everything answers."""
+    configure(settings, "stack")
+    leave = Leave()
+    leave.install()
+    with suppress(KeyboardInterrupt), Stack(settings, workers=workers) as stack:
+        for line in introduction(stack):
+            output.say(line)
+        sys.stdout.flush()
+        if stack.wait_until_ready(leave=leave):
+            output.say("ready; Ctrl-C stops it")
+        elif not leave.asked:
+            output.note("not everything answers yet: the log above says why; it goes on trying")
+        sys.stdout.flush()
+        if ready:
+            ready(stack)
+        leave.wait()
+    output.note("stopped")
+    return 0
+
+
+def introduction(stack: Stack) -> Iterator[str]:
+    """Where to look; a password only if nobody has seen it yet."""
+    settings, known = stack.settings, stack.password
+    kept = settings.data_dir / server.PASSWORD_FILE
+    yield "cohort-sync is starting"
+    yield f"  Flower    {stack.flower_url}"
+    if known.made:
+        yield f"            user {known.user}, password {known.password}"
+        yield f"            shown this once; kept in {kept}"
+    elif settings.flower_password:
+        yield f"            user {known.user}, password as configured"
+    else:
+        yield f"            user {known.user}, password in {kept}"
+    yield f"  metrics   {stack.monitor_url}/metrics"
+    yield f"  database  {make_url(settings.database).render_as_string(hide_password=True)}"
+    yield f"  queue     {'embedded Valkey' if stack.valkey else _without_password(settings.redis_url)}"
+    yield f"  data      {settings.data_dir}"
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    """The environment that gives another process these settings, whatever its own `.env` says."""
+    return {f"COHORT_SYNC_{name.upper()}": _text(value) for name, value in settings}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, list):
+        return ",".join(map(_text, value))
+    return "" if value is None else str(value)
+
+
+def _upgrade(settings: Settings) -> None:
+    db = Database(settings)
+    try:
+        schema.upgrade(db)
+    finally:
+        db.dispose()
+
+
+def _answers(url: str) -> bool:
+    # Not through a proxy of the environment: it is this machine.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(url, timeout=2) as answer:
+            return bool(answer.status == 200)  # noqa: PLR2004 - HTTP's OK
+    except OSError:
+        return False
+
+
+def _without_password(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"
