@@ -18,10 +18,11 @@ from typing import Any
 import orjson
 import uvicorn
 
-from sandbox import door, presets, switches, vendors
-from sandbox.front import Front
-from sandbox.project import KEYS
-from sandbox.tenant import CLIENT_ID, CLIENT_SECRET
+from sandbox import presets, switches, vendor_routes
+from sandbox.amplitude.project import KEYS
+from sandbox.control import routes
+from sandbox.marketing_cloud.tenant import CLIENT_ID, CLIENT_SECRET
+from sandbox.middleware import Front
 from sandbox.world import World
 
 _TICK = 0.02
@@ -91,8 +92,8 @@ def _listen(host: str, port: int) -> socket.socket:
 async def _run(
     world: World, host: str, main_socket: socket.socket, files: socket.socket, ready: Callable[[str], object]
 ) -> None:
-    app = Front(vendors.build(world), world, door.build(world))
-    store = Front(vendors.build_files(world), world, None, files=True)
+    app = Front(vendor_routes.build(world), world, routes.build(world))
+    store = Front(vendor_routes.build_files(world), world, None, files=True)
     servers = [_server(app), _server(store)]
     loop = asyncio.get_running_loop()
 

@@ -1,7 +1,7 @@
 """Faults on request: which requests go wrong, and how.
 
 A rule matches requests (vendor, method, path) and picks some of them (nth, after, every, times,
-probability); its action is either carried out around the handler by `sandbox.front` (answers, resets, delays)
+probability); its action is either carried out around the handler by `sandbox.middleware` (answers, resets, delays)
 or handed to the handler (a job that deadlocks, a file with wrong columns). Nothing here touches a socket.
 """
 

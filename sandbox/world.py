@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sandbox import presets
+from sandbox.amplitude.cohorts import defaults
+from sandbox.amplitude.project import EU_KEYS, KEYS, Project
 from sandbox.clock import Clock
-from sandbox.cohorts import defaults
 from sandbox.faults import Faults
-from sandbox.jobs import Jobs
-from sandbox.project import EU_KEYS, KEYS, Project
+from sandbox.marketing_cloud.jobs import Jobs
+from sandbox.marketing_cloud.tenant import CLIENT_ID, CLIENT_SECRET, Package, Tenant, default_extension
 from sandbox.switches import Switches
-from sandbox.tenant import CLIENT_ID, CLIENT_SECRET, Package, Tenant, default_extension
 from sandbox.traffic import Traffic
 
 

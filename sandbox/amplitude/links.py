@@ -59,7 +59,7 @@ def _sign(request_id: str, date: str) -> str:
 
 async def fetch(world: World, request: Request) -> Response:
     """GET on the file store."""
-    from sandbox.amplitude import file_response
+    from sandbox.amplitude.cohort_api import file_response
 
     if "authorization" in request.headers:
         return _xml(

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta, timezone
 from typing import Any
 
+from sandbox.amplitude.people import Person, amplitude_id, anonymous, pick, user_ids
 from sandbox.clock import utc
-from sandbox.people import Person, amplitude_id, anonymous, pick, user_ids
 
 APP_ID = 187520
 _ANONYMOUS_EVERY = 300

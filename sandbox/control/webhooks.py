@@ -29,8 +29,8 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sandbox.cohorts import Cohort
-from sandbox.people import Person, properties_of
+from sandbox.amplitude.cohorts import Cohort
+from sandbox.amplitude.people import Person, properties_of
 from sandbox.replies import DoorError, json_of, reply
 from sandbox.world import World
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from sandbox.fields import BadValueError, Field
+from sandbox.marketing_cloud.fields import BadValueError, Field
 from sandbox.switches import Switches
 
 if TYPE_CHECKING:
-    from sandbox.dataextension import DataExtension
+    from sandbox.marketing_cloud.data_extension import DataExtension
 
 Row = tuple[Any, ...]
 _MEMORY = 10_000

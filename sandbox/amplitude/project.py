@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from sandbox.amplitude.cohort_file import Form, Snapshot, gzipped, pieces
+from sandbox.amplitude.cohorts import Cohort
 from sandbox.clock import utc
-from sandbox.cohorts import Cohort
-from sandbox.csvfile import Form, Snapshot, gzipped, pieces
 from sandbox.switches import Switches
 
 _ALPHABET = string.ascii_lowercase + string.digits

@@ -13,9 +13,9 @@ from urllib.parse import unquote
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sandbox.dataextension import DataExtension
-from sandbox.fields import BadValueError
-from sandbox.marketing_cloud import addressed, guarded, json_body, not_authorized, rest_error
+from sandbox.marketing_cloud.data_extension import DataExtension
+from sandbox.marketing_cloud.fields import BadValueError
+from sandbox.marketing_cloud.rest_api import addressed, guarded, json_body, not_authorized, rest_error
 from sandbox.replies import reply
 from sandbox.world import World
 

@@ -10,11 +10,11 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sandbox import cohorts
-from sandbox.dataextension import DataExtension, Retention
-from sandbox.fields import parse_field
+from sandbox.amplitude import cohorts
+from sandbox.marketing_cloud.data_extension import DataExtension, Retention
+from sandbox.marketing_cloud.fields import parse_field
+from sandbox.marketing_cloud.tenant import PARENT_ACCOUNT
 from sandbox.replies import DoorError, json_of, reply
-from sandbox.tenant import PARENT_ACCOUNT
 from sandbox.world import World
 
 

@@ -10,9 +10,9 @@ from xml.etree import ElementTree as ET
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sandbox import soap_retrieve, soap_rows
+from sandbox.marketing_cloud import soap_retrieve, soap_rows
+from sandbox.marketing_cloud.soap_xml import element, fault, find, parse
 from sandbox.replies import fault_of
-from sandbox.soap_xml import element, fault, find, parse
 from sandbox.world import World
 
 

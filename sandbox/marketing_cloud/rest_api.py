@@ -14,8 +14,8 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
+from sandbox.marketing_cloud.tenant import Token
 from sandbox.replies import base_url, reply
-from sandbox.tenant import Token
 from sandbox.world import World
 
 GUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z")

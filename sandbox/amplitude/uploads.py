@@ -13,9 +13,9 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sandbox.amplitude import error, limited, project_of, too_many
-from sandbox.cohorts import Cohort
-from sandbox.people import Person
+from sandbox.amplitude.cohort_api import error, limited, project_of, too_many
+from sandbox.amplitude.cohorts import Cohort
+from sandbox.amplitude.people import Person
 from sandbox.replies import reply
 from sandbox.world import World
 

@@ -12,8 +12,8 @@ from xml.sax.saxutils import escape
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sandbox.soap_xml import envelope
-from sandbox.tenant import Token
+from sandbox.marketing_cloud.soap_xml import envelope
+from sandbox.marketing_cloud.tenant import Token
 from sandbox.world import World
 
 

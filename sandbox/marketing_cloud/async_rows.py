@@ -12,12 +12,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sandbox.clock import vendor_date
-from sandbox.dataextension import DataExtension
 from sandbox.faults import HANDED
-from sandbox.jobs import Job, results_page
-from sandbox.marketing_cloud import addressed, guarded, json_body, rest_error
+from sandbox.marketing_cloud.data_extension import DataExtension
+from sandbox.marketing_cloud.jobs import Job, results_page
+from sandbox.marketing_cloud.rest_api import addressed, guarded, json_body, rest_error
+from sandbox.marketing_cloud.tenant import Token
 from sandbox.replies import fault_of, reply
-from sandbox.tenant import Token
 from sandbox.world import World
 
 

@@ -13,8 +13,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from sandbox import arrange, look, presets, webhooks
+from sandbox import presets
 from sandbox.clock import iso
+from sandbox.control import inspection, setup, webhooks
 from sandbox.replies import DoorError, json_of, reply
 from sandbox.world import World
 
@@ -35,19 +36,19 @@ def build(world: World) -> Starlette:
 
     return Starlette(
         routes=[
-            route("rows", look.rows, "GET"),
-            route("rows", look.clear_rows, "DELETE"),
-            route("requests", look.requests_log, "GET"),
-            route("requests", look.clear_requests, "DELETE"),
-            route("state", look.state, "GET"),
-            route("cohorts", arrange.list_cohorts, "GET"),
-            route("cohorts/{cohort_id}", arrange.put_cohort, "PUT"),
-            route("cohorts/{cohort_id}", arrange.delete_cohort, "DELETE"),
-            route("cohorts/{cohort_id}/members", look.members, "GET"),
-            route("data-extensions/{name}", arrange.put_extension, "PUT"),
-            route("data-extensions/{name}", arrange.delete_extension, "DELETE"),
-            route("package", arrange.put_package, "PUT"),
-            route("tokens", arrange.delete_tokens, "DELETE"),
+            route("rows", inspection.rows, "GET"),
+            route("rows", inspection.clear_rows, "DELETE"),
+            route("requests", inspection.requests_log, "GET"),
+            route("requests", inspection.clear_requests, "DELETE"),
+            route("state", inspection.state, "GET"),
+            route("cohorts", setup.list_cohorts, "GET"),
+            route("cohorts/{cohort_id}", setup.put_cohort, "PUT"),
+            route("cohorts/{cohort_id}", setup.delete_cohort, "DELETE"),
+            route("cohorts/{cohort_id}/members", inspection.members, "GET"),
+            route("data-extensions/{name}", setup.put_extension, "PUT"),
+            route("data-extensions/{name}", setup.delete_extension, "DELETE"),
+            route("package", setup.put_package, "PUT"),
+            route("tokens", setup.delete_tokens, "DELETE"),
             route("faults", get_faults, "GET"),
             route("faults", put_faults, "PUT"),
             route("faults", delete_faults, "DELETE"),

@@ -13,9 +13,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from sandbox import amplitude, dataevents, links, marketing_cloud, reading, rows, soap, uploads
-from sandbox.amplitude import AmplitudeError
-from sandbox.marketing_cloud import RestError
+from sandbox.amplitude import cohort_api, links, uploads
+from sandbox.amplitude.cohort_api import AmplitudeError
+from sandbox.marketing_cloud import async_rows, dataevents, rest_api, rest_reading, soap
+from sandbox.marketing_cloud.rest_api import RestError
 from sandbox.replies import reply
 from sandbox.world import World
 
@@ -35,25 +36,25 @@ def _route(world: World, path: str, handler: Handler, *methods: str) -> Route:
 def build(world: World) -> Starlette:
     """Everything on the main port but the door."""
     table: tuple[tuple[str, Handler, str], ...] = (
-        ("/api/3/cohorts", amplitude.list_cohorts, "GET"),
-        ("/api/3/cohorts/usage", amplitude.usage, "GET"),
-        ("/api/5/cohorts/request/{cohort_id}", amplitude.request_cohort, "GET"),
-        ("/api/5/cohorts/request-status/{request_id}", amplitude.request_status, "GET"),
-        ("/api/5/cohorts/request/{request_id}/file", amplitude.request_file, "GET"),
+        ("/api/3/cohorts", cohort_api.list_cohorts, "GET"),
+        ("/api/3/cohorts/usage", cohort_api.usage, "GET"),
+        ("/api/5/cohorts/request/{cohort_id}", cohort_api.request_cohort, "GET"),
+        ("/api/5/cohorts/request-status/{request_id}", cohort_api.request_status, "GET"),
+        ("/api/5/cohorts/request/{request_id}/file", cohort_api.request_file, "GET"),
         ("/api/3/cohorts/upload", uploads.upload, "POST"),
         ("/api/3/cohorts/membership", uploads.membership, "POST"),
-        ("/v2/token", marketing_cloud.token, "POST"),
+        ("/v2/token", rest_api.token, "POST"),
         ("/Service.asmx", soap.service, "POST"),
-        ("/data/v1/customobjects", reading.search, "GET"),
-        ("/data/v1/customobjects/{guid}", reading.definition, "GET"),
-        ("/data/v1/customobjects/{guid}/fields", reading.fields, "GET"),
-        ("/data/v1/customobjectdata/key/{key}/rowset", reading.rowset, "GET"),
-        ("/data/v1/customobjectdata/token/{token}/rowset", reading.rowset, "GET"),
-        ("/data/v1/async/dataextensions/{address}/rows", rows.submit, "PUT POST"),
+        ("/data/v1/customobjects", rest_reading.search, "GET"),
+        ("/data/v1/customobjects/{guid}", rest_reading.definition, "GET"),
+        ("/data/v1/customobjects/{guid}/fields", rest_reading.fields, "GET"),
+        ("/data/v1/customobjectdata/key/{key}/rowset", rest_reading.rowset, "GET"),
+        ("/data/v1/customobjectdata/token/{token}/rowset", rest_reading.rowset, "GET"),
+        ("/data/v1/async/dataextensions/{address}/rows", async_rows.submit, "PUT POST"),
         ("/hub/v1/dataevents/{address}/rowset", dataevents.rowset, "POST"),
         ("/hub/v1/dataevents/{address}/rows/{keys}", dataevents.row, "PUT"),
-        ("/data/v1/async/{request_id}/status", rows.status, "GET"),
-        ("/data/v1/async/{request_id}/results", rows.results, "GET"),
+        ("/data/v1/async/{request_id}/status", async_rows.status, "GET"),
+        ("/data/v1/async/{request_id}/results", async_rows.results, "GET"),
     )
     routes = [_route(world, path, handler, *methods.split()) for path, handler, methods in table]
     app = Starlette(routes=routes, exception_handlers={HTTPException: _unrouted})
@@ -73,5 +74,5 @@ async def _unrouted(request: Request, wrong: Exception) -> Response:
         body = {"http_code": status, "type": "not_found", "message": "Not Found", "metadata": {}}
         return reply({"error": body}, status)
     return reply(
-        {"documentation": marketing_cloud.DOCUMENTATION, "errorcode": status, "message": "Not Found"}, status
+        {"documentation": rest_api.DOCUMENTATION, "errorcode": status, "message": "Not Found"}, status
     )

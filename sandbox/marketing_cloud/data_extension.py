@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sandbox.fields import Field
+from sandbox.marketing_cloud.fields import Field
+from sandbox.marketing_cloud.upsert import Upsert
 from sandbox.switches import Switches
-from sandbox.upsert import Upsert
 
 Row = tuple[Any, ...]
 _SEPARATOR = "\x1f"

@@ -15,10 +15,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sandbox.clock import vendor_date
-from sandbox.dataextension import DataExtension
-from sandbox.marketing_cloud import GUID, guarded, rest_error
+from sandbox.marketing_cloud.async_rows import number
+from sandbox.marketing_cloud.data_extension import DataExtension
+from sandbox.marketing_cloud.rest_api import GUID, guarded, rest_error
 from sandbox.replies import fault_of, reply
-from sandbox.rows import number
 from sandbox.world import World
 
 _SEARCH_PAGE = 25

@@ -14,9 +14,9 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from sandbox.amplitude.links import signed_link
+from sandbox.amplitude.project import Download, Project
 from sandbox.faults import HTML
-from sandbox.links import signed_link
-from sandbox.project import Download, Project
 from sandbox.replies import fault_of, reply
 from sandbox.world import World
 
@@ -129,7 +129,7 @@ async def request_cohort(world: World, request: Request) -> Response:
 
 
 def _known(plain: Any, special: Any) -> list[str]:
-    from sandbox.csvfile import Snapshot
+    from sandbox.amplitude.cohort_file import Snapshot
 
     return Snapshot(tuple(plain)[:1], tuple(special)).known_properties()
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import orjson
 
-from sandbox.dataextension import DataExtension, Retention
-from sandbox.fields import Field
-from sandbox.jobs import Jobs
+from sandbox.marketing_cloud.data_extension import DataExtension, Retention
+from sandbox.marketing_cloud.fields import Field
+from sandbox.marketing_cloud.jobs import Jobs
 from sandbox.switches import Switches
 
 PARENT_ACCOUNT, CHILD_ACCOUNT = 510000001, 510000002

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sandbox.people import COMPUTED_PROPERTIES, Person, amplitude_id, properties_of
+from sandbox.amplitude.people import COMPUTED_PROPERTIES, Person, amplitude_id, properties_of
 
 _ROWS_A_PIECE = 20_000
 _GZIP = 31  # window bits that mean "gzip" to zlib

@@ -9,9 +9,9 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
-from sandbox.dataextension import DataExtension
+from sandbox.control.summary import state_of
+from sandbox.marketing_cloud.data_extension import DataExtension
 from sandbox.replies import DoorError, reply
-from sandbox.state import state_of
 from sandbox.world import World
 
 _ROWS_A_PIECE = 10_000

@@ -14,10 +14,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sandbox.clock import vendor_date
-from sandbox.dataextension import DataExtension
-from sandbox.fields import Field
-from sandbox.soap_xml import Retrieve, envelope, fault
-from sandbox.tenant import Token
+from sandbox.marketing_cloud.data_extension import DataExtension
+from sandbox.marketing_cloud.fields import Field
+from sandbox.marketing_cloud.soap_xml import Retrieve, envelope, fault
+from sandbox.marketing_cloud.tenant import Token
 from sandbox.world import World
 
 PAGE = 2500

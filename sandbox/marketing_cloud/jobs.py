@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sandbox.clock import iso
-from sandbox.dataextension import DataExtension
+from sandbox.marketing_cloud.data_extension import DataExtension
+from sandbox.marketing_cloud.upsert import row_error
 from sandbox.switches import Switches
-from sandbox.upsert import row_error
 
 # The whole sentence is recorded; only its end is stable [PEER SEG].
 DEADLOCK = (
