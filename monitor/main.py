@@ -15,16 +15,16 @@ from datetime import UTC, datetime
 import structlog
 from prometheus_client import CollectorRegistry
 
+from config.graceful_stop import Stop
 from config.logging import configure
 from config.settings import Settings
-from config.stop import Stop
 from models import broker, schema
 from models.database import Database
 from models.errors import SyncError
+from monitor.alert_loop import Watchman
+from monitor.counters import Tally
 from monitor.metrics import Collector
 from monitor.server import Server
-from monitor.tally import Tally
-from monitor.watchman import Watchman
 
 LOOK_SECONDS = 10.0
 STALE_SECONDS = 60.0  # so long without a look that worked, and this process calls itself ill

@@ -27,10 +27,10 @@ from models.errors import SyncError
 from models.observability import alerts, health, metric_queries
 from models.observability.metric_queries import RESULTS, Binding, Figures
 from models.types import RunState, Trigger
-from monitor import families as f
-from monitor.families import FAMILIES, Family
-from monitor.question import Question
-from monitor.tally import BUCKETS, Counts, Tally
+from monitor import definitions as f
+from monitor.counters import BUCKETS, Counts, Tally
+from monitor.definitions import FAMILIES, Family
+from monitor.single_flight import Question
 
 if TYPE_CHECKING:
     from redis import Redis

@@ -27,7 +27,7 @@ from models.database import Database
 from models.errors import ConfigurationError, SyncError
 from models.membership import webhooks
 from models.membership.webhooks import HEADER
-from receiver.doors import Doors
+from receiver.authentication import Doors
 from receiver.message import MessageError, column, parse
 
 log = structlog.get_logger()

@@ -14,7 +14,7 @@ from config.settings import Settings
 from models.database import Database
 from models.errors import ConfigurationError
 from receiver.app import MAX_BYTES, Receiver
-from receiver.doors import Doors
+from receiver.authentication import Doors
 
 # Longer than Amplitude waits for an answer: what was begun is written and answered.
 GRACE_SECONDS = 5

@@ -1,6 +1,6 @@
 """When a binding is due: five cron fields read in the binding's time zone.
 
-croniter reads the text (names, `L`, `#`, `H` spread by key; `scheduler/cron_text.py`) and nothing more. The
+croniter reads the text (names, `L`, `#`, `H` spread by key; `scheduler/cron_parser.py`) and nothing more. The
 stepping is ours, for three reasons, each shown by a test: croniter fires a fixed-hour job twice on the day clocks
 go back, adds a run nobody asked for on the day they go forward (`0 */2 * * *` at 03:00), and keeps the search
 position inside the object, which a cache shared by threads can't have. `docs/scheduling.md` states the rules and
@@ -19,7 +19,7 @@ from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 from models.setup.walltime import first_instant, instants, offset, turn, wall_at, zone_of
-from scheduler.cron_text import check_text, pattern_of
+from scheduler.cron_parser import check_text, pattern_of
 from scheduler.pattern import Pattern, clock_words, day_words, month_words
 
 _MINUTE = timedelta(minutes=1)

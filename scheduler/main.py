@@ -13,16 +13,16 @@ from datetime import UTC, datetime
 
 import structlog
 
+from config.graceful_stop import Stop
 from config.logging import configure
 from config.settings import Settings
-from config.stop import Stop
 from models import schema
 from models.database import Database
 from models.errors import ConfigurationError, SyncError, TransientError
 from models.runs import due_work
+from scheduler.health_log import Watch
 from scheduler.publish import STALE_EMPTY, Published, Publisher
 from scheduler.tick import Ticked, tick
-from scheduler.watch import Watch
 
 LONGEST_PAUSE_SECONDS = 30
 

@@ -36,10 +36,10 @@ from cli.stack import ports
 from cli.stack.lock import DirectoryLock
 from cli.stack.supervise import Program, Supervisor
 from cli.stack.valkey import EmbeddedValkey
+from config.graceful_stop import Stop
 from config.logging import configure
 from config.queue import make_app
 from config.settings import Settings
-from config.stop import Stop
 from models import schema
 from models.database import Database
 

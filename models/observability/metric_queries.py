@@ -1,7 +1,7 @@
 """What is measured, read from the rows themselves: the state of everything now, and the runs that ended since.
 
-Only reads. Nothing is counted here: a counter's memory stands in `monitor/tally.py`, and what a figure is called
-in `monitor/families.py`.
+Only reads. Nothing is counted here: a counter's memory stands in `monitor/counters.py`, and what a figure is called
+in `monitor/definitions.py`.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from models.database import Database
 from models.observability import alerts
 from models.tables import CohortBinding, SyncRun
 from models.types import RunState
-from monitor.watchman import Watchman
+from monitor.alert_loop import Watchman
 from tests.benchmarks.measure import spread, table
 from tests.benchmarks.scheduler import BINDINGS, DUE, NIGHT, analyze, fill, on_both
 from tests.ears import Ear

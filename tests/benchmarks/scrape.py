@@ -13,9 +13,9 @@ from models import broker, schema
 from models.database import Database
 from models.tables import CohortBinding, SyncRun
 from models.types import RunState, Stage, Trigger
+from monitor.counters import Tally
 from monitor.main import DATABASE_SECONDS
 from monitor.metrics import Collector
-from monitor.tally import Tally
 from tests.benchmarks.measure import spread, table
 from tests.benchmarks.scheduler import BINDINGS, NIGHT, analyze, fill, on_both
 from tests.support import Valkey

@@ -9,8 +9,8 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+from config.graceful_stop import Stop
 from config.settings import Settings
-from config.stop import Stop
 from models.database import Database
 from scheduler.main import Loop
 from scheduler.publish import Publisher

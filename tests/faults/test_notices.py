@@ -21,7 +21,7 @@ from models.runs import lifecycle
 from models.setup import bindings
 from models.tables import CohortBinding, NoticeChannel, Rejection
 from models.types import RunState, Stage, Trigger
-from monitor.watchman import Watchman
+from monitor.alert_loop import Watchman
 from tests.ears import PASSWORD, Ear, listening
 from tests.factories import make_binding, make_destination, make_source
 from tests.support import environment, wait_until
@@ -39,7 +39,7 @@ from datetime import datetime
 from config.logging import configure
 from config.settings import get_settings
 from models.database import Database
-from monitor.watchman import Watchman
+from monitor.alert_loop import Watchman
 settings = get_settings()
 configure(settings, "monitor")
 watchman = Watchman(settings, Database(settings, patience=4))

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from models.database import Database
 from models.setup import bindings
 from models.setup.bindings import Timing
-from monitor.watchman import Watchman
+from monitor.alert_loop import Watchman
 from tests.ears import PASSWORD, Ear
 from tests.factories import make_binding, make_destination, make_source
 from tests.integration.door import Door

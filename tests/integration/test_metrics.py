@@ -27,10 +27,10 @@ from models.observability.health import HEARTBEATS
 from models.setup.bindings import Timing
 from models.tables import AmplitudeProject, CohortBinding, Destination, Rejection, Snapshot, SyncRun
 from models.types import RunState, SnapshotState, Trigger
-from monitor.families import FAMILIES
+from monitor.counters import Tally
+from monitor.definitions import FAMILIES
 from monitor.metrics import PROBLEMS, Collector
-from monitor.question import Question
-from monitor.tally import Tally
+from monitor.single_flight import Question
 from tests.factories import make_binding, make_destination, make_source
 from tests.scrape import Page
 from tests.support import Valkey

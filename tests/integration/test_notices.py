@@ -21,7 +21,7 @@ from models.setup import bindings
 from models.setup.bindings import Timing
 from models.tables import CohortBinding, Notice, NoticeTelling, SyncRun
 from models.types import RunState, Stage, Trigger
-from monitor.watchman import Watchman
+from monitor.alert_loop import Watchman
 from tests.ears import Ear, listening
 from tests.factories import make_binding, make_destination, make_source
 

@@ -13,7 +13,7 @@ from models.observability import health
 from models.setup.bindings import Timing
 from models.tables import CohortBinding, SyncRun
 from models.types import RunState, Trigger
-from scheduler.watch import Watch
+from scheduler.health_log import Watch
 from tests.factories import make_binding, make_destination, make_source
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)

@@ -25,9 +25,9 @@ from hypothesis import strategies as st
 
 from models.errors import ConfigurationError
 from scheduler import cron as cron_module
-from scheduler import cron_text
+from scheduler import cron_parser
 from scheduler.cron import Schedule
-from scheduler.cron_text import ALIASES
+from scheduler.cron_parser import ALIASES
 
 MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
@@ -602,13 +602,13 @@ def test_finding_the_latest_is_little_work_after_any_downtime(
 
 
 def test_one_text_is_parsed_once_for_all_its_bindings() -> None:
-    cron_text._compile.cache_clear()
+    cron_parser._compile.cache_clear()
     for n in range(500):
         schedule("17 4 * * thu", key=f"binding:{n}").next_after(at("2026-11-23T00:00Z"))
-    assert cron_text._compile.cache_info().misses == 1
+    assert cron_parser._compile.cache_info().misses == 1
     for n in range(500):
         schedule("H 4 * * thu", key=f"binding:{n}")
-    assert cron_text._compile.cache_info().misses == 501
+    assert cron_parser._compile.cache_info().misses == 501
 
 
 def test_a_zone_is_read_once() -> None:

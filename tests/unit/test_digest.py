@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from models.observability.deliveries import LINES, Line, Message
-from monitor import digest
+from monitor import rendering
 
 BEGAN = datetime(2026, 3, 2, 12, tzinfo=UTC)
 
@@ -29,12 +29,12 @@ def line(number: int = 1, *, over: bool = False, again: bool = False, message: s
     ],
 )
 def test_a_title_counts(needs: int, over: int, said: str) -> None:
-    assert digest.title(Message(needs, over, [])) == f"cohort-sync: {said}"
+    assert rendering.title(Message(needs, over, [])) == f"cohort-sync: {said}"
 
 
 def test_a_line_for_what_is_new_lasts_or_is_over() -> None:
     message = Message(2, 1, [line(1), line(2, again=True), line(3, over=True)])
-    assert digest.text(message, 10_000).splitlines() == [
+    assert rendering.text(message, 10_000).splitlines() == [
         "binding 1: PAUSED: It is so. Do this.",
         "Still: binding 2: PAUSED: It is so. Do this. (Since 2026-03-02 12:00 UTC.)",
         "Over: binding 3: PAUSED (2026-03-02 12:00 to 2026-03-02 13:00 UTC)",
@@ -45,7 +45,9 @@ def test_a_line_for_what_is_new_lasts_or_is_over() -> None:
     ("total", "last"), [(20, "binding 19: "), (21, "and 2 more: "), (9999, "and 9,980 more: ")]
 )
 def test_twenty_lines_at_most(total: int, last: str) -> None:
-    lines = digest.text(Message(total, 0, [line(n) for n in range(min(total, LINES))]), 10_000).splitlines()
+    lines = rendering.text(
+        Message(total, 0, [line(n) for n in range(min(total, LINES))]), 10_000
+    ).splitlines()
     assert len(lines) == 20
     assert lines[-1].startswith(last)
 
@@ -53,7 +55,7 @@ def test_twenty_lines_at_most(total: int, last: str) -> None:
 @pytest.mark.parametrize("room", [80, 140, 500, 2000])
 def test_it_fits_and_counts_what_is_left_out(room: int) -> None:
     lines = [line(n, message="word " * 20) for n in range(LINES)]
-    said = digest.text(Message(100, 0, lines), room)
+    said = rendering.text(Message(100, 0, lines), room)
     assert len(said) <= room
     shown = said.splitlines()
     assert shown[-1] == f"and {100 - len(shown) + 1} more: `cohort-sync notices`"
@@ -61,5 +63,5 @@ def test_it_fits_and_counts_what_is_left_out(room: int) -> None:
 
 
 def test_a_text_of_many_lines_is_one() -> None:
-    (said,) = digest.text(Message(1, 0, [line(message="first\r\n  second\tthird")]), 1000).splitlines()
+    (said,) = rendering.text(Message(1, 0, [line(message="first\r\n  second\tthird")]), 1000).splitlines()
     assert "first second third" in said

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from models.observability.metric_queries import SHOWN_BINDINGS
-from monitor.families import FAMILIES
+from monitor.definitions import FAMILIES
 from monitor.metrics import PROBLEMS
 
 DOC = Path(__file__).parents[2] / "docs" / "monitoring.md"

@@ -48,7 +48,7 @@ def notices(
 
 
 def _test(*, as_json: bool) -> Code:
-    from monitor.notify import Sending, channels
+    from monitor.channels import Sending, channels
 
     settings = context.settings()
     title, text = "cohort-sync: a test", "Notices arrive here: `cohort-sync notices --test` sent this."

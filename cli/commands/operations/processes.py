@@ -34,7 +34,7 @@ def up(
 
     settings = context.settings()
     if settings.notify_urls:  # one that can't be used is said here, before anything is started
-        from monitor.notify import channels
+        from monitor.channels import channels
 
         channels(settings, Keyring.load(settings))
     raise typer.Exit(stack.up(settings, workers=workers))

@@ -2,7 +2,7 @@
 
 The only file that knows a URL or apprise. A URL is a secret, and for some services its host is one: what is shown,
 stored or logged is the scheme, the host where it is one, and a keyed hash. Apprise's own log names URLs, so it is
-off. What is said is composed in `monitor/digest.py`, and who is due what stands in `models/observability/deliveries.py`.
+off. What is said is composed in `monitor/rendering.py`, and who is due what stands in `models/observability/deliveries.py`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from config.settings import Settings
 from models.errors import ConfigurationError
 from models.observability.deliveries import Message
 from models.secrets import Keyring
-from monitor import digest
+from monitor import rendering
 
 if TYPE_CHECKING:
     from apprise import Apprise
@@ -83,9 +83,9 @@ class Sending:
 
 def tell(channel: Channel, message: Message) -> Sending:
     """Send the message on its way."""
-    title = digest.title(message)
+    title = rendering.title(message)
     kind = "warning" if message.needs else "success"
-    return Sending(channel, title, digest.text(message, channel.room(title)), kind)
+    return Sending(channel, title, rendering.text(message, channel.room(title)), kind)
 
 
 def channels(settings: Settings, keyring: Keyring) -> list[Channel]:

@@ -13,7 +13,7 @@ import structlog
 
 from models.errors import SyncError
 from models.observability.deliveries import RETRY_FIRST, RETRY_LAST, Line, Message
-from monitor.notify import Channel, Sending, tell
+from monitor.channels import Channel, Sending, tell
 
 STOOD = timedelta(minutes=1)
 LANDING_SECONDS = 3.0

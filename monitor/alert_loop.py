@@ -1,7 +1,7 @@
 """The watchman: looks what needs a person, keeps the notices, and has every channel told what it is due.
 
 It is called every few seconds with the clock and never raises. It remembers nothing that must survive it but this:
-what keeps it from looking can't be noted in the database, so that is told from memory (`monitor/blind.py`).
+what keeps it from looking can't be noted in the database, so that is told from memory (`monitor/outage.py`).
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from models.database import Database
 from models.errors import SyncError
 from models.observability import alerts, deliveries, notices
 from models.observability.deliveries import Claim
-from monitor.blind import Blindness
-from monitor.notify import Channel, Sending, channels, tell
+from monitor.channels import Channel, Sending, channels, tell
+from monitor.outage import Blindness
 
 # A look is over within 15 seconds: no step begins after this one, and the database given here answers or fails
 # within a few.
