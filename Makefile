@@ -10,9 +10,10 @@ RIVALS := $(VENV)/rivals
 # A lock is complete, so nothing is resolved: an older pip takes `coverage[toml]`, which a locked package asks for, for a
 # requirement of its own and looks for its newest release. What would be missing is found by `pip check`.
 FROM_LOCK := -qq --disable-pip-version-check --require-hashes --no-deps --only-binary :all:
-# Most tests wait for processes of their own, so a few more at once than there are cores; by folder, as the longest files
-# have few tests and stand in the first ones.
-PYTEST ?= $(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+# Most tests wait for processes of their own, so twice as many at once as there are cores; in lanes: see tests/lanes.py.
+PYTEST ?= $(PY) -m pytest -n 4 --dist loadfile --no-loadscope-reorder
+# Compiled modules and rewritten tests are kept: a test process would need seconds to make them anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test check coverage bench lock clean
 
