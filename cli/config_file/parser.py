@@ -1,7 +1,7 @@
 """A file of what shall be set up, as text: what it says, and every mistake in it with its place.
 
-YAML gives the structure and nothing else. A value is the text that stands there, and its setting (`cli/config_file/fields.py`)
-says what it means: YAML's own guesses would make `22:00` 1320 and a cohort's id such as `1e5` a number. Nothing here
+YAML gives the structure only. A value is the text as written, and its setting (`cli/config_file/fields.py`) says what
+it means: YAML's own guesses would turn `22:00` into 1320 and a cohort id such as `1e5` into a number. Nothing here
 knows what is set up already, and a refused value is never repeated where it may be a secret.
 """
 

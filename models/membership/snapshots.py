@@ -41,7 +41,7 @@ def shareable(
     """A download that serves a run of the binding too, which has not used it already.
 
     Requested since the run was due, or, for a scheduled run, a little before. One that no run has used was paid for by
-    a plan (`worker/inspection/dry_run.py`): a little before, it serves any run, from its end on or while it is not ended.
+    a dry run (`worker/stages/dry_run.py`): if recent, it serves any run, whether it has ended or not.
     """
     slack = fresh.seconds if trigger in {Trigger.SCHEDULE, Trigger.RETRY} else 0
     used = select(SyncRun.snapshot_id).where(

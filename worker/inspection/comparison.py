@@ -14,9 +14,9 @@ from models.database import Database
 from models.direction import Direction
 from models.errors import TransientError
 from models.tables import CohortBinding
+from worker.inspection import members_file
 from worker.inspection.readback import Reading
 from worker.membership.diff import Diff, StateReader, compare
-from worker.stages import members_file
 from worker.vendors.marketing_cloud.client import BATCH_BYTES, BATCH_ROWS
 
 _ANY_SIZE = 1 << 62

@@ -19,7 +19,8 @@ from models.membership import cohort_lists, snapshots
 from models.secrets import make_private_dir
 from models.tables import Snapshot
 from worker.claim import Hold
-from worker.stages import members_file, webhook_snapshot
+from worker.inspection import members_file
+from worker.stages import webhook_snapshot
 
 KEEP_SECONDS = 86_400
 # "/request/:id/file" can be used for seven days (Amplitude, Behavioral Cohorts API).

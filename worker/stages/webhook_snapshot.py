@@ -19,8 +19,8 @@ from models.membership.cohort_lists import View
 from models.secrets import make_private_dir
 from models.tables import Snapshot
 from worker.claim import Hold
+from worker.inspection import members_file
 from worker.membership.compaction import compact, compaction_due
-from worker.stages import members_file
 
 log = structlog.get_logger()
 

@@ -29,8 +29,8 @@ from models.types import Feed, WriteMode
 
 if TYPE_CHECKING:
     from worker.context import Context
-    from worker.inspection.dry_run import Findings, Rehearsal
     from worker.inspection.estimate import Estimate
+    from worker.stages.dry_run import Findings, Rehearsal
 
 app = typer.Typer()
 
@@ -103,7 +103,7 @@ class _Plan:
     def __init__(
         self, outside: Context, row: CohortBinding, file: Path | None, *, force: bool, patience: float
     ) -> None:
-        from worker.inspection.dry_run import Rehearsal, waits_until
+        from worker.stages.dry_run import Rehearsal, waits_until
 
         self.row, self.file, self.now = row, file, context.now()
         (steps,) = checks.steps_of(outside, [row])

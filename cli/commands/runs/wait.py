@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 import typer
 
 from cli import context, output, views
+from cli.commands.runs.report import report
 from cli.exit_codes import OF_STATE
 from models.database import Database
 from models.errors import TransientError
@@ -50,8 +51,6 @@ def follow(db: Database, run_id: int, *, as_json: bool) -> NoReturn:
     if as_json:
         output.emit(views.run(row))
     else:
-        from cli.commands.runs.runs import report
-
         with db.read() as session:
             reasons = overview.rejections(session, row.id)
         report(row, context.now(), reasons)

@@ -1,7 +1,7 @@
 """`cohort-sync apply`: sources, destinations and bindings as one file, planned and applied like infrastructure.
 
-The words of it: what is asked, what is said, with which code it ends. What the file means stands in
-`cli/config_file/parser.py`, what has to change in `cli/config_file/differ.py`, and the transaction in `cli/config_file/transaction.py`.
+What it asks, what it prints, and its exit code. `cli/config_file/` reads the file (`parser`), finds what has to change
+(`differ`) and carries it out (`transaction`).
 """
 
 from __future__ import annotations
