@@ -19,7 +19,7 @@ from pydantic import SecretStr
 
 from config.settings import Settings
 from models.errors import ConfigurationError
-from models.observability.deliveries import Message
+from models.observability.deliveries import Notification
 from models.secrets import Keyring
 from monitor import rendering
 
@@ -81,7 +81,7 @@ class Sending:
         self._arrived = self.channel.send(title, text, kind)
 
 
-def tell(channel: Channel, message: Message) -> Sending:
+def tell(channel: Channel, message: Notification) -> Sending:
     """Send the message on its way."""
     title = rendering.title(message)
     kind = "warning" if message.needs else "success"

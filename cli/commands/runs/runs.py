@@ -14,7 +14,7 @@ from cli.commands.runs.report import report, state_of
 from models.database import Database
 from models.errors import CATALOGUE, ConfigurationError, ContractError
 from models.membership import snapshots
-from models.membership.snapshots import Fresh
+from models.membership.snapshots import FreshnessPolicy
 from models.naming import find
 from models.observability import overview
 from models.runs import lifecycle
@@ -205,7 +205,7 @@ def _dispatch(
     with db.write() as session:
         binding = find(session, CohortBinding, name)
         if file is None and not force:
-            snapshots.require_quota(session, binding, now=now, fresh=Fresh.of(db.settings))
+            snapshots.require_quota(session, binding, now=now, fresh=FreshnessPolicy.of(db.settings))
         made = lifecycle.dispatch(
             session,
             binding,

@@ -64,7 +64,7 @@ def until_end(db: Database, run_id: int) -> SyncRun:
 
 def _in_lines(db: Database, run_id: int) -> SyncRun:
     shown = None
-    watch = _Watch(db, run_id)
+    watch = _Poller(db, run_id)
     while True:
         row, progress = watch.look()
         if progress != shown:
@@ -80,7 +80,7 @@ def _on_terminal(db: Database, run_id: int) -> SyncRun:
     from rich.text import Text
 
     console = Console(stderr=True)
-    watch = _Watch(db, run_id)
+    watch = _Poller(db, run_id)
     status: Status
     with console.status(Text(f"run {run_id}")) as status:
         while True:
@@ -91,7 +91,7 @@ def _on_terminal(db: Database, run_id: int) -> SyncRun:
             time.sleep(LOOK_SECONDS)
 
 
-class _Watch:
+class _Poller:
     """One run, looked at again and again; a database that is away for a while is waited for."""
 
     def __init__(self, db: Database, run_id: int) -> None:
