@@ -9,7 +9,7 @@ from contextlib import suppress
 from types import FrameType
 
 
-class Stop:
+class GracefulStop:
     """Whether this process was told to leave.
 
     A pipe, not an Event: setting one from a signal handler can deadlock with the wait that it interrupts.

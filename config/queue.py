@@ -115,7 +115,9 @@ def publishing(app: Celery) -> Iterator[Publish]:
     """
     try:
         with app.producer_pool.acquire(block=True) as producer:
-            news = _News(producer.connection, app=app, buffer_group=["task"], buffer_limit=NEWS_AT_ONCE)
+            news = _BufferedEvents(
+                producer.connection, app=app, buffer_group=["task"], buffer_limit=NEWS_AT_ONCE
+            )
             try:
                 # Without a declaration each (0.05 ms): a message to a queue by its name needs none.
                 yield partial(publish, app, producer=producer, event_dispatcher=news, declare=[])
@@ -126,7 +128,7 @@ def publishing(app: Celery) -> Iterator[Publish]:
         raise QueueUnavailableError from error
 
 
-class _News(EventDispatcher):
+class _BufferedEvents(EventDispatcher):
     """Keeps what Celery would publish one by one."""
 
     def publish(self, type: str, fields: dict[str, Any], *_args: Any, **_kwargs: Any) -> None:  # noqa: A002 - Celery's name

@@ -19,7 +19,7 @@ QUEUES = (QUEUE, WAKE_QUEUE)
 
 
 @dataclass(frozen=True)
-class Told:
+class BrokerState:
     """The schedulers that tick, each with the instant of its last sign of life, and the messages of each queue."""
 
     schedulers: dict[str, str]
@@ -46,7 +46,7 @@ def redis_client(url: str, *, seconds: float) -> Redis:
         ) from None
 
 
-def ask(client: Redis) -> Told | None:
+def ask(client: Redis) -> BrokerState | None:
     """What it tells now; none if it does not answer."""
     from redis.exceptions import RedisError
 
@@ -61,4 +61,4 @@ def ask(client: Redis) -> Told | None:
         for key, value in zip(keys, values, strict=True)
         if value is not None
     }
-    return Told(schedulers, messages)
+    return BrokerState(schedulers, messages)

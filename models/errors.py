@@ -19,6 +19,8 @@ from __future__ import annotations
 from shlex import quote
 from typing import Any
 
+import cohort_sync
+
 
 class SyncError(Exception):
     """Root of the tree.
@@ -513,6 +515,7 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "A stack runs on this data directory already (process {pid}).",
         "Use that one, or stop it first.",
     ),
+    cohort_sync.CODE: cohort_sync.TEXTS,
     "INTERNAL": (
         "Something in cohort-sync itself went wrong ({kind}).",
         "Run again; if it stays, report it with the run's id and the log of that run.",

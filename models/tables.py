@@ -515,7 +515,7 @@ class NoticeChannel(Base):
     failing_since: Mapped[datetime | None]
 
 
-class NoticeTelling(Base):
+class NoticeDelivery(Base):
     """What one channel was told of one notice. Journalled before the message is sent, like everything that leaves."""
 
     __tablename__ = "notice_telling"

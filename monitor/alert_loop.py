@@ -16,9 +16,9 @@ from models import schema
 from models.database import Database
 from models.errors import SyncError
 from models.observability import alerts, deliveries, notices
-from models.observability.deliveries import Claim
+from models.observability.deliveries import ChannelClaim
 from monitor.channels import Channel, Sending, channels, tell
-from monitor.outage import Blindness
+from monitor.outage import OutageNotifier
 
 # A look is over within 15 seconds: no step begins after this one, and the database given here answers or fails
 # within a few.
@@ -29,7 +29,7 @@ TIDY = timedelta(hours=1)
 log = structlog.get_logger(__name__)
 
 
-class Watchman:
+class AlertLoop:
     """One process's. `db` must have patience (`Database(settings, patience=...)`), or a hanging server holds it."""
 
     def __init__(self, settings: Settings, db: Database) -> None:
@@ -37,8 +37,8 @@ class Watchman:
         self._db = db
         self._channels = channels(settings, db.keyring)
         self._pause = timedelta(seconds=settings.notify_min_seconds)
-        self._sent: dict[str, tuple[Sending, Claim]] = {}  # by the channel's digest: on their way
-        self._blindness = Blindness(self._channels)
+        self._sent: dict[str, tuple[Sending, ChannelClaim]] = {}  # by the channel's digest: on their way
+        self._blindness = OutageNotifier(self._channels)
         self._tidied: datetime | None = None
 
     def look(self, now: datetime, schedulers: int | None) -> None:

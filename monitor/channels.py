@@ -2,7 +2,7 @@
 
 The only file that knows a URL or apprise. A URL is a secret, and for some services its host is one: what is shown,
 stored or logged is the scheme, the host where it is one, and a keyed hash. Apprise's own log names URLs, so it is
-off. What is said is composed in `monitor/rendering.py`, and who is due what stands in `models/observability/deliveries.py`.
+off. `monitor/rendering.py` writes the text, and `models/observability/deliveries.py` says which channel is due what.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pydantic import SecretStr
 
 from config.settings import Settings
 from models.errors import ConfigurationError
-from models.observability.deliveries import Message
+from models.observability.deliveries import Notification
 from models.secrets import Keyring
 from monitor import rendering
 
@@ -81,7 +81,7 @@ class Sending:
         self._arrived = self.channel.send(title, text, kind)
 
 
-def tell(channel: Channel, message: Message) -> Sending:
+def tell(channel: Channel, message: Notification) -> Sending:
     """Send the message on its way."""
     title = rendering.title(message)
     kind = "warning" if message.needs else "success"

@@ -56,7 +56,7 @@ class Counts:
         )
 
 
-class Tally:
+class EndedRunCounters:
     """The memory of the counters; `counts` may be read at any time, also while a look waits for the database.
 
     `clock` is for the ids passed over alone, in seconds from anywhere.

@@ -1,7 +1,7 @@
 """What is measured, by name: every metric with its type, its labels and a sentence.
 
-The names are a promise to dashboards and alert rules. What stands behind one is read in `models/observability/metric_queries.py` and put
-here by `monitor/metrics.py`; the table in docs/monitoring.md is made from this file.
+The names are a promise to dashboards and alert rules. `models/observability/metric_queries.py` reads the values and
+`monitor/metrics.py` fills them in; the table in docs/monitoring.md is made from this file.
 """
 
 from __future__ import annotations

@@ -15,14 +15,14 @@ from datetime import UTC, datetime
 import structlog
 from prometheus_client import CollectorRegistry
 
-from config.graceful_stop import Stop
+from config.graceful_stop import GracefulStop
 from config.logging import configure
 from config.settings import Settings
 from models import broker, schema
 from models.database import Database
 from models.errors import SyncError
-from monitor.alert_loop import Watchman
-from monitor.counters import Tally
+from monitor.alert_loop import AlertLoop
+from monitor.counters import EndedRunCounters
 from monitor.metrics import Collector
 from monitor.server import Server
 
@@ -42,14 +42,14 @@ class Monitor:
         self._clock = clock
         self._db = Database(settings, patience=DATABASE_SECONDS)
         self._redis = broker.redis_client(settings.redis, seconds=QUEUE_SECONDS)
-        self._tally = Tally()
-        self._watchman = Watchman(settings, self._db)
+        self._tally = EndedRunCounters()
+        self._watchman = AlertLoop(settings, self._db)
         self._code: str | None = None  # of the last look
         self._worked = 0.0
         self.registry = CollectorRegistry()
         self.registry.register(Collector(self._db, self._redis, self._tally, clock=clock))
 
-    def run(self, stop: Stop) -> None:
+    def run(self, stop: GracefulStop) -> None:
         """Look until told to leave."""
         while not stop.asked:
             began = time.monotonic()
@@ -87,7 +87,7 @@ class Monitor:
 def serve(settings: Settings, listening: socket.socket) -> int:
     """Watch, and serve on the open port, until SIGTERM or SIGINT."""
     configure(settings, "monitor")
-    stop = Stop()
+    stop = GracefulStop()
     stop.install()
     monitor = Monitor(settings)
     server = Server(listening, monitor.registry, monitor.ill)

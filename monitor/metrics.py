@@ -28,9 +28,9 @@ from models.observability import alerts, health, metric_queries
 from models.observability.metric_queries import RESULTS, Binding, Figures
 from models.types import RunState, Trigger
 from monitor import definitions as f
-from monitor.counters import BUCKETS, Counts, Tally
+from monitor.counters import BUCKETS, Counts, EndedRunCounters
 from monitor.definitions import FAMILIES, Family
-from monitor.single_flight import Question
+from monitor.single_flight import SingleFlight
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -56,7 +56,7 @@ class Collector:
         self,
         db: Database,
         redis: Redis,
-        tally: Tally,
+        tally: EndedRunCounters,
         *,
         shown: int = metric_queries.SHOWN_BINDINGS,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -64,8 +64,8 @@ class Collector:
         self._db, self._tally, self._shown, self._clock = db, tally, shown, clock
         self._version = version("cohort-sync")
         self._needs_seen: set[str] = set()
-        self._told = Question(lambda: broker.ask(redis))
-        self._known = Question(self._read)
+        self._told = SingleFlight(lambda: broker.ask(redis))
+        self._known = SingleFlight(self._read)
 
     def collect(self) -> Iterator[Metric]:
         """Every family, also those without a series."""
@@ -127,7 +127,7 @@ class _Page:
         return iter(self._families.values())
 
 
-def _told(answer: Future[broker.Told | None], until: float) -> broker.Told | None:
+def _told(answer: Future[broker.BrokerState | None], until: float) -> broker.BrokerState | None:
     try:
         return answer.result(until - time.monotonic())
     except TimeoutError:

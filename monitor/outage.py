@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from models.errors import SyncError
-from models.observability.deliveries import RETRY_FIRST, RETRY_LAST, Line, Message
+from models.observability.deliveries import RETRY_FIRST, RETRY_LAST, Notification, NotificationLine
 from monitor.channels import Channel, Sending, tell
 
 STOOD = timedelta(minutes=1)
@@ -21,35 +21,37 @@ LANDING_SECONDS = 3.0
 log = structlog.get_logger(__name__)
 
 
-class Blindness:
+class OutageNotifier:
     """Since when nothing can be seen, and who was told of it."""
 
     def __init__(self, channels: Sequence[Channel]) -> None:
-        self._voices = [_Voice(channel) for channel in channels]
-        self._line: Line | None = None
+        self._voices = [_ChannelState(channel) for channel in channels]
+        self._line: NotificationLine | None = None
 
     def look(self, hindrance: SyncError | None, now: datetime) -> None:
         """Take note of what keeps the watchman from looking at `now`, or that nothing does."""
         line = self._line
         if hindrance is None:
             if line is not None and line.ended_at is None:
-                self._line = Line(line.about, line.code, line.message, line.remedy, line.began_at, now)
+                self._line = NotificationLine(
+                    line.about, line.code, line.message, line.remedy, line.began_at, now
+                )
                 log.info("looks work again", code=line.code)
         elif line is None or line.ended_at is not None or line.code != hindrance.code:
             # Without its detail: a driver's words may name more than everybody should read.
             plain = SyncError(hindrance.code, **hindrance.context)
             about = "database" if plain.code.startswith("DATABASE_") else "monitor"
-            self._line = Line(about, plain.code, plain.message, plain.remedy, now)
+            self._line = NotificationLine(about, plain.code, plain.message, plain.remedy, now)
             cause = hindrance.__cause__ if plain.code == "INTERNAL" else None
             log.error("nothing can be seen", code=plain.code, message=plain.message, exc_info=cause)
         if self._line is not None:
             self._tell(self._line, now)
 
-    def _tell(self, line: Line, now: datetime) -> None:
+    def _tell(self, line: NotificationLine, now: datetime) -> None:
         stands = line.ended_at is None
         if stands and now - line.began_at < STOOD:
             return
-        message = Message(1, 0, [line]) if stands else Message(0, 1, [line])
+        message = Notification(1, 0, [line]) if stands else Notification(0, 1, [line])
         for voice in self._voices:
             voice.say(message, line.code if stands else "", now)
         landed = time.monotonic() + LANDING_SECONDS
@@ -57,7 +59,7 @@ class Blindness:
             voice.settle(now, seconds=landed - time.monotonic())
 
 
-class _Voice:
+class _ChannelState:
     """A channel, and the code it was told last: "" that nothing is wrong, none if that is not known."""
 
     def __init__(self, channel: Channel) -> None:
@@ -67,7 +69,7 @@ class _Voice:
         self._attempts = 0
         self._next_at: datetime | None = None
 
-    def say(self, message: Message, code: str, now: datetime) -> None:
+    def say(self, message: Notification, code: str, now: datetime) -> None:
         """Send the message, unless it was heard, is on its way, or was refused a moment ago."""
         self.settle(now)
         if self._sent is None and self._heard != code and (self._next_at is None or self._next_at <= now):

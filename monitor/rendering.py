@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from models.observability.deliveries import LINES, Line, Message
+from models.observability.deliveries import LINES, Notification, NotificationLine
 
 LINE_MAX = 600
 
 
-def title(message: Message) -> str:
+def title(message: Notification) -> str:
     """What a telephone shows."""
     needs, over = message.needs, message.over
     said = []
@@ -24,7 +24,7 @@ def title(message: Message) -> str:
     return f"cohort-sync: {', '.join(said)}"
 
 
-def text(message: Message, room: int) -> str:
+def text(message: Notification, room: int) -> str:
     """A line for each, in `room` characters, and how many more there are."""
     total = message.needs + message.over
     shown: list[str] = []
@@ -40,7 +40,7 @@ def text(message: Message, room: int) -> str:
     return "\n".join(shown)
 
 
-def _line(line: Line) -> str:
+def _line(line: NotificationLine) -> str:
     if line.ended_at is not None:
         said = f"Over: {line.about}: {line.code} ({_at(line.began_at)} to {_at(line.ended_at)} UTC)"
     elif line.again:

@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 Answer = TypeVar("Answer")
 
 
-class Question(Generic[Answer]):
+class SingleFlight(Generic[Answer]):
     """What `ask` returns or raises, in a thread of its own."""
 
     def __init__(self, ask: Callable[[], Answer]) -> None:

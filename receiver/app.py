@@ -27,7 +27,7 @@ from models.database import Database
 from models.errors import ConfigurationError, SyncError
 from models.membership import webhooks
 from models.membership.webhooks import HEADER
-from receiver.authentication import Doors
+from receiver.authentication import SourceSecrets
 from receiver.message import MessageError, column, parse
 
 log = structlog.get_logger()
@@ -55,7 +55,7 @@ class _Refused(Exception):  # noqa: N818 - an answer, not a fault
 class Receiver:
     """The two routes, and the threads that write."""
 
-    def __init__(self, db: Database, doors: Doors, *, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(self, db: Database, doors: SourceSecrets, *, max_bytes: int = MAX_BYTES) -> None:
         self._db, self._doors, self._max_bytes = db, doors, max_bytes
         self._turn = asyncio.Semaphore(AT_ONCE)
         self._threads = ThreadPoolExecutor(AT_ONCE, "write")

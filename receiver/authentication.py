@@ -27,7 +27,7 @@ STALE_SECONDS = 15.0
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class SourceSecret:
     """A source; without a secret nobody may pass."""
 
     project_id: int
@@ -40,12 +40,12 @@ class Door:
         return hmac.compare_digest(given, self.secret)
 
 
-class Doors:
+class SourceSecrets:
     """All sources, by id and by name."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self._doors: dict[str, Door] = {}
+        self._doors: dict[str, SourceSecret] = {}
         self._known: dict[bytes, bytes] = {}
         self._renewed = 0.0
         self._stop = threading.Event()
@@ -67,7 +67,7 @@ class Doors:
         """Whether the database answered lately."""
         return time.monotonic() - self._renewed < STALE_SECONDS
 
-    def find(self, name: str) -> Door | None:
+    def find(self, name: str) -> SourceSecret | None:
         """The door of the source with that name or id."""
         return self._doors.get(name_key(name))
 
@@ -76,9 +76,9 @@ class Doors:
         with self._db.read() as session:
             rows = webhooks.doors(session)
         known = {token: self._known.get(token) or self._decrypt(token) for *_, token in rows if token}
-        doors: dict[str, Door] = {}
+        doors: dict[str, SourceSecret] = {}
         for number, name, token in rows:
-            doors[str(number)] = doors[name] = Door(number, known[token] if token else None)
+            doors[str(number)] = doors[name] = SourceSecret(number, known[token] if token else None)
         self._known, self._doors, self._renewed = known, doors, time.monotonic()
 
     def _decrypt(self, token: bytes) -> bytes:

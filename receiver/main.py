@@ -14,7 +14,7 @@ from config.settings import Settings
 from models.database import Database
 from models.errors import ConfigurationError
 from receiver.app import MAX_BYTES, Receiver
-from receiver.authentication import Doors
+from receiver.authentication import SourceSecrets
 
 # Longer than Amplitude waits for an answer: what was begun is written and answered.
 GRACE_SECONDS = 5
@@ -54,7 +54,7 @@ def serve(
     """Receive until told to stop; `ready` gets the address once it answers. Port 0 means any free one."""
     configure(settings, "receiver")
     db = Database(settings)
-    doors = Doors(db)
+    doors = SourceSecrets(db)
     listening = _listen(host, port)
     try:
         doors.start()

@@ -14,7 +14,7 @@ import orjson
 
 from models.contact_keys.codec import encode_keys
 from models.contact_keys.comparison import is_blank
-from models.membership.webhooks import Column, Head
+from models.membership.webhooks import Column, MessageHead
 
 MICROSECONDS = 1_000_000
 # A clock may be a little wrong. Further ahead is another unit, and would win over every true time for ever.
@@ -37,14 +37,14 @@ class MessageError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class WebhookDelivery:
     """A message; its users are objects with a `user_id` and maybe `user_properties`."""
 
-    head: Head
+    head: MessageHead
     users: Sequence[dict[str, Any]] = field(repr=False)
 
 
-def parse(body: bytes, *, now: float) -> Message:
+def parse(body: bytes, *, now: float) -> WebhookDelivery:
     """The message in the body, or MessageError."""
     try:
         found = orjson.loads(body)
@@ -52,13 +52,13 @@ def parse(body: bytes, *, now: float) -> Message:
         raise MessageError("", "the body is not JSON") from None
     if not isinstance(found, dict):
         raise MessageError("", "the body is not a JSON object")
-    head = Head(
+    head = MessageHead(
         cohort_id=_matching(found, "cohort_id", _COHORT, "letters and digits"),
         message_id=_matching(found, "message_id", _ID, "1 to 200 printable characters"),
         in_cohort=_flag(found),
         computed_time=_time(found, now),
     )
-    return Message(head, _users(found))
+    return WebhookDelivery(head, _users(found))
 
 
 def column(users: Sequence[dict[str, Any]], name: str) -> Column:

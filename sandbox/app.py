@@ -22,7 +22,7 @@ from sandbox import presets, switches, vendor_routes
 from sandbox.amplitude.project import KEYS
 from sandbox.control import routes
 from sandbox.marketing_cloud.tenant import CLIENT_ID, CLIENT_SECRET
-from sandbox.middleware import Front
+from sandbox.middleware import FaultMiddleware
 from sandbox.world import World
 
 _TICK = 0.02
@@ -92,8 +92,8 @@ def _listen(host: str, port: int) -> socket.socket:
 async def _run(
     world: World, host: str, main_socket: socket.socket, files: socket.socket, ready: Callable[[str], object]
 ) -> None:
-    app = Front(vendor_routes.build(world), world, routes.build(world))
-    store = Front(vendor_routes.build_files(world), world, None, files=True)
+    app = FaultMiddleware(vendor_routes.build(world), world, routes.build(world))
+    store = FaultMiddleware(vendor_routes.build_files(world), world, None, files=True)
     servers = [_server(app), _server(store)]
     loop = asyncio.get_running_loop()
 
@@ -117,7 +117,7 @@ async def _run(
         await ticking
 
 
-def _server(app: Front) -> _Server:
+def _server(app: FaultMiddleware) -> _Server:
     return _Server(
         uvicorn.Config(
             app,

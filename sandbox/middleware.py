@@ -38,7 +38,7 @@ class DroppedError(Exception):
         self.gently = gently
 
 
-class Front:
+class FaultMiddleware:
     """Logging, faults and the count of requests under way, around one vendor application."""
 
     def __init__(self, app: App, world: World, door: App | None, *, files: bool = False) -> None:

@@ -30,7 +30,7 @@ def base_url(request: Request) -> str:
     return f"http://{host}"
 
 
-class DoorError(Exception):
+class ControlError(Exception):
     """A mistake of somebody who uses the door."""
 
 
@@ -40,4 +40,4 @@ async def json_of(request: Request) -> Any:
     try:
         return orjson.loads(raw) if raw else {}
     except orjson.JSONDecodeError as wrong:
-        raise DoorError(f"not JSON: {wrong}") from wrong
+        raise ControlError(f"not JSON: {wrong}") from wrong

@@ -1,8 +1,8 @@
 """What will run when, and what it will cost of Amplitude's monthly downloads.
 
 The same rules as at work: occurrences by `scheduler/cron.py`, dates, jitter and blackouts by policy, chains, and
-downloads shared as `models/membership/snapshots.py` shares them. What nobody can foresee (a failure, a retry, an overlap, a
-run by hand) is not in it. Pure but for reading rows that are handed in: `now` is an argument.
+downloads shared as `models/membership/snapshots.py` shares them. What can't be foreseen (a failure, a retry, an
+overlap, a manual run) is not included. Pure but for reading rows that are handed in: `now` is an argument.
 """
 
 from __future__ import annotations

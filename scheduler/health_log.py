@@ -14,7 +14,7 @@ EVERY = timedelta(seconds=30)
 log = structlog.get_logger(__name__)
 
 
-class Watch:
+class HealthLog:
     """The eyes of one scheduler process."""
 
     def __init__(self) -> None:

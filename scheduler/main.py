@@ -13,14 +13,14 @@ from datetime import UTC, datetime
 
 import structlog
 
-from config.graceful_stop import Stop
+from config.graceful_stop import GracefulStop
 from config.logging import configure
 from config.settings import Settings
 from models import schema
 from models.database import Database
 from models.errors import ConfigurationError, SyncError, TransientError
 from models.runs import due_work
-from scheduler.health_log import Watch
+from scheduler.health_log import HealthLog
 from scheduler.publish import STALE_EMPTY, Published, Publisher
 from scheduler.tick import Ticked, tick
 
@@ -44,9 +44,9 @@ class Loop:
         self._tick_seconds = tick_seconds
         self._clock = clock
         self._failures = 0
-        self._watch = Watch()
+        self._watch = HealthLog()
 
-    def run(self, stop: Stop) -> None:
+    def run(self, stop: GracefulStop) -> None:
         """Tick until told to leave. A full tick is followed by the next at once, a failed one by a pause."""
         while not stop.asked:
             started = time.monotonic()
@@ -96,7 +96,7 @@ class Loop:
 def main(settings: Settings) -> int:
     """Run a scheduler until SIGTERM or SIGINT; 1 if it can't start, else 0."""
     configure(settings, "scheduler")
-    stop = Stop()
+    stop = GracefulStop()
     stop.install()
     try:
         db = Database(settings)

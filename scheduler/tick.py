@@ -20,7 +20,7 @@ from models.errors import ConfigurationError, SyncError
 from models.naming import schedule_key
 from models.runs import retries, schedule
 from models.runs.missed import counted
-from models.runs.schedule import Decision, DueBinding
+from models.runs.schedule import DueBinding, OccurrenceDecision
 from models.types import RunState, Tier
 from scheduler.cron import Schedule
 from scheduler.policy import Catchup, Overlap, Period, due_occurrences, jitter, overlap
@@ -75,24 +75,24 @@ def _make_runs(db: Database, now: datetime, limit: int) -> Ticked:
     return _summary(decisions, made, more=len(bindings) == limit)
 
 
-def decide(binding: DueBinding, now: datetime) -> Decision:
+def decide(binding: DueBinding, now: datetime) -> OccurrenceDecision:
     """What becomes of a due binding. One that can't be decided about is paused: it stops nobody else."""
     try:
         return _decide(binding, now)
     except SyncError as error:
-        return Decision(binding, pause_reason=f"{error.message} {error.remedy}")
+        return OccurrenceDecision(binding, pause_reason=f"{error.message} {error.remedy}")
     except Exception as error:  # noqa: BLE001 - whatever one row holds, the others' occurrences must go on
         wrong = ConfigurationError(
             "CRON_INVALID", cron=binding.cron, hint=f"It can't be computed ({type(error).__name__}: {error})."
         )
-        return Decision(binding, pause_reason=f"{wrong.message} {wrong.remedy}")
+        return OccurrenceDecision(binding, pause_reason=f"{wrong.message} {wrong.remedy}")
 
 
-def _decide(binding: DueBinding, now: datetime) -> Decision:
+def _decide(binding: DueBinding, now: datetime) -> OccurrenceDecision:
     if binding.tier != Tier.AUDIENCES:
         raise ConfigurationError("PLAN_ON_DEMAND_ONLY", source=binding.source, tier=binding.tier)
     if not binding.cron:
-        return Decision(binding)
+        return OccurrenceDecision(binding)
     key = schedule_key(binding.name)
     plan = Schedule.parse(binding.cron, binding.timezone, key)
     period = Period.of_days(binding.starts_on, binding.ends_on, binding.timezone)
@@ -105,7 +105,7 @@ def _decide(binding: DueBinding, now: datetime) -> Decision:
         delay=jitter(key, binding.jitter_seconds),
         period=period,
     )
-    return Decision(
+    return OccurrenceDecision(
         binding,
         occurrence=due.occurrence,
         states=(RunState.SKIPPED,) if due.late else _states(binding),
@@ -138,7 +138,7 @@ def _start_retries(db: Database, now: datetime) -> int:
         return retries.start(session, now, RETRIES_AT_ONCE)
 
 
-def _log_decisions(decisions: list[Decision]) -> None:
+def _log_decisions(decisions: list[OccurrenceDecision]) -> None:
     for decision in decisions:
         binding = decision.binding
         if decision.pause_reason is not None:
@@ -147,7 +147,7 @@ def _log_decisions(decisions: list[Decision]) -> None:
             log.info("occurrences missed", binding=binding.name, missed=counted(decision.missed))
 
 
-def _summary(decisions: list[Decision], made: Counter[RunState], *, more: bool) -> Ticked:
+def _summary(decisions: list[OccurrenceDecision], made: Counter[RunState], *, more: bool) -> Ticked:
     return Ticked(
         bindings=len(decisions),
         queued=made[RunState.QUEUED],

@@ -111,7 +111,9 @@ def trigger(
         with ctx.db.write() as session:
             found = find(session, CohortBinding, str(binding))
             if not force:
-                snapshots.require_quota(session, found, now=now, fresh=snapshots.Fresh.of(ctx.settings))
+                snapshots.require_quota(
+                    session, found, now=now, fresh=snapshots.FreshnessPolicy.of(ctx.settings)
+                )
             run = lifecycle.dispatch(
                 session,
                 found,

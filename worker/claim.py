@@ -42,7 +42,7 @@ log = structlog.get_logger()
 
 
 @dataclass
-class Hold:
+class ClaimedRun:
     """A claimed run in a worker's hands."""
 
     ctx: Context
@@ -102,7 +102,7 @@ class Hold:
             return run
 
 
-StageFunction = Callable[[Hold], Stage | None]
+StageFunction = Callable[[ClaimedRun], Stage | None]
 
 
 def work(ctx: Context, run_id: int, stage: Stage, function: StageFunction) -> None:
@@ -111,7 +111,7 @@ def work(ctx: Context, run_id: int, stage: Stage, function: StageFunction) -> No
     if claim is None:
         log.debug("not_claimed", run=run_id, stage=stage)
         return
-    hold = Hold(ctx, claim)
+    hold = ClaimedRun(ctx, claim)
     structlog.contextvars.bind_contextvars(run=run_id, stage=stage, fence=claim.fence)
     try:
         with Heartbeat(ctx, claim):
@@ -124,7 +124,7 @@ def work(ctx: Context, run_id: int, stage: Stage, function: StageFunction) -> No
         log.warning("publish_failed", next=following)  # the scheduler publishes it
 
 
-def _attempt(hold: Hold, function: StageFunction) -> Stage | None:
+def _attempt(hold: ClaimedRun, function: StageFunction) -> Stage | None:
     try:
         run = hold.load()
         if run.cancel_requested and run.stage not in {Stage.PUSH, Stage.FINISH}:
@@ -146,7 +146,7 @@ def _attempt(hold: Hold, function: StageFunction) -> Stage | None:
     return None
 
 
-def settle(hold: Hold, error: SyncError) -> None:
+def settle(hold: ClaimedRun, error: SyncError) -> None:
     """What the error means for the run: wait, hold, or end."""
     ctx = hold.ctx
     with hold.transaction() as (session, run):
@@ -181,7 +181,7 @@ def settle(hold: Hold, error: SyncError) -> None:
     )
 
 
-def _fail(hold: Hold, session: Session, run: SyncRun, error: SyncError) -> None:
+def _fail(hold: ClaimedRun, session: Session, run: SyncRun, error: SyncError) -> None:
     """The run ends here; another may follow by itself, or the binding pauses."""
     settings = hold.ctx.settings
     lifecycle.finish(session, run, RunState.FAILED, now=hold.now)

@@ -13,7 +13,7 @@ from typing import Any
 from cli.config_file import order
 from cli.config_file.edits import NEW_NAME
 from cli.config_file.fields import BINDING, KINDS, SOURCE, Kind, Setting
-from cli.config_file.parser import Declared, Entry, Mistake, Node
+from cli.config_file.parser import Entry, Mistake, Node, ParsedFile
 from models.errors import ConfigurationError
 from models.naming import Row, name_key
 from models.secrets import Keyring
@@ -36,7 +36,7 @@ class Change:
 
 
 @dataclass
-class Plan:
+class ChangeSet:
     """All changes in an order that works, what stays, what the file does not name, and what can't be."""
 
     changes: list[Change] = field(default_factory=list)
@@ -56,9 +56,9 @@ class Plan:
         ]
 
 
-def make(declared: Declared, stored: Stored, keyring: Keyring, *, prune: bool) -> Plan:
+def make(declared: ParsedFile, stored: Stored, keyring: Keyring, *, prune: bool) -> ChangeSet:
     """The plan from what is stored to what is declared."""
-    plan = Plan()
+    plan = ChangeSet()
     named = {entry.node: entry for entry in declared.entries}
     kinds = {kind.name: kind for kind in KINDS}
     staying, gone = dict(stored), list[Change]()
@@ -84,7 +84,7 @@ def make(declared: Declared, stored: Stored, keyring: Keyring, *, prune: bool) -
     return plan
 
 
-def _compare(plan: Plan, entry: Entry, row: Row | None, keyring: Keyring) -> None:
+def _compare(plan: ChangeSet, entry: Entry, row: Row | None, keyring: Keyring) -> None:
     """What becomes of one thing of the file."""
     values: dict[str, Any] = {}
     shown: dict[str, Any] = {}
@@ -134,7 +134,7 @@ def _missing_secrets(entry: Entry) -> list[Mistake]:
     ]
 
 
-def _refuse_unknown(plan: Plan, named: Mapping[Node, Entry], stored: Stored) -> None:
+def _refuse_unknown(plan: ChangeSet, named: Mapping[Node, Entry], stored: Stored) -> None:
     """A binding of the file that names what neither the file nor the database has."""
     for entry in named.values():
         for setting, node in entry.uses.items():
@@ -145,7 +145,7 @@ def _refuse_unknown(plan: Plan, named: Mapping[Node, Entry], stored: Stored) -> 
                 entry.sound = False
 
 
-def _refuse_shared(plan: Plan, declared: Declared) -> None:
+def _refuse_shared(plan: ChangeSet, declared: ParsedFile) -> None:
     """Two bindings of the file with one attribute."""
     owners: dict[tuple[str, str], str] = {}
     for entry in declared.entries:
@@ -161,7 +161,7 @@ def _refuse_shared(plan: Plan, declared: Declared) -> None:
             entry.sound = False
 
 
-def _refuse_circles(plan: Plan, named: Mapping[Node, Entry], staying: Stored) -> None:
+def _refuse_circles(plan: ChangeSet, named: Mapping[Node, Entry], staying: Stored) -> None:
     """Bindings that would run after themselves; each circle once, by its names."""
     after = {
         node: (row.name, row.after_name) for node, row in staying.items() if isinstance(row, CohortBinding)

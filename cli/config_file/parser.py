@@ -1,7 +1,7 @@
 """A file of what shall be set up, as text: what it says, and every mistake in it with its place.
 
-YAML gives the structure and nothing else. A value is the text that stands there, and its setting (`cli/config_file/fields.py`)
-says what it means: YAML's own guesses would make `22:00` 1320 and a cohort's id such as `1e5` a number. Nothing here
+YAML gives the structure only. A value is the text as written, and its setting (`cli/config_file/fields.py`) says what
+it means: YAML's own guesses would turn `22:00` into 1320 and a cohort id such as `1e5` into a number. Nothing here
 knows what is set up already, and a refused value is never repeated where it may be a secret.
 """
 
@@ -76,7 +76,7 @@ class Entry:
 
 
 @dataclass
-class Declared:
+class ParsedFile:
     """All that a file says. A kind whose section is not there is none of its business."""
 
     entries: list[Entry] = field(default_factory=list)
@@ -98,9 +98,9 @@ def load(file: str) -> str:
         raise ConfigurationError("FILE_UNREADABLE", file=file, why=why) from None
 
 
-def read(text: str) -> Declared:
+def read(text: str) -> ParsedFile:
     """What the text says, with every mistake that shows in it alone; FILE_NOT_YAML where nothing can be said."""
-    found = Declared()
+    found = ParsedFile()
     sections = {kind.section: kind for kind in KINDS}
     given = {
         name: (line, node) for name, line, node in _items(found, _root(text), "", ["version", *sections])
@@ -146,12 +146,12 @@ def _root(text: str) -> nodes.MappingNode:
     return root
 
 
-def _refuse(found: Declared, path: str, line: int | None, error: SyncError) -> None:
+def _refuse(found: ParsedFile, path: str, line: int | None, error: SyncError) -> None:
     found.mistakes.append(Mistake(path, line, error))
 
 
 def _items(
-    found: Declared, mapping: nodes.Node, path: str, known: Sequence[str] | None = None
+    found: ParsedFile, mapping: nodes.Node, path: str, known: Sequence[str] | None = None
 ) -> Iterator[tuple[str, int, nodes.Node]]:
     """A mapping's keys as text, their lines and values; what is not `known`, or stands there twice, is refused."""
     first: dict[str, int] = {}
@@ -178,7 +178,7 @@ def _hint(name: str, known: Sequence[str]) -> str:
     return f"Did you mean {close[0]}?" if close else f"What can stand here: {', '.join(known)}."
 
 
-def _read_section(found: Declared, kind: Kind, line: int, section: nodes.Node) -> None:
+def _read_section(found: ParsedFile, kind: Kind, line: int, section: nodes.Node) -> None:
     if not (isinstance(section, nodes.MappingNode) or _is_null(section)):
         wrong = _wrong(kind.section, section, "Give names with their settings.")
         _refuse(found, kind.section, line, wrong)
@@ -198,7 +198,7 @@ def _read_section(found: Declared, kind: Kind, line: int, section: nodes.Node) -
         entry.sound = len(found.mistakes) == before
 
 
-def _read_entry(found: Declared, entry: Entry, path: str, node: nodes.Node) -> None:
+def _read_entry(found: ParsedFile, entry: Entry, path: str, node: nodes.Node) -> None:
     settings = entry.kind.by_name
     entry.values.update(entry.kind.defaults())
     for name, line, value in _items(found, node, path, list(settings)):

@@ -14,9 +14,9 @@ from sqlalchemy.orm import Session
 
 from cli import context
 from cli.config_file import differ, edits, quota
-from cli.config_file.differ import Change, Plan, Stored
+from cli.config_file.differ import Change, ChangeSet, Stored
 from cli.config_file.fields import BINDING, DESTINATION, KINDS, SOURCE
-from cli.config_file.parser import Declared, Mistake, Node
+from cli.config_file.parser import Mistake, Node, ParsedFile
 from models.database import Database
 from models.errors import ConfigurationError, SyncError
 from models.naming import every
@@ -34,20 +34,20 @@ _SETTINGS = {
 
 
 @dataclass
-class Draft:
+class ApplyTransaction:
     """What a file would do."""
 
-    plan: Plan
+    plan: ChangeSet
     mistakes: list[Mistake]
     asked: list[CohortBinding] = field(default_factory=list)  # bindings that are new, or point elsewhere
     loads: list[quota.Load] = field(default_factory=list)  # of the sources the file is about
 
 
-def attempt(db: Database, wanted: Declared, *, prune: bool, now: datetime) -> Draft:
+def attempt(db: Database, wanted: ParsedFile, *, prune: bool, now: datetime) -> ApplyTransaction:
     """What would become of it; nothing is changed."""
     with db.edit() as session:
         found, mistakes = _carry_out(session, db, wanted, prune=prune, now=now)
-        draft = Draft(found, sorted(mistakes, key=lambda one: (one.line or 0, one.path)))
+        draft = ApplyTransaction(found, sorted(mistakes, key=lambda one: (one.line or 0, one.path)))
         if not mistakes:
             draft.asked = _asked(session, found)
             draft.loads = _loads(session, wanted, now=now)
@@ -56,7 +56,9 @@ def attempt(db: Database, wanted: Declared, *, prune: bool, now: datetime) -> Dr
     return draft
 
 
-def keep(db: Database, wanted: Declared, expected: Plan, *, prune: bool, now: datetime, file: str) -> None:
+def keep(
+    db: Database, wanted: ParsedFile, expected: ChangeSet, *, prune: bool, now: datetime, file: str
+) -> None:
     """Do it, if it is still what was expected."""
     with db.edit() as session:
         found, mistakes = _carry_out(session, db, wanted, prune=prune, now=now)
@@ -65,8 +67,8 @@ def keep(db: Database, wanted: Declared, expected: Plan, *, prune: bool, now: da
 
 
 def _carry_out(
-    session: Session, db: Database, wanted: Declared, *, prune: bool, now: datetime
-) -> tuple[Plan, list[Mistake]]:
+    session: Session, db: Database, wanted: ParsedFile, *, prune: bool, now: datetime
+) -> tuple[ChangeSet, list[Mistake]]:
     """Each change in a savepoint, so that one that is refused does not hide what else would be."""
     stored = {(kind.name, row.name_key): row for kind in KINDS for row in every(session, kind.table)}
     found = differ.make(wanted, stored, db.keyring, prune=prune)
@@ -110,7 +112,7 @@ def _setting(change: Change, error: SyncError) -> str:
     return named if named in change.entry.kind.by_name else ""
 
 
-def _asked(session: Session, found: Plan) -> list[CohortBinding]:
+def _asked(session: Session, found: ChangeSet) -> list[CohortBinding]:
     """The bindings of which the vendors may say something new: they, their source or destination point elsewhere."""
     mine = {one.entry.node: one for one in found.changes}
 
@@ -126,7 +128,7 @@ def _asked(session: Session, found: Plan) -> list[CohortBinding]:
     ]
 
 
-def _loads(session: Session, wanted: Declared, *, now: datetime) -> list[quota.Load]:
+def _loads(session: Session, wanted: ParsedFile, *, now: datetime) -> list[quota.Load]:
     named: Collection[Node] = {
         node for entry in wanted.entries for node in (entry.node, *entry.uses.values())
     }

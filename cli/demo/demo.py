@@ -25,7 +25,7 @@ from rich.console import Console
 
 from cli.demo import readback, report
 from cli.stack import parent_death
-from cli.stack.stack import Leave, Stack, environment_of
+from cli.stack.stack import Stack, StopRequested, environment_of
 from config.settings import Settings
 from models.errors import SyncError
 from models.naming import find
@@ -54,7 +54,7 @@ def run(settings: Settings, *, members: int = 50_000, keep: bool = False) -> int
     report.show_purpose(console, members, COHORTS)
     begun = time.monotonic()
     os.environ.update(DIRECT)
-    leave = Leave(at_once=True)
+    leave = StopRequested(at_once=True)
     leave.install()
     try:
         with _directory() as directory:
@@ -81,7 +81,13 @@ def run(settings: Settings, *, members: int = 50_000, keep: bool = False) -> int
 
 class _Demo:
     def __init__(
-        self, console: Console, settings: Settings, directory: Path, log: Path, members: int, leave: Leave
+        self,
+        console: Console,
+        settings: Settings,
+        directory: Path,
+        log: Path,
+        members: int,
+        leave: StopRequested,
     ) -> None:
         self.console, self.directory, self.log, self.members = console, directory, log, members
         self.leave = leave
@@ -121,13 +127,13 @@ class _Demo:
             counts = next(r for r in second if r["binding"] == NAMES[attribute])["counts"]
             if (counts["entered"], counts["exited"]) != wanted:
                 raise DemoError(f"{attribute}: {wanted} entered and left, the run says {counts}")
-        with self._step("Reading the data extension back over Marketing Cloud's API"):
+        with self._step("Read the data extension back over Marketing Cloud's API"):
             reading = self._reading()
         verdicts = [readback.compare(reading, a, after[a], before[a]) for a in COHORTS]
         strange = readback.strangers(reading, {a: before[a] | after[a] for a in COHORTS})
         return report.show_verdict(self.console, reading, verdicts, strange)
 
-    def _reading(self) -> readback.Reading:
+    def _reading(self) -> readback.DemoReadback:
         ctx = open_context(self.settings)
         try:
             with ctx.db.read() as session:

@@ -20,7 +20,7 @@ SHOWN = 5
 
 
 @dataclass
-class Reading:
+class DemoReadback:
     """Every row as (attribute → value), by contact key; names and values in lower case."""
 
     rows: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -48,9 +48,9 @@ class Verdict:
         return not (self.missing or self.extra or self.lost)
 
 
-def read(ctx: Context, destination: Destination) -> Reading:
+def read(ctx: Context, destination: Destination) -> DemoReadback:
     """All rows of the destination's data extension."""
-    begun, found = time.monotonic(), Reading()
+    begun, found = time.monotonic(), DemoReadback()
     with closing(MarketingCloud(ctx, destination)) as cloud:
         for page in cloud.pages(cloud.find().key):
             found.pages += 1
@@ -61,7 +61,7 @@ def read(ctx: Context, destination: Destination) -> Reading:
     return found
 
 
-def compare(reading: Reading, attribute: str, members: set[str], before: set[str]) -> Verdict:
+def compare(reading: DemoReadback, attribute: str, members: set[str], before: set[str]) -> Verdict:
     """Member by member: `members` are in the cohort now, `before` were at the first sync."""
     left = before - members
     found = Verdict(attribute, len(members), len(left))
@@ -75,7 +75,7 @@ def compare(reading: Reading, attribute: str, members: set[str], before: set[str
     return found
 
 
-def strangers(reading: Reading, attributes: Mapping[str, set[str]]) -> list[str]:
+def strangers(reading: DemoReadback, attributes: Mapping[str, set[str]]) -> list[str]:
     """Rows that are nobody's, and rows where something was written that no binding owns."""
     ever = set().union(*attributes.values())
     ours = {name.lower() for name in attributes}

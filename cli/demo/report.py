@@ -53,7 +53,7 @@ def show_runs(console: Console, runs: list[dict[str, Any]]) -> None:
 
 
 def show_verdict(
-    console: Console, reading: readback.Reading, verdicts: list[readback.Verdict], strange: list[str]
+    console: Console, reading: readback.DemoReadback, verdicts: list[readback.Verdict], strange: list[str]
 ) -> bool:
     """Attribute by attribute; whether all of it is equal."""
     console.print(f"{len(reading.rows):,} rows in {reading.pages} pages\n")

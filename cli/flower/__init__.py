@@ -1,0 +1,1 @@
+"""Flower, started on our Celery application with its settings and credentials."""

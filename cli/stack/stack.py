@@ -36,7 +36,7 @@ from cli.stack import ports
 from cli.stack.lock import DirectoryLock
 from cli.stack.supervise import Program, Supervisor
 from cli.stack.valkey import EmbeddedValkey
-from config.graceful_stop import Stop
+from config.graceful_stop import GracefulStop
 from config.logging import configure
 from config.queue import make_app
 from config.settings import Settings
@@ -113,7 +113,7 @@ class Stack:
         """How often a process ended by itself."""
         return self._supervisor.ends(name)
 
-    def wait_until_ready(self, seconds: float = READY_SECONDS, *, leave: Stop | None = None) -> bool:
+    def wait_until_ready(self, seconds: float = READY_SECONDS, *, leave: GracefulStop | None = None) -> bool:
         """Whether within that time every worker answered, and Flower and the monitor did."""
         deadline = time.monotonic() + seconds
         app = make_app(self.settings)
@@ -147,7 +147,7 @@ class Stack:
             )
 
 
-class Leave(Stop):
+class StopRequested(GracefulStop):
     """Told once, a stack ends in good order; told again it hurries: an interrupt cuts what it waits for.
 
     The first time it is a word and no exception. Python drops one that is raised in the callback of a weak reference,
@@ -160,7 +160,7 @@ class Leave(Stop):
         self._at_once = at_once
 
     def install(self) -> None:
-        """Leave on SIGTERM, SIGINT and SIGHUP, also in a shell's background job, where Ctrl-C is ignored."""
+        """StopRequested on SIGTERM, SIGINT and SIGHUP, also in a shell's background job, where Ctrl-C is ignored."""
         super().install()
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup: it shall outlive the terminal
             signal.signal(signal.SIGHUP, self._on_signal)
@@ -175,7 +175,7 @@ class Leave(Stop):
 def up(settings: Settings, *, workers: int = 1, ready: Callable[[Stack], None] | None = None) -> int:
     """Run the stack until Ctrl-C or SIGTERM; `ready` is called when everything answers."""
     configure(settings, "stack")
-    leave = Leave()
+    leave = StopRequested()
     leave.install()
     with suppress(KeyboardInterrupt), Stack(settings, workers=workers) as stack:
         for line in introduction(stack):

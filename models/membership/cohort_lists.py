@@ -41,7 +41,7 @@ SETTLE = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
-class View:
+class ListView:
     """A list as one transaction sees it. `replayed` and `changes` say how much is read beside the parts."""
 
     list_id: int
@@ -138,7 +138,7 @@ def _first(found: CohortList) -> ColumnElement[int]:
 # --- reading it -----------------------------------------------------------------------------------------
 
 
-def look(session: Session, snapshot: Snapshot) -> View:
+def look(session: Session, snapshot: Snapshot) -> ListView:
     """The list as the snapshot holds it; from here on the session sees one state, also on PostgreSQL."""
     one_state(session)
     found = session.scalar(select(CohortList).where(_of(snapshot)))
@@ -158,7 +158,7 @@ def look(session: Session, snapshot: Snapshot) -> View:
                 mine, WebhookMessage.computed_time >= since
             )
         ).one()
-    return View(
+    return ListView(
         list_id=found.id,
         generation=found.generation,
         members=found.members,
@@ -205,7 +205,7 @@ def _oldest_needed(session: Session, snapshot: Snapshot) -> int:
     )
 
 
-def iter_parts(session: Session, view: View) -> Iterator[bytes]:
+def iter_parts(session: Session, view: ListView) -> Iterator[bytes]:
     """The parts, in order; fails if they are not whole."""
     seen = 0
     for n, keys in session.execute(
@@ -220,7 +220,7 @@ def iter_parts(session: Session, view: View) -> Iterator[bytes]:
         raise TransientError("INTERNAL", kind="a list that is not whole")
 
 
-def iter_messages(session: Session, view: View) -> Iterator[tuple[Direction, bytes]]:
+def iter_messages(session: Session, view: ListView) -> Iterator[tuple[Direction, bytes]]:
     """What is to be applied to the parts, in order."""
     if view.since is None:
         return
@@ -237,7 +237,7 @@ def iter_messages(session: Session, view: View) -> Iterator[tuple[Direction, byt
 # --- keeping it short -----------------------------------------------------------------------------------
 
 
-def fold(session: Session, view: View, parts: Iterable[tuple[int, bytes]]) -> bool:
+def fold(session: Session, view: ListView, parts: Iterable[tuple[int, bytes]]) -> bool:
     """Make (rows, keys) parts of that view the new generation; False if somebody was faster."""
     # "FOR NO KEY UPDATE": messages still come in meanwhile.
     found = session.get(CohortList, view.list_id, with_for_update={"key_share": True})

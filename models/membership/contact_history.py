@@ -24,7 +24,7 @@ _AT_ONCE = 20
 
 
 @dataclass(frozen=True)
-class Push:
+class ContactPush:
     """One batch. `folded`: compaction has put it into the base; it is kept, so that its run stays known."""
 
     run_id: int
@@ -35,7 +35,7 @@ class Push:
     acknowledged_at: datetime | None
 
 
-class Base(Sequence[bytes]):
+class StoredBase(Sequence[bytes]):
     """The parts of the current generation in order, each read when it is asked for."""
 
     def __init__(self, session: Session, binding_id: int) -> None:
@@ -69,7 +69,7 @@ class Base(Sequence[bytes]):
         ).one()
 
 
-def pushes(session: Session, binding_id: int) -> Iterator[tuple[Push, bytes]]:
+def pushes(session: Session, binding_id: int) -> Iterator[tuple[ContactPush, bytes]]:
     """Every batch that was acknowledged or still may be, with its keys; those of one state oldest first."""
     columns = (
         PushBatch.run_id,
@@ -89,7 +89,7 @@ def pushes(session: Session, binding_id: int) -> Iterator[tuple[Push, bytes]]:
         )
         for run_id, direction, found, generation, sent_at, acknowledged_at, keys in rows:
             yield (
-                Push(
+                ContactPush(
                     run_id,
                     Direction(direction),
                     BatchState(found),

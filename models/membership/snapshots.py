@@ -23,25 +23,25 @@ UPLOAD_PART_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
-class Fresh:
+class FreshnessPolicy:
     """How old a download may be that is used: `seconds`; and a job that has not ended yet, `deadline` seconds."""
 
     seconds: float
     deadline: float
 
     @classmethod
-    def of(cls, settings: Settings) -> Fresh:
+    def of(cls, settings: Settings) -> FreshnessPolicy:
         """As it is set up here."""
         return cls(settings.snapshot_fresh_seconds, settings.snapshot_deadline_seconds)
 
 
 def shareable(
-    session: Session, binding: CohortBinding, trigger: str, *, due: datetime, fresh: Fresh
+    session: Session, binding: CohortBinding, trigger: str, *, due: datetime, fresh: FreshnessPolicy
 ) -> Snapshot | None:
     """A download that serves a run of the binding too, which has not used it already.
 
     Requested since the run was due, or, for a scheduled run, a little before. One that no run has used was paid for by
-    a plan (`worker/inspection/dry_run.py`): a little before, it serves any run, from its end on or while it is not ended.
+    a dry run (`worker/stages/dry_run.py`): if recent, it serves any run, whether it has ended or not.
     """
     slack = fresh.seconds if trigger in {Trigger.SCHEDULE, Trigger.RETRY} else 0
     used = select(SyncRun.snapshot_id).where(
@@ -86,7 +86,7 @@ def _of_a_plan(binding: CohortBinding) -> ColumnElement[bool]:
 
 
 def join_or_begin(
-    session: Session, run: SyncRun, *, now: datetime, fresh: Fresh, parallel: int
+    session: Session, run: SyncRun, *, now: datetime, fresh: FreshnessPolicy, parallel: int
 ) -> Snapshot | None:
     """Give the run a snapshot: one that may be shared, or a new one, journalled before it is requested.
 
@@ -158,7 +158,7 @@ def month_of(now: datetime) -> datetime:
     return now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
 
 
-def require_quota(session: Session, binding: CohortBinding, *, now: datetime, fresh: Fresh) -> None:
+def require_quota(session: Session, binding: CohortBinding, *, now: datetime, fresh: FreshnessPolicy) -> None:
     """Refuse a run by hand that would ask for a download when the month's are spent."""
     if binding.feed == Feed.WEBHOOK:
         return

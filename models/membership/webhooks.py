@@ -40,7 +40,7 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class MessageHead:
     """A message without its users. `computed_time` is in microseconds since 1970."""
 
     cohort_id: str
@@ -102,7 +102,7 @@ def wanted(session: Session, project_id: int, cohort_id: str) -> list[str]:
 
 
 def accept(
-    session: Session, project_id: int, head: Head, columns: Mapping[str, Column], *, now: datetime
+    session: Session, project_id: int, head: MessageHead, columns: Mapping[str, Column], *, now: datetime
 ) -> bool:
     """Store the message in every list that wants it; False if all of them had it.
 
@@ -139,7 +139,7 @@ def _lists(
     return found
 
 
-def _store(session: Session, into: CohortList, head: Head, column: Column, now: datetime) -> bool:
+def _store(session: Session, into: CohortList, head: MessageHead, column: Column, now: datetime) -> bool:
     insert = pg_insert if session.get_bind().dialect.name == "postgresql" else sqlite_insert
     stored = session.scalar(
         insert(WebhookMessage)

@@ -40,7 +40,7 @@ _SAID = (
 
 
 @dataclass(frozen=True, slots=True)
-class Need:
+class Alert:
     """Something that a person should look at.
 
     `kind` and `id` say what it is about, whatever its name: 0 where there is but one of the kind. One that is not
@@ -61,7 +61,7 @@ class Need:
         return self.kind, self.id, self.code
 
 
-def current(session: Session, now: datetime, *, schedulers: int | None) -> list[Need]:
+def current(session: Session, now: datetime, *, schedulers: int | None) -> list[Alert]:
     """Every need at `now`: of our own parts, of bindings by name, of destinations and sources.
 
     `schedulers` is how many are alive; none: the queue is away.
@@ -77,11 +77,11 @@ def current(session: Session, now: datetime, *, schedulers: int | None) -> list[
     ]
 
 
-def _need(kind: str, subject: int, about: str, error: SyncError) -> Need:
-    return Need(kind, subject, about, error.code, error.message, error.remedy)
+def _need(kind: str, subject: int, about: str, error: SyncError) -> Alert:
+    return Alert(kind, subject, about, error.code, error.message, error.remedy)
 
 
-def _of_parts(session: Session, now: datetime, schedulers: int | None) -> Iterator[Need]:
+def _of_parts(session: Session, now: datetime, schedulers: int | None) -> Iterator[Alert]:
     if schedulers is None:
         yield _need("queue", 0, "queue", TerminalError("BROKER_UNREACHABLE"))
     facts = health.facts(session, now, schedulers=schedulers)
@@ -90,7 +90,7 @@ def _of_parts(session: Session, now: datetime, schedulers: int | None) -> Iterat
             yield _need(about, 0, about, wrong)
 
 
-def _unheard(session: Session, now: datetime) -> Iterator[Need]:
+def _unheard(session: Session, now: datetime) -> Iterator[Alert]:
     failing = select(NoticeChannel).where(NoticeChannel.failing_since <= now - UNHEARD)
     for channel in session.scalars(failing.order_by(NoticeChannel.id)):
         since = health.shown(channel.failing_since or now)
@@ -98,7 +98,7 @@ def _unheard(session: Session, now: datetime) -> Iterator[Need]:
         yield _need(CHANNEL, channel.id, "notifications", error)
 
 
-def _held(session: Session) -> Iterator[Need]:
+def _held(session: Session) -> Iterator[Alert]:
     held = (
         select(CohortBinding.name, *_SAID)
         .join(SyncRun, SyncRun.binding_id == CohortBinding.id)
@@ -106,10 +106,10 @@ def _held(session: Session) -> Iterator[Need]:
     )
     for name, run, code, message, remedy in session.execute(held):
         # Of the run, not of the binding: the next one that is held needs a person anew.
-        yield Need("run", run, name, code, message, remedy)
+        yield Alert("run", run, name, code, message, remedy)
 
 
-def _unclaimed(session: Session, now: datetime) -> Iterator[Need]:
+def _unclaimed(session: Session, now: datetime) -> Iterator[Alert]:
     waiting = (
         select(CohortBinding.name, SyncRun.id)
         .join(CohortBinding, CohortBinding.id == SyncRun.binding_id)
@@ -121,7 +121,7 @@ def _unclaimed(session: Session, now: datetime) -> Iterator[Need]:
         yield _need("run", run, name, TerminalError("RUN_UNCLAIMED", run=run))
 
 
-def _ended_badly(session: Session, now: datetime) -> Iterator[Need]:
+def _ended_badly(session: Session, now: datetime) -> Iterator[Alert]:
     again = aliased(SyncRun)
     bad = (
         select(
@@ -156,17 +156,17 @@ def _ended_badly(session: Session, now: datetime) -> Iterator[Need]:
             hope = f" Run {retrying} tries again."
         elif retry_at is not None and retry_at > now - NOT_RETRIED:
             hope = f" Another run follows at {health.shown(retry_at)}."
-        yield Need("binding", binding, name, code, message + hope, remedy, final=not hope)
+        yield Alert("binding", binding, name, code, message + hope, remedy, final=not hope)
 
 
-def _paused(session: Session) -> Iterator[Need]:
+def _paused(session: Session) -> Iterator[Alert]:
     paused = select(CohortBinding.id, CohortBinding.name, CohortBinding.pause_reason)
     for binding, name, reason in session.execute(paused.where(CohortBinding.paused)):
         error = TerminalError("PAUSED", binding=name, reason=reason or "no reason was given")
         yield _need("binding", binding, name, error)
 
 
-def _overdue(session: Session, now: datetime) -> Iterator[Need]:
+def _overdue(session: Session, now: datetime) -> Iterator[Alert]:
     overdue = select(CohortBinding.id, CohortBinding.name, CohortBinding.next_due_at).where(health.late(now))
     overdue = overdue.order_by(CohortBinding.next_due_at, CohortBinding.id).limit(NAMED)
     for binding, name, due_at in session.execute(overdue):
@@ -174,7 +174,7 @@ def _overdue(session: Session, now: datetime) -> Iterator[Need]:
         yield _need("binding", binding, name, error)
 
 
-def _old_secrets(session: Session, today: date) -> Iterator[Need]:
+def _old_secrets(session: Session, today: date) -> Iterator[Alert]:
     old = select(Destination.id, Destination.name, Destination.client_secret_made_on).where(
         Destination.client_secret_made_on <= today - timedelta(days=SECRET_WARN_DAYS)
     )
@@ -184,7 +184,7 @@ def _old_secrets(session: Session, today: date) -> Iterator[Need]:
         yield _need("destination", destination, name, error)
 
 
-def _spent(session: Session, now: datetime) -> Iterator[Need]:
+def _spent(session: Session, now: datetime) -> Iterator[Alert]:
     spent = func.count()
     nearly = (
         select(AmplitudeProject.id, AmplitudeProject.name, spent, AmplitudeProject.monthly_quota)
@@ -194,7 +194,7 @@ def _spent(session: Session, now: datetime) -> Iterator[Need]:
         .having(spent >= AmplitudeProject.monthly_quota * QUOTA_WARN)
     )
     for source, name, used, quota in session.execute(nearly.order_by(AmplitudeProject.name_key)):
-        yield Need(
+        yield Alert(
             "source",
             source,
             name,

@@ -30,7 +30,7 @@ from sqlalchemy.orm import Session
 
 from models.database import Database
 from models.observability.alerts import CHANNEL
-from models.tables import Notice, NoticeChannel, NoticeTelling
+from models.tables import Notice, NoticeChannel, NoticeDelivery
 
 STOOD = timedelta(
     seconds=30
@@ -43,7 +43,7 @@ LINES = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class NotificationLine:
     """One notice in a message: new, told `again` because it lasts, or over since `ended_at`."""
 
     about: str
@@ -56,25 +56,25 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class Notification:
     """What a channel is to be told: how many notices, and the first of them."""
 
     needs: int
     over: int
-    lines: Sequence[Line]
+    lines: Sequence[NotificationLine]
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class ChannelClaim:
     """The right to send `message` through a channel: good while nobody has claimed it with a higher fence."""
 
     channel: int
     fence: int
-    message: Message
+    message: Notification
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class DeliveryRefused:
     """A message that did not get through; `given_up` counts notices that were tried for a day."""
 
     attempts: int
@@ -88,11 +88,11 @@ def due(session: Session, digest: str, now: datetime) -> bool:
         return bool(session.scalar(select(exists().where(_stands(now)))))
     if (channel.claimed_until or now) > now or (channel.next_at or now) > now:
         return False
-    told = exists().where(_of(channel.id), Notice.id == NoticeTelling.notice_id, _again(now) | _over())
+    told = exists().where(_of(channel.id), Notice.id == NoticeDelivery.notice_id, _again(now) | _over())
     return bool(session.scalar(select(exists().where(_fresh(channel.id, now)) | told)))
 
 
-def claim(db: Database, digest: str, name: str, now: datetime) -> Claim | None:
+def claim(db: Database, digest: str, name: str, now: datetime) -> ChannelClaim | None:
     """Take the channel and journal what it is to be told; none if another has it or nothing is to be told."""
     with db.write() as session:
         upsert = sqlite.insert if db.dialect == "sqlite" else postgresql.insert
@@ -117,20 +117,20 @@ def claim(db: Database, digest: str, name: str, now: datetime) -> Claim | None:
         if not (message.needs or message.over):
             session.rollback()
             return None
-        return Claim(channel, fence, message)
+        return ChannelClaim(channel, fence, message)
 
 
-def delivered(db: Database, held: Claim, now: datetime, *, pause: timedelta) -> None:
+def delivered(db: Database, held: ChannelClaim, now: datetime, *, pause: timedelta) -> None:
     """It got through; the next message may follow after the `pause`."""
-    first, told = NoticeTelling.told_at.is_(None), ~NoticeTelling.ending
+    first, told = NoticeDelivery.told_at.is_(None), ~NoticeDelivery.ending
     with db.write() as session:
         session.execute(
-            update(NoticeTelling)
-            .where(_of(held.channel), NoticeTelling.fence == held.fence)
+            update(NoticeDelivery)
+            .where(_of(held.channel), NoticeDelivery.fence == held.fence)
             .values(
-                told_at=case((and_(told, first), now), else_=NoticeTelling.told_at),
-                reminded_at=case((and_(told, ~first), now), else_=NoticeTelling.reminded_at),
-                over_at=case((NoticeTelling.ending, now)),
+                told_at=case((and_(told, first), now), else_=NoticeDelivery.told_at),
+                reminded_at=case((and_(told, ~first), now), else_=NoticeDelivery.reminded_at),
+                over_at=case((NoticeDelivery.ending, now)),
             )
             .execution_options(synchronize_session=False)
         )
@@ -142,7 +142,7 @@ def delivered(db: Database, held: Claim, now: datetime, *, pause: timedelta) -> 
         )
 
 
-def refused(db: Database, held: Claim, now: datetime) -> Refused | None:
+def refused(db: Database, held: ChannelClaim, now: datetime) -> DeliveryRefused | None:
     """It did not get through, or nobody knows; none if another has the channel now."""
     with db.write() as session:
         channel = session.scalar(
@@ -157,7 +157,7 @@ def refused(db: Database, held: Claim, now: datetime) -> Refused | None:
         channel.claimed_until, channel.next_at = None, now + wait
         channel.failing_since = channel.failing_since or now
         long = channel.failing_since <= now - GIVEN_UP
-        return Refused(channel.attempts, _give_up(session, held, now) if long else 0)
+        return DeliveryRefused(channel.attempts, _give_up(session, held, now) if long else 0)
 
 
 def keep_only(db: Database, digests: Sequence[str]) -> None:
@@ -179,58 +179,58 @@ def _stands(now: datetime) -> ColumnElement[bool]:
 
 
 def _of(channel: int) -> ColumnElement[bool]:
-    return and_(NoticeTelling.channel_id == channel, NoticeTelling.over_at.is_(None))
+    return and_(NoticeDelivery.channel_id == channel, NoticeDelivery.over_at.is_(None))
 
 
 def _fresh(channel: int, now: datetime) -> ColumnElement[bool]:
     """A notice that the channel was never told of; that it did not get through itself is for the others."""
-    told = exists().where(NoticeTelling.notice_id == Notice.id, NoticeTelling.channel_id == channel)
+    told = exists().where(NoticeDelivery.notice_id == Notice.id, NoticeDelivery.channel_id == channel)
     own = and_(Notice.kind == CHANNEL, Notice.subject == channel)
     return and_(_stands(now), ~told, ~own)
 
 
 def _again(now: datetime) -> ColumnElement[bool]:
     """A notice that lasts since it was told, or given up; or one that was tried and may not have arrived."""
-    times = (NoticeTelling.told_at, NoticeTelling.reminded_at, NoticeTelling.given_up_at)
+    times = (NoticeDelivery.told_at, NoticeDelivery.reminded_at, NoticeDelivery.given_up_at)
     return and_(_stands(now), *(or_(time.is_(None), time <= now - AGAIN) for time in times))
 
 
 def _over() -> ColumnElement[bool]:
     """A notice that has ended, and whose beginning the channel was told, or may have been."""
-    before = and_(NoticeTelling.told_at.is_not(None), NoticeTelling.given_up_at < Notice.ended_at)
-    return and_(Notice.ended_at.is_not(None), or_(NoticeTelling.given_up_at.is_(None), before))
+    before = and_(NoticeDelivery.told_at.is_not(None), NoticeDelivery.given_up_at < Notice.ended_at)
+    return and_(Notice.ended_at.is_not(None), or_(NoticeDelivery.given_up_at.is_(None), before))
 
 
 def _journal(session: Session, channel: int, fence: int, now: datetime) -> None:
     """Write down what stands in the message before it leaves: what may have arrived is followed to its end."""
     for condition, ending in ((_again(now), False), (_over(), True)):
         session.execute(
-            update(NoticeTelling)
+            update(NoticeDelivery)
             .where(
                 _of(channel),
-                exists().where(Notice.id == NoticeTelling.notice_id, condition).correlate(NoticeTelling),
+                exists().where(Notice.id == NoticeDelivery.notice_id, condition).correlate(NoticeDelivery),
             )
             .values(fence=fence, ending=ending)
             .execution_options(synchronize_session=False)
         )
     fresh = select(Notice.id, literal(channel), literal(fence), false()).where(_fresh(channel, now))
-    session.execute(insert(NoticeTelling).from_select(["notice_id", "channel_id", "fence", "ending"], fresh))
+    session.execute(insert(NoticeDelivery).from_select(["notice_id", "channel_id", "fence", "ending"], fresh))
 
 
-def _message(session: Session, channel: int, fence: int) -> Message:
-    told = and_(_of(channel), NoticeTelling.fence == fence)
-    count = select(NoticeTelling.ending, func.count()).where(told).group_by(NoticeTelling.ending)
+def _message(session: Session, channel: int, fence: int) -> Notification:
+    told = and_(_of(channel), NoticeDelivery.fence == fence)
+    count = select(NoticeDelivery.ending, func.count()).where(told).group_by(NoticeDelivery.ending)
     counts = {bool(ending): number for ending, number in session.execute(count)}
-    again = NoticeTelling.told_at.is_not(None)
+    again = NoticeDelivery.told_at.is_not(None)
     rows = session.execute(
-        select(Notice, again.label("again"), NoticeTelling.ending)
-        .join(NoticeTelling, NoticeTelling.notice_id == Notice.id)
+        select(Notice, again.label("again"), NoticeDelivery.ending)
+        .join(NoticeDelivery, NoticeDelivery.notice_id == Notice.id)
         .where(told)
-        .order_by(NoticeTelling.ending, again, Notice.id)
+        .order_by(NoticeDelivery.ending, again, Notice.id)
         .limit(LINES)
     )
     lines = [
-        Line(
+        NotificationLine(
             row.about,
             row.code,
             row.message,
@@ -241,19 +241,19 @@ def _message(session: Session, channel: int, fence: int) -> Message:
         )
         for row, known, ending in rows
     ]
-    return Message(counts.get(False, 0), counts.get(True, 0), lines)
+    return Notification(counts.get(False, 0), counts.get(True, 0), lines)
 
 
-def _give_up(session: Session, held: Claim, now: datetime) -> int:
+def _give_up(session: Session, held: ChannelClaim, now: datetime) -> int:
     """What was tried for a day; a reminder at once, as there will be another."""
     old = select(Notice.id).where(func.coalesce(Notice.ended_at, Notice.began_at) <= now - GIVEN_UP)
-    reminder = and_(NoticeTelling.told_at.is_not(None), ~NoticeTelling.ending)
+    reminder = and_(NoticeDelivery.told_at.is_not(None), ~NoticeDelivery.ending)
     result = session.execute(
-        update(NoticeTelling)
+        update(NoticeDelivery)
         .where(
             _of(held.channel),
-            NoticeTelling.fence == held.fence,
-            or_(reminder, NoticeTelling.notice_id.in_(old)),
+            NoticeDelivery.fence == held.fence,
+            or_(reminder, NoticeDelivery.notice_id.in_(old)),
         )
         .values(given_up_at=now)
         .execution_options(synchronize_session=False)

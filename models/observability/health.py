@@ -1,6 +1,6 @@
 """Whether the work gets done: overdue occurrences, a scheduler that does not tick, workers that claim nothing.
 
-Facts are read in one function, and what is wrong is said in one other, for every place that shows it: the status
+HealthFacts are read in one function, and what is wrong is said in one other, for every place that shows it: the status
 page, the scheduler's log, and whatever measures or notifies.
 """
 
@@ -29,7 +29,7 @@ UNCLAIMED_FOR_SURE = timedelta(minutes=3)
 
 
 @dataclass(frozen=True)
-class Facts:
+class HealthFacts:
     """What there is to know of schedulers and workers from their work. `schedulers` none: the queue is away."""
 
     scheduled: int  # bindings with a next occurrence
@@ -41,7 +41,7 @@ class Facts:
     schedulers: int | None
 
 
-def facts(session: Session, now: datetime, *, schedulers: int | None) -> Facts:
+def facts(session: Session, now: datetime, *, schedulers: int | None) -> HealthFacts:
     """Read them; a few ranges of indexes."""
     scheduled = session.scalar(select(func.count()).where(_scheduled())) or 0
     overdue, overdue_since = session.execute(
@@ -57,12 +57,12 @@ def facts(session: Session, now: datetime, *, schedulers: int | None) -> Facts:
             SyncRun.finished_at.is_(None), SyncRun.state == RunState.RUNNING, SyncRun.lease_until > now
         )
     )
-    return Facts(
+    return HealthFacts(
         scheduled, overdue, overdue_since, unclaimed, unclaimed_since, working or 0, schedulers=schedulers
     )
 
 
-def alarms(found: Facts) -> list[tuple[str, TerminalError]]:
+def alarms(found: HealthFacts) -> list[tuple[str, TerminalError]]:
     """What is wrong, by whom it is about."""
     wrong = []
     if found.schedulers == 0 and found.scheduled:

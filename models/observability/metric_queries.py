@@ -70,7 +70,7 @@ class Binding:
 class Figures:
     """Everything at one moment."""
 
-    work: health.Facts
+    work: health.HealthFacts
     bindings: int
     paused: int
     unfinished: dict[str, int]  # runs by state, those without one too

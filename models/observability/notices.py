@@ -17,8 +17,8 @@ from sqlalchemy.orm import Session
 
 from models import bulk
 from models.database import Database
-from models.observability.alerts import Need
-from models.tables import Notice, NoticeChannel, NoticeTelling
+from models.observability.alerts import Alert
+from models.tables import Notice, NoticeChannel, NoticeDelivery
 
 GONE = timedelta(minutes=1)  # what comes back sooner has not ended
 KEPT = timedelta(days=90)
@@ -27,7 +27,7 @@ AT_ONCE = 20_000
 IDS_AT_ONCE = 1_000
 
 
-def note(db: Database, needs: Iterable[Need], now: datetime) -> tuple[int, int]:
+def note(db: Database, needs: Iterable[Alert], now: datetime) -> tuple[int, int]:
     """Begin, keep and end notices by what is needed at `now`; how many began and ended. Writes only what changed."""
     found = {need.key: need for need in needs}
     with db.read() as session:
@@ -49,16 +49,16 @@ def note(db: Database, needs: Iterable[Need], now: datetime) -> tuple[int, int]:
 
 def history(
     session: Session, *, ended: bool, limit: int
-) -> list[tuple[Notice, list[tuple[NoticeTelling, str]]]]:
+) -> list[tuple[Notice, list[tuple[NoticeDelivery, str]]]]:
     """The newest notices first, each with what every channel was told of it; `ended`: also those that are over."""
     newest = select(Notice).order_by(Notice.id.desc()).limit(limit)
     rows = list(session.scalars(newest if ended else newest.where(Notice.ended_at.is_(None))))
-    told: dict[int, list[tuple[NoticeTelling, str]]] = {row.id: [] for row in rows}
-    tellings = select(NoticeTelling, NoticeChannel.name).join(
-        NoticeChannel, NoticeChannel.id == NoticeTelling.channel_id
+    told: dict[int, list[tuple[NoticeDelivery, str]]] = {row.id: [] for row in rows}
+    tellings = select(NoticeDelivery, NoticeChannel.name).join(
+        NoticeChannel, NoticeChannel.id == NoticeDelivery.channel_id
     )
     for ids in _portions(list(told)):
-        found = tellings.where(NoticeTelling.notice_id.in_(ids)).order_by(NoticeTelling.channel_id)
+        found = tellings.where(NoticeDelivery.notice_id.in_(ids)).order_by(NoticeDelivery.channel_id)
         for telling, channel in session.execute(found):
             told[telling.notice_id].append((telling, channel))
     return [(row, told[row.id]) for row in rows]
@@ -82,7 +82,7 @@ _KNOWN = select(
 )
 
 
-def _differs(row: Any, need: Need) -> bool:
+def _differs(row: Any, need: Alert) -> bool:
     """Whether it came back, or is said in other words: a name was changed, a count has grown."""
     return row.gone_at is not None or (row.about, row.message, row.remedy) != (
         need.about,
@@ -91,7 +91,7 @@ def _differs(row: Any, need: Need) -> bool:
     )
 
 
-def _begin(session: Session, needs: Sequence[Need], now: datetime) -> int:
+def _begin(session: Session, needs: Sequence[Alert], now: datetime) -> int:
     rows = [
         {
             "kind": need.kind,
@@ -107,7 +107,7 @@ def _begin(session: Session, needs: Sequence[Need], now: datetime) -> int:
     return len(bulk.insert_missing(session, Notice, rows, "id"))
 
 
-def _keep(session: Session, rows: Sequence[tuple[int, Need]]) -> None:
+def _keep(session: Session, rows: Sequence[tuple[int, Alert]]) -> None:
     bulk.update_by_id(
         session,
         Notice,

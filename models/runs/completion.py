@@ -19,10 +19,10 @@ from models.types import Trigger
 ACTOR = "worker"
 
 # A vendor gave a batch up again and again: no fault of the configuration, though the run must end.
-PASSING = frozenset({"MC_JOB_FAILED", "MC_JOB_DEADLINE"})
+RETRYABLE_CODES = frozenset({"MC_JOB_FAILED", "MC_JOB_DEADLINE"})
 
 # The month's downloads are spent, or the cohort's first webhook has not come: time alone helps.
-SPARED = frozenset({"AMPLITUDE_QUOTA", "WEBHOOK_NO_MESSAGE"})
+NON_FAILURE_CODES = frozenset({"AMPLITUDE_QUOTA", "WEBHOOK_NO_MESSAGE"})
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,12 @@ def passing(error: SyncError) -> bool:
 
     Never SNAPSHOT_REQUEST_LOST: another try would cost a download.
     """
-    return isinstance(error, TransientError) or error.code in PASSING
+    return isinstance(error, TransientError) or error.code in RETRYABLE_CODES
 
 
 def spared(run: SyncRun, error: SyncError) -> bool:
-    """Whether the error is no failure of a run that nobody asked for by hand: see SPARED."""
-    return error.code in SPARED and run.trigger != Trigger.MANUAL
+    """Whether the error is no failure of a run that nobody asked for by hand: see NON_FAILURE_CODES."""
+    return error.code in NON_FAILURE_CODES and run.trigger != Trigger.MANUAL
 
 
 def after_failure(

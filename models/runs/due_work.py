@@ -20,19 +20,19 @@ from models.types import UtcDateTime
 
 
 @dataclass(frozen=True, slots=True)
-class Agenda:
+class DueWork:
     """What there is to do. `decide`: bindings, deferred runs or retries are due. `publish`: runs need a message."""
 
     decide: bool
     publish: bool
 
 
-def look(session: Session, now: datetime, stale: timedelta) -> Agenda:
+def look(session: Session, now: datetime, stale: timedelta) -> DueWork:
     """Ask; a message published `stale` ago may be lost. A few entries of indexes."""
     due, startable, retry, *unpublished = session.execute(
         _question(), {"now": now, "lost": now - stale}
     ).one()
-    return Agenda(
+    return DueWork(
         decide=(due is not None and due <= now) or bool(startable) or bool(retry),
         publish=any(run is not None for run in unpublished),
     )

@@ -66,7 +66,7 @@ class DueBinding:
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class OccurrenceDecision:
     """What becomes of a due binding: a row for `occurrence`, and the next time to look at it.
 
     `states` are tried in order: a constraint refuses the first one if another door was a moment faster. `late`: no run
@@ -146,12 +146,12 @@ def lock_due(session: Session, now: datetime, limit: int) -> list[DueBinding]:
     ]
 
 
-def settle(session: Session, decisions: Sequence[Decision], now: datetime) -> Counter[RunState]:
+def settle(session: Session, decisions: Sequence[OccurrenceDecision], now: datetime) -> Counter[RunState]:
     """Write the decisions; how many runs were made in which state. An occurrence that has a run gets no other."""
     made: Counter[RunState] = Counter()
     pending = [decision for decision in decisions if decision.occurrence is not None]
     for attempt in range(len(RunState)):
-        refused: list[Decision] = []
+        refused: list[OccurrenceDecision] = []
         for state in (RunState.QUEUED, RunState.DEFERRED, RunState.SKIPPED):
             wanted = [one for one in pending if one.states[attempt : attempt + 1] == (state,)]
             inserted = _insert(session, wanted, state, now)
@@ -215,13 +215,15 @@ def _with_run(session: Session, bindings: Sequence[int], condition: ColumnElemen
     return set(session.scalars(select(SyncRun.binding_id).where(SyncRun.binding_id.in_(bindings), condition)))
 
 
-def _insert(session: Session, decisions: Sequence[Decision], state: RunState, now: datetime) -> set[int]:
+def _insert(
+    session: Session, decisions: Sequence[OccurrenceDecision], state: RunState, now: datetime
+) -> set[int]:
     """The bindings whose run was inserted."""
     rows = [_row(decision, state, now) for decision in decisions]
     return set(bulk.insert_missing(session, SyncRun, rows, "binding_id"))
 
 
-def _row(decision: Decision, state: RunState, now: datetime) -> dict[str, Any]:
+def _row(decision: OccurrenceDecision, state: RunState, now: datetime) -> dict[str, Any]:
     return new_runs.row(
         decision.binding.id,
         Trigger.SCHEDULE,
@@ -232,7 +234,7 @@ def _row(decision: Decision, state: RunState, now: datetime) -> dict[str, Any]:
     ) | {"missed": decision.missed, "missed_since": decision.missed_since}
 
 
-def _why_skipped(decision: Decision) -> TerminalError:
+def _why_skipped(decision: OccurrenceDecision) -> TerminalError:
     if not decision.late:
         return TerminalError("OVERLAP_SKIPPED")
     return TerminalError(
@@ -243,7 +245,7 @@ def _why_skipped(decision: Decision) -> TerminalError:
     )
 
 
-def _move_on(session: Session, decisions: Iterable[Decision]) -> None:
+def _move_on(session: Session, decisions: Iterable[OccurrenceDecision]) -> None:
     rows = [
         {
             "id": decision.binding.id,

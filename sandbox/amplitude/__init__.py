@@ -1,0 +1,1 @@
+"""Amplitude as the sandbox imitates it: projects, cohorts, downloads and their files."""

@@ -14,9 +14,8 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from sandbox.amplitude.links import signed_link
+from sandbox.amplitude.links import file_response, signed_link
 from sandbox.amplitude.project import Download, Project
-from sandbox.faults import HTML
 from sandbox.replies import fault_of, reply
 from sandbox.world import World
 
@@ -170,26 +169,6 @@ async def request_file(world: World, request: Request) -> Response:
     if download.plain_bytes <= world.switches.amplitude_inline_bytes:
         return await file_response(world, download)
     return RedirectResponse(signed_link(world, request, download.request_id), 302)
-
-
-async def file_response(world: World, download: Download) -> Response:
-    """The file as it is served inline and from the store alike [3P live]."""
-    spoilt = (download.fault or {}).get("kind")
-    if spoilt == "file_html":
-        return Response(HTML, media_type="text/html")
-    if download.gz is None:
-        await asyncio.get_running_loop().run_in_executor(None, download.build)
-    body = download.gz or b""
-    headers = {}
-    if spoilt == "wrong_columns" or world.switches.csv_gzip == "off":
-        import zlib
-
-        body = await asyncio.get_running_loop().run_in_executor(None, zlib.decompress, body, 31)
-        if spoilt == "wrong_columns":
-            body = b'"amp","person"\n' + body.partition(b"\n")[2]
-    elif world.switches.csv_gzip == "header":
-        headers["Content-Encoding"] = "gzip"
-    return Response(body, 200, headers, media_type="text/csv")
 
 
 async def usage(world: World, request: Request) -> Response:

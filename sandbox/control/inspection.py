@@ -11,7 +11,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from sandbox.control.summary import state_of
 from sandbox.marketing_cloud.data_extension import DataExtension
-from sandbox.replies import DoorError, reply
+from sandbox.replies import ControlError, reply
 from sandbox.world import World
 
 _ROWS_A_PIECE = 10_000
@@ -21,7 +21,7 @@ def _extension(world: World, request: Request) -> DataExtension:
     name = request.query_params.get("data_extension", "Amplitude Engage")
     found = world.tenant.by_name(name) or next((d for d in world.tenant.extensions if d.key == name), None)
     if found is None:
-        raise DoorError(f"no data extension named {name!r}")
+        raise ControlError(f"no data extension named {name!r}")
     return found
 
 
@@ -33,7 +33,7 @@ async def rows(world: World, request: Request) -> Response:
     if name is not None:
         place = d.index_of(name)
         if place is None:
-            raise DoorError(f"no field named {name!r} beside the primary key")
+            raise ControlError(f"no field named {name!r} beside the primary key")
         matching = {row for row in set(d.rows.values()) if _shown(row[place]) == wanted.lower()}
         keys = [k for k in d.order if d.rows[k] in matching]
     originals = d.originals
@@ -99,7 +99,7 @@ async def members(world: World, request: Request) -> Response:
     """Distinct, non-empty user ids; newline text, or JSON with format=json, or every row with format=rows."""
     cohort = world.project.cohorts.get(request.path_params["cohort_id"])
     if cohort is None:
-        raise DoorError(f"no cohort {request.path_params['cohort_id']!r}")
+        raise ControlError(f"no cohort {request.path_params['cohort_id']!r}")
     form = request.query_params.get("format", "text")
     if form == "rows":
         special = [

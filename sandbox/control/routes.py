@@ -16,7 +16,7 @@ from starlette.routing import Route
 from sandbox import presets
 from sandbox.clock import iso
 from sandbox.control import inspection, setup, webhooks
-from sandbox.replies import DoorError, json_of, reply
+from sandbox.replies import ControlError, json_of, reply
 from sandbox.world import World
 
 DoorHandler = Callable[[World, Request], Awaitable[Response]]
@@ -29,7 +29,7 @@ def build(world: World) -> Starlette:
         async def answer(request: Request) -> Response:
             try:
                 return await handler(world, request)
-            except (DoorError, ValueError, KeyError, TypeError) as wrong:
+            except (ControlError, ValueError, KeyError, TypeError) as wrong:
                 return reply({"error": str(wrong)}, 400)
 
         return Route(f"/_sandbox/{path}", answer, methods=list(methods))

@@ -14,7 +14,7 @@ from sandbox.amplitude import cohorts
 from sandbox.marketing_cloud.data_extension import DataExtension, Retention
 from sandbox.marketing_cloud.fields import parse_field
 from sandbox.marketing_cloud.tenant import PARENT_ACCOUNT
-from sandbox.replies import DoorError, json_of, reply
+from sandbox.replies import ControlError, json_of, reply
 from sandbox.world import World
 
 
@@ -50,15 +50,15 @@ async def _described(request: Request) -> dict[str, Any]:
         body = {"members": body}
     known = {*_COHORT_FIELDS, "members", "generate", "enter", "exit", "churn", "countGroup", "compute"}
     if unknown := set(body) - known:
-        raise DoorError(
+        raise ControlError(
             f"a cohort has no {', '.join(sorted(unknown))}; there are: {', '.join(sorted(known))}"
         )
     for name, kind in _COHORT_FIELDS.items():
         if body.get(name) is not None and not isinstance(body[name], kind):
-            raise DoorError(f"{name} is {kind.__name__}")
+            raise ControlError(f"{name} is {kind.__name__}")
     for member in (*body.get("members", ()), *body.get("enter", ())):
         if not isinstance(member, str | dict):
-            raise DoorError(f"a member is a user id or an object, not {member!r}")
+            raise ControlError(f"a member is a user id or an object, not {member!r}")
     found: dict[str, Any] = body
     return found
 

@@ -31,7 +31,7 @@ from starlette.responses import Response
 
 from sandbox.amplitude.cohorts import Cohort
 from sandbox.amplitude.people import Person, properties_of
-from sandbox.replies import DoorError, json_of, reply
+from sandbox.replies import ControlError, json_of, reply
 from sandbox.world import World
 
 FAULTS = ("duplicate", "reorder", "drop-and-retry", "late")
@@ -83,13 +83,13 @@ class Sender:
         """One sync, to its end."""
         body = await json_of(request)
         if unknown := set(body) - _FIELDS:
-            raise DoorError(f"a webhook has no {', '.join(sorted(unknown))}")
+            raise ControlError(f"a webhook has no {', '.join(sorted(unknown))}")
         faults = set(body.get("faults", ()))
         if unknown := faults - set(FAULTS):
-            raise DoorError(f"no fault {', '.join(sorted(unknown))}; there are: {', '.join(FAULTS)}")
+            raise ControlError(f"no fault {', '.join(sorted(unknown))}; there are: {', '.join(FAULTS)}")
         cohort = world.project.cohorts.get(body["cohort"])
         if cohort is None:
-            raise DoorError(f"no cohort {body['cohort']!r}")
+            raise ControlError(f"no cohort {body['cohort']!r}")
         way = _Way(
             url=body["url"],
             headers=body.get("headers", {}),

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sandbox.marketing_cloud.fields import Field
-from sandbox.marketing_cloud.upsert import Upsert
 from sandbox.switches import Switches
 
 Row = tuple[Any, ...]
@@ -73,12 +72,6 @@ class DataExtension:
         if switches.key_matching == "exact":
             return text
         return _SEPARATOR.join(p.rstrip(" ").lower() for p in text.split(_SEPARATOR))
-
-    def upsert(
-        self, items: Iterable[Any], switches: Switches, *, insert_only: bool = False
-    ) -> dict[int, Any]:
-        """Apply rows one by one; what comes back is the errors, by position."""
-        return Upsert(self, switches, insert_only=insert_only).run(items)
 
     def put(self, key: str, original: str, row: Row, *, new: bool) -> None:
         """Store a row. The key's spelling stays the one it was inserted with."""

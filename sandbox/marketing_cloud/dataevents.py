@@ -16,6 +16,7 @@ from starlette.responses import Response
 from sandbox.marketing_cloud.data_extension import DataExtension
 from sandbox.marketing_cloud.fields import BadValueError
 from sandbox.marketing_cloud.rest_api import addressed, guarded, json_body, not_authorized, rest_error
+from sandbox.marketing_cloud.upsert import upsert
 from sandbox.replies import reply
 from sandbox.world import World
 
@@ -88,7 +89,7 @@ def _save(world: World, d: DataExtension, keys: dict[str, Any], values: dict[str
             raise _unable(d, bad.detail["errorMessage"]) from bad
     item = {n: v for n, v in known.items() if n not in names.values()}
     item |= {names[n.lower()]: v for n, v in keys.items()}
-    problem = d.upsert([item], world.switches).get(0)
+    problem = upsert(d, [item], world.switches).get(0)
     if problem is not None:
         details = problem.get("errors") or [{"errorMessage": problem["message"]}]
         raise _unable(d, *(e["errorMessage"] for e in details))

@@ -16,7 +16,7 @@ from typing import Any
 
 from sandbox.clock import iso
 from sandbox.marketing_cloud.data_extension import DataExtension
-from sandbox.marketing_cloud.upsert import row_error
+from sandbox.marketing_cloud.upsert import row_error, upsert
 from sandbox.switches import Switches
 
 # The whole sentence is recorded; only its end is stable [PEER SEG].
@@ -154,10 +154,10 @@ class Jobs:
         spoilt = self._spoilt(job, len(items))
         if spoilt:
             kept = [at for at in range(len(items)) if at not in spoilt]
-            found = extension.upsert([items[at] for at in kept], s, insert_only=job.insert_only)
+            found = upsert(extension, [items[at] for at in kept], s, insert_only=job.insert_only)
             job.errors = {kept[at]: error for at, error in found.items()} | spoilt
         else:
-            job.errors = extension.upsert(items, s, insert_only=job.insert_only)
+            job.errors = upsert(extension, items, s, insert_only=job.insert_only)
         job.applied = True
 
     def _spoilt(self, job: Job, count: int) -> dict[int, Any]:

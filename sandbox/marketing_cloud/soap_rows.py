@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from sandbox.marketing_cloud.soap_xml import envelope
 from sandbox.marketing_cloud.tenant import Token
+from sandbox.marketing_cloud.upsert import upsert
 from sandbox.world import World
 
 
@@ -55,7 +56,7 @@ def _save_one(
         at = d.comparison_key([row.get(n, "") for n in names] or [""], world.switches)
         if at not in d.rows:
             return _error("Cannot locate the existing record.")
-    return d.upsert([row], world.switches, insert_only=action == "Create").get(0)
+    return upsert(d, [row], world.switches, insert_only=action == "Create").get(0)
 
 
 def _error(message: str) -> dict[str, Any]:

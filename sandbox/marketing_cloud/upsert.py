@@ -42,6 +42,13 @@ class _Plan:
     merged: dict[tuple[Row, Row], Row] = field(default_factory=dict)
 
 
+def upsert(
+    extension: DataExtension, items: Iterable[Any], switches: Switches, *, insert_only: bool = False
+) -> dict[int, Any]:
+    """Apply rows one by one; what comes back is the errors, by position."""
+    return Upsert(extension, switches, insert_only=insert_only).run(items)
+
+
 class Upsert:
     """The application of one batch."""
 

@@ -16,7 +16,7 @@ from models.database import Database
 from models.observability import alerts
 from models.tables import CohortBinding, SyncRun
 from models.types import RunState
-from monitor.alert_loop import Watchman
+from monitor.alert_loop import AlertLoop
 from tests.benchmarks.measure import spread, table
 from tests.benchmarks.scheduler import BINDINGS, DUE, NIGHT, analyze, fill, on_both
 from tests.ears import Ear
@@ -37,7 +37,7 @@ def measure(name: str, settings: Settings) -> None:
     schema.upgrade(db)
     fill(db)
     analyze(db)
-    watchman = Watchman(settings, Database(settings, patience=PATIENCE))
+    watchman = AlertLoop(settings, Database(settings, patience=PATIENCE))
     now = NIGHT
 
     def status() -> None:

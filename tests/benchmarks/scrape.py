@@ -13,7 +13,7 @@ from models import broker, schema
 from models.database import Database
 from models.tables import CohortBinding, SyncRun
 from models.types import RunState, Stage, Trigger
-from monitor.counters import Tally
+from monitor.counters import EndedRunCounters
 from monitor.main import DATABASE_SECONDS
 from monitor.metrics import Collector
 from tests.benchmarks.measure import spread, table
@@ -45,7 +45,7 @@ def measure(name: str, settings: Settings) -> None:
             update(CohortBinding).where(CohortBinding.id > BINDINGS - FAILED).values(bad_run_id=bad)
         )
     analyze(db)
-    valkey, tally = Valkey(), Tally()
+    valkey, tally = Valkey(), EndedRunCounters()
     valkey.start()
     hasty = Database(settings, patience=DATABASE_SECONDS)
     redis = broker.redis_client(valkey.url, seconds=2.0)

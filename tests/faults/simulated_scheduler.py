@@ -9,7 +9,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from config.graceful_stop import Stop
+from config.graceful_stop import GracefulStop
 from config.settings import Settings
 from models.database import Database
 from scheduler.main import Loop
@@ -17,7 +17,7 @@ from scheduler.publish import Publisher
 
 clock_file = Path(sys.argv[1])
 settings = Settings(_env_file=None)
-stop = Stop()
+stop = GracefulStop()
 stop.install()
 Loop(
     Database(settings),

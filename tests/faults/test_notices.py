@@ -21,7 +21,7 @@ from models.runs import lifecycle
 from models.setup import bindings
 from models.tables import CohortBinding, NoticeChannel, Rejection
 from models.types import RunState, Stage, Trigger
-from monitor.alert_loop import Watchman
+from monitor.alert_loop import AlertLoop
 from tests.ears import PASSWORD, Ear, listening
 from tests.factories import make_binding, make_destination, make_source
 from tests.support import environment, wait_until
@@ -39,10 +39,10 @@ from datetime import datetime
 from config.logging import configure
 from config.settings import get_settings
 from models.database import Database
-from monitor.alert_loop import Watchman
+from monitor.alert_loop import AlertLoop
 settings = get_settings()
 configure(settings, "monitor")
-watchman = Watchman(settings, Database(settings, patience=4))
+watchman = AlertLoop(settings, Database(settings, patience=4))
 for instant in sys.argv[1:]:
     watchman.look(datetime.fromisoformat(instant), 1)
 """
@@ -90,7 +90,7 @@ def test_a_sender_that_is_killed_loses_nothing(filled: Database, ear: Ear, tmp_p
     sender.wait()
     ear.status = 503  # what the dead one sent is lost
     ear.hold.set()
-    other = Watchman(settings, Database(settings, patience=4))
+    other = AlertLoop(settings, Database(settings, patience=4))
     for second in range(40, 200, 10):
         if second == 100:
             ear.status = 200
@@ -111,7 +111,7 @@ def test_the_end_of_what_may_have_been_heard_is_told(filled: Database, ear: Ear,
     wait_until(lambda: ear.heard, seconds=5)
     with filled.write() as session:
         bindings.resume_binding(session, "buyers", timing=bindings.Timing(), now=BEGAN, actor="test")
-    other = Watchman(settings, Database(settings, patience=4))
+    other = AlertLoop(settings, Database(settings, patience=4))
     for second in range(40, 200, 10):
         other.look(BEGAN + second * SECOND, 1)
     assert ear.titles == ["cohort-sync: 1 thing needs you", "cohort-sync: 1 thing is over"]
@@ -120,7 +120,7 @@ def test_the_end_of_what_may_have_been_heard_is_told(filled: Database, ear: Ear,
 def test_a_database_that_is_away_is_told_from_memory_and_so_is_its_return(
     postgres_db: Database, postgres_url: str, ear: Ear
 ) -> None:
-    watchman = Watchman(settings_of(postgres_db, ear), Database(postgres_db.settings, patience=4))
+    watchman = AlertLoop(settings_of(postgres_db, ear), Database(postgres_db.settings, patience=4))
     name = postgres_db.engine.url.database
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
@@ -143,7 +143,7 @@ def test_a_database_that_is_away_is_told_from_memory_and_so_is_its_return(
 def test_a_look_ends_in_time_whatever_hangs(filled: Database, ear: Ear) -> None:
     other = Ear()
     settings = settings_of(filled, ear, other)
-    watchman = Watchman(settings, Database(settings, patience=4))
+    watchman = AlertLoop(settings, Database(settings, patience=4))
     watchman.look(BEGAN, 1)
     for one in (ear, other):
         one.hold.clear()

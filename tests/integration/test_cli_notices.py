@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from models.database import Database
 from models.setup import bindings
 from models.setup.bindings import Timing
-from monitor.alert_loop import Watchman
+from monitor.alert_loop import AlertLoop
 from tests.ears import PASSWORD, Ear
 from tests.factories import make_binding, make_destination, make_source
 from tests.integration.door import Door
@@ -40,7 +40,7 @@ def test_what_is_open_and_what_was_told(door: Door, sqlite_db: Database, ear: Ea
     for name in ("buyers", "vips"):
         make_binding(sqlite_db, name)
     settings = sqlite_db.settings.model_copy(update={"notify_urls": SecretStr(ear.url)})
-    watchman = Watchman(settings, sqlite_db)
+    watchman = AlertLoop(settings, sqlite_db)
     for second in range(0, 400, 10):
         with sqlite_db.write() as session:
             if second == 0:

@@ -245,7 +245,7 @@ def test_progress_in_words_and_a_word_when_nobody_takes_the_run(
 ) -> None:
     monkeypatch.setattr(wait, "UNCLAIMED_SECONDS", 0.0)
     run_id = _dispatched(bound, "vips")
-    watch = wait._Watch(bound, run_id)
+    watch = wait._Poller(bound, run_id)
     assert str(watch.look()[1]) == "queued"
     watch.look()
     assert capsys.readouterr().err.count("no worker seems to be running") == 1

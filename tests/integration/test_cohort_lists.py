@@ -17,14 +17,14 @@ from models.contact_keys.codec import encode_keys
 from models.database import Database
 from models.errors import ConfigurationError
 from models.membership import cohort_lists, webhooks
-from models.membership.webhooks import Column, Head
+from models.membership.webhooks import Column, MessageHead
 from models.runs import lifecycle
 from models.runs.lifecycle import Claim
 from models.setup import bindings
 from models.tables import CohortBinding, CohortList, CohortListPart, SyncRun, WebhookMessage
 from models.types import Feed, RunState, SnapshotState, Stage, Trigger
 from tests.factories import CREATED, make_binding, make_destination, make_source
-from worker.claim import Hold
+from worker.claim import ClaimedRun
 from worker.context import open_context
 from worker.stages import snapshot as stage
 from worker.stages import snapshot_store, webhook_snapshot
@@ -61,11 +61,11 @@ class Telling:
     ) -> bool:
         """One message, computed `at` seconds after the beginning; whether it was new."""
         told = {"user_id": Column(len(keys), blank, encode_keys(keys)), **columns}
-        head = Head(COHORT, name or f"message {next(_numbers)}", entered, START + at * SECOND)
+        head = MessageHead(COHORT, name or f"message {next(_numbers)}", entered, START + at * SECOND)
         with self.db.write() as session:
             return webhooks.accept(session, self.source.id, head, told, now=self.now)
 
-    def begun(self, binding: CohortBinding | None = None) -> tuple[Hold, SyncRun]:
+    def begun(self, binding: CohortBinding | None = None) -> tuple[ClaimedRun, SyncRun]:
         """A run of the binding with its snapshot taken."""
         with self.db.write() as session:
             run = lifecycle.dispatch(
@@ -78,7 +78,7 @@ class Telling:
             )
         claim = lifecycle.claim(self.db, run.id, Stage.SNAPSHOT, now=self.now, lease=60)
         assert isinstance(claim, Claim)
-        hold = Hold(self.ctx, claim)
+        hold = ClaimedRun(self.ctx, claim)
         try:
             assert stage.snapshot(hold) == Stage.DIFF
         except BaseException:
@@ -86,11 +86,11 @@ class Telling:
             raise
         return hold, hold.load()
 
-    def end(self, hold: Hold) -> None:
+    def end(self, hold: ClaimedRun) -> None:
         with hold.transaction() as (session, run):
             lifecycle.finish(session, run, RunState.SUCCEEDED, now=self.now)
 
-    def rows(self, hold: Hold, run: SyncRun) -> list[str]:
+    def rows(self, hold: ClaimedRun, run: SyncRun) -> list[str]:
         assert run.snapshot is not None
         assert run.snapshot.state == SnapshotState.COMPLETED
         path = snapshot_store.fetch(hold, run.snapshot)

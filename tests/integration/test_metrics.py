@@ -27,10 +27,10 @@ from models.observability.health import HEARTBEATS
 from models.setup.bindings import Timing
 from models.tables import AmplitudeProject, CohortBinding, Destination, Rejection, Snapshot, SyncRun
 from models.types import RunState, SnapshotState, Trigger
-from monitor.counters import Tally
+from monitor.counters import EndedRunCounters
 from monitor.definitions import FAMILIES
 from monitor.metrics import PROBLEMS, Collector
-from monitor.single_flight import Question
+from monitor.single_flight import SingleFlight
 from tests.factories import make_binding, make_destination, make_source
 from tests.scrape import Page
 from tests.support import Valkey
@@ -47,7 +47,7 @@ class Scraped:
         self.db = db
         self.registry = CollectorRegistry()
         self.collector = Collector(
-            Database(db.settings, patience=4.0), redis, Tally(), shown=shown, clock=lambda: NOW
+            Database(db.settings, patience=4.0), redis, EndedRunCounters(), shown=shown, clock=lambda: NOW
         )
         self.registry.register(self.collector)
 
@@ -380,7 +380,7 @@ def test_a_crowd_asks_once() -> None:
         assert answer.wait(5)
         return len(asked)
 
-    question = Question(ask)
+    question = SingleFlight(ask)
     with ThreadPoolExecutor(8) as crowd:
         waiting = [crowd.submit(lambda: question.begin().result(5)) for _ in range(8)]
         with pytest.raises(TimeoutError):

@@ -12,7 +12,7 @@ from models.database import Database
 from models.errors import SyncError, TerminalError, TransientError
 from models.naming import find
 from models.observability import alerts
-from models.observability.alerts import NAMED, Need
+from models.observability.alerts import NAMED, Alert
 from models.runs import completion, lifecycle, retries
 from models.setup import bindings
 from models.tables import CohortBinding, NoticeChannel
@@ -32,7 +32,7 @@ def filled(db: Database) -> Database:
     return db
 
 
-def look(db: Database, now: datetime = NOW, schedulers: int | None = 1) -> list[Need]:
+def look(db: Database, now: datetime = NOW, schedulers: int | None = 1) -> list[Alert]:
     with db.read() as session:
         return alerts.current(session, now, schedulers=schedulers)
 

@@ -19,9 +19,9 @@ from models.observability import alerts, notices
 from models.runs import completion, lifecycle
 from models.setup import bindings
 from models.setup.bindings import Timing
-from models.tables import CohortBinding, Notice, NoticeTelling, SyncRun
+from models.tables import CohortBinding, Notice, NoticeDelivery, SyncRun
 from models.types import RunState, Stage, Trigger
-from monitor.alert_loop import Watchman
+from monitor.alert_loop import AlertLoop
 from tests.ears import Ear, listening
 from tests.factories import make_binding, make_destination, make_source
 
@@ -36,7 +36,7 @@ class Post:
         urls = SecretStr(" ".join(ear.url for ear in ears))
         settings = db.settings.model_copy(update={"notify_urls": urls})
         self.db = Database(settings, patience=patience)
-        self.watchman = Watchman(settings, self.db)
+        self.watchman = AlertLoop(settings, self.db)
         self.now = BEGAN
 
     def look(self, *, after: float = 10, schedulers: int | None = 1) -> None:
@@ -381,4 +381,4 @@ def test_old_notices_are_forgotten_with_what_was_told(filled: Database, ear: Ear
     post.look(after=2 * HOUR)
     assert kept(filled) == []
     with filled.read() as session:
-        assert session.scalars(select(NoticeTelling)).all() == []
+        assert session.scalars(select(NoticeDelivery)).all() == []

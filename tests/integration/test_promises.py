@@ -31,7 +31,7 @@ from models.tables import AmplitudeProject, AuditEvent, CohortBinding, Snapshot,
 from models.types import RunState, SnapshotState, Stage, Tier, Trigger
 from scheduler.tick import Ticked, tick
 from tests.factories import make_binding, make_destination, make_source
-from worker.claim import Hold, work
+from worker.claim import ClaimedRun, work
 from worker.context import Context, open_context
 from worker.stages.snapshot import snapshot as snapshot_stage
 
@@ -80,7 +80,7 @@ class World:
     def end(self, run: SyncRun, error: SyncError | None = None, *, partial: bool = False) -> SyncRun:
         """A worker takes the run and ends it."""
 
-        def stage(hold: Hold) -> None:
+        def stage(hold: ClaimedRun) -> None:
             if error is not None:
                 raise error
             with hold.transaction() as (session, mine):
@@ -276,9 +276,11 @@ def test_spent_quota_holds_scheduled_runs_back_and_asks_a_person(
     else:
         world.tick()
 
-    def stage(hold: Hold) -> None:
+    def stage(hold: ClaimedRun) -> None:
         with hold.transaction() as (session, run):
-            snapshots.join_or_begin(session, run, now=hold.now, fresh=snapshots.Fresh(300, 3600), parallel=4)
+            snapshots.join_or_begin(
+                session, run, now=hold.now, fresh=snapshots.FreshnessPolicy(300, 3600), parallel=4
+            )
 
     work(world.ctx, world.runs()[0].id, Stage.SNAPSHOT, stage)  # type: ignore[arg-type]
     run = world.runs()[0]

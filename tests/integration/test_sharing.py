@@ -15,7 +15,7 @@ from models.types import SnapshotState, Trigger
 from tests.factories import make_binding, make_destination, make_source
 
 NOW = datetime(2026, 3, 2, 6, tzinfo=UTC)
-FRESH = snapshots.Fresh(300, 3600)
+FRESH = snapshots.FreshnessPolicy(300, 3600)
 
 
 def begin(db: Database, run_id: int) -> tuple[int, str] | None:

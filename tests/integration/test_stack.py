@@ -188,8 +188,8 @@ def test_a_stop_is_not_lost_in_a_callback(at_once: bool) -> None:
     """Python drops an exception that a signal raises while the callback of a weak reference runs."""
     program = f"""
 import os, signal, sys, weakref
-from cli.stack.stack import Leave
-leave = Leave(at_once={at_once})
+from cli.stack.stack import StopRequested
+leave = StopRequested(at_once={at_once})
 leave.install()
 class Thing: pass
 thing = Thing()

@@ -13,7 +13,7 @@ from models.observability import health
 from models.setup.bindings import Timing
 from models.tables import CohortBinding, SyncRun
 from models.types import RunState, Trigger
-from scheduler.health_log import Watch
+from scheduler.health_log import HealthLog
 from tests.factories import make_binding, make_destination, make_source
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -88,7 +88,7 @@ def test_workers_that_claim_nothing(filled: Database, state: RunState, columns: 
 
 def test_scheduler_warns_every_half_minute_and_not_at_its_start(filled: Database) -> None:
     run(filled, RunState.QUEUED)
-    eyes = Watch()
+    eyes = HealthLog()
     with capture_logs() as lines:
         for second in range(-60, 1):
             eyes.look(filled, NOW + second * SECOND)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cli.config_file import parser
-from cli.config_file.parser import Declared
+from cli.config_file.parser import ParsedFile
 from models.errors import ConfigurationError
 
 BINDING = "version: 1\nbindings:\n  b:\n    source: s\n    cohort: c\n    destination: d\n    attribute: a\n"
@@ -24,7 +24,7 @@ def found(text: str) -> list[tuple[str, int | None, str]]:
     return [(one.path, one.line, one.error.code) for one in mistakes]
 
 
-def binding(lines: str) -> tuple[dict[str, Any], Declared]:
+def binding(lines: str) -> tuple[dict[str, Any], ParsedFile]:
     """The values of a binding with these lines as well."""
     read = parser.read(BINDING + "".join(f"    {line}\n" for line in lines.splitlines()))
     return read.entries[0].values, read

@@ -6,15 +6,17 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from models.observability.deliveries import LINES, Line, Message
+from models.observability.deliveries import LINES, Notification, NotificationLine
 from monitor import rendering
 
 BEGAN = datetime(2026, 3, 2, 12, tzinfo=UTC)
 
 
-def line(number: int = 1, *, over: bool = False, again: bool = False, message: str = "It is so.") -> Line:
+def line(
+    number: int = 1, *, over: bool = False, again: bool = False, message: str = "It is so."
+) -> NotificationLine:
     ended = BEGAN + timedelta(hours=1) if over else None
-    return Line(f"binding {number}", "PAUSED", message, "Do this.", BEGAN, ended, again)
+    return NotificationLine(f"binding {number}", "PAUSED", message, "Do this.", BEGAN, ended, again)
 
 
 @pytest.mark.parametrize(
@@ -29,11 +31,11 @@ def line(number: int = 1, *, over: bool = False, again: bool = False, message: s
     ],
 )
 def test_a_title_counts(needs: int, over: int, said: str) -> None:
-    assert rendering.title(Message(needs, over, [])) == f"cohort-sync: {said}"
+    assert rendering.title(Notification(needs, over, [])) == f"cohort-sync: {said}"
 
 
 def test_a_line_for_what_is_new_lasts_or_is_over() -> None:
-    message = Message(2, 1, [line(1), line(2, again=True), line(3, over=True)])
+    message = Notification(2, 1, [line(1), line(2, again=True), line(3, over=True)])
     assert rendering.text(message, 10_000).splitlines() == [
         "binding 1: PAUSED: It is so. Do this.",
         "Still: binding 2: PAUSED: It is so. Do this. (Since 2026-03-02 12:00 UTC.)",
@@ -46,7 +48,7 @@ def test_a_line_for_what_is_new_lasts_or_is_over() -> None:
 )
 def test_twenty_lines_at_most(total: int, last: str) -> None:
     lines = rendering.text(
-        Message(total, 0, [line(n) for n in range(min(total, LINES))]), 10_000
+        Notification(total, 0, [line(n) for n in range(min(total, LINES))]), 10_000
     ).splitlines()
     assert len(lines) == 20
     assert lines[-1].startswith(last)
@@ -55,7 +57,7 @@ def test_twenty_lines_at_most(total: int, last: str) -> None:
 @pytest.mark.parametrize("room", [80, 140, 500, 2000])
 def test_it_fits_and_counts_what_is_left_out(room: int) -> None:
     lines = [line(n, message="word " * 20) for n in range(LINES)]
-    said = rendering.text(Message(100, 0, lines), room)
+    said = rendering.text(Notification(100, 0, lines), room)
     assert len(said) <= room
     shown = said.splitlines()
     assert shown[-1] == f"and {100 - len(shown) + 1} more: `cohort-sync notices`"
@@ -63,5 +65,7 @@ def test_it_fits_and_counts_what_is_left_out(room: int) -> None:
 
 
 def test_a_text_of_many_lines_is_one() -> None:
-    (said,) = rendering.text(Message(1, 0, [line(message="first\r\n  second\tthird")]), 1000).splitlines()
+    (said,) = rendering.text(
+        Notification(1, 0, [line(message="first\r\n  second\tthird")]), 1000
+    ).splitlines()
     assert "first second third" in said

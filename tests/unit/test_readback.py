@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from cli.demo import report
-from cli.demo.readback import Reading, Verdict, compare, strangers
+from cli.demo.readback import DemoReadback, Verdict, compare, strangers
 
 BEFORE = {"a", "b", "gone"}
 NOW = {"a", "b", "new"}
@@ -20,21 +20,21 @@ RIGHT = {
 OWNED = {"Flag": BEFORE | NOW, "Other": {"b", "else"}}
 
 
-def changed(contact: str, **values: str | None) -> Reading:
+def changed(contact: str, **values: str | None) -> DemoReadback:
     rows = {key: dict(row) for key, row in RIGHT.items()}
     for name, value in values.items():
         if value is None:
             rows.pop(contact, None)
         else:
             rows.setdefault(contact, dict.fromkeys(RIGHT["a"], ""))[name] = value
-    return Reading(rows=rows, pages=1)
+    return DemoReadback(rows=rows, pages=1)
 
 
 def test_the_right_rows_are_equal() -> None:
-    verdict = compare(Reading(rows=RIGHT), "Flag", NOW, BEFORE)
+    verdict = compare(DemoReadback(rows=RIGHT), "Flag", NOW, BEFORE)
     assert verdict == Verdict("Flag", members=3, left=1, flagged=3, unflagged=1)
     assert verdict.equal
-    assert strangers(Reading(rows=RIGHT), OWNED) == []
+    assert strangers(DemoReadback(rows=RIGHT), OWNED) == []
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_what_no_binding_wrote_is_found(contact: str, values: dict[str, str]) ->
 def test_the_account_is_as_strict() -> None:
     console = Console(quiet=True)
     right, wrong = Verdict("Flag", 1, 0, 1), Verdict("Flag", 1, 0, 0, missing=["a"])
-    assert report.show_verdict(console, Reading(), [right], [])
-    assert not report.show_verdict(console, Reading(), [right, wrong], [])
-    assert not report.show_verdict(console, Reading(), [right], ["a"])
-    assert not report.show_verdict(console, Reading(repeated=1), [right], [])
+    assert report.show_verdict(console, DemoReadback(), [right], [])
+    assert not report.show_verdict(console, DemoReadback(), [right, wrong], [])
+    assert not report.show_verdict(console, DemoReadback(), [right], ["a"])
+    assert not report.show_verdict(console, DemoReadback(repeated=1), [right], [])

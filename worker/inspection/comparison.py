@@ -14,16 +14,16 @@ from models.database import Database
 from models.direction import Direction
 from models.errors import TransientError
 from models.tables import CohortBinding
-from worker.inspection.readback import Reading
+from worker.inspection import members_file
+from worker.inspection.readback import Readback
 from worker.membership.diff import Diff, StateReader, compare
-from worker.stages import members_file
 from worker.vendors.marketing_cloud.client import BATCH_BYTES, BATCH_ROWS
 
 _ANY_SIZE = 1 << 62
 
 
 @dataclass(frozen=True)
-class Audit:
+class Comparison:
     """expected = members of the state; present = contacts flagged there; missing and extra are the differences."""
 
     expected: int
@@ -48,7 +48,7 @@ class Audit:
                 yield batch.n, batch.keys
 
 
-def audit(db: Database, binding: CohortBinding, reading: Reading, *, workdir: Path, seed: int) -> Audit:
+def audit(db: Database, binding: CohortBinding, reading: Readback, *, workdir: Path, seed: int) -> Comparison:
     """Compare; MC_ROWS_MOVED if the reading has not seen every row, and it is forgotten then."""
     members = workdir / "members.csv"
     members_file.write_state(db, binding, members, workdir=workdir)
@@ -68,10 +68,10 @@ def audit(db: Database, binding: CohortBinding, reading: Reading, *, workdir: Pa
         told = f"{unseen:,}", f"{reading.count:,}"
         reading.begin_again()
         raise TransientError("MC_ROWS_MOVED", unseen=told[0], count=told[1])
-    return Audit(counts.members, counts.state_members, counts.entered, counts.exited, found)
+    return Comparison(counts.members, counts.state_members, counts.entered, counts.exited, found)
 
 
-def as_state(reading: Reading) -> StateReader:
+def as_state(reading: Readback) -> StateReader:
     """The reading as a diff reads a state."""
     return StateReader(
         chunks=lambda: iter(()), deltas=reading.log, uncertain=lambda: iter(()), members=reading.rows

@@ -30,7 +30,7 @@ _SIZE = 4
 _IN_VAIN = "in-vain"
 
 
-class Reading:
+class Readback:
     """The rows of a data extension by whether `field` is flagged; goes on where the files in `folder` end."""
 
     def __init__(self, folder: Path, extension: DataExtension, field: Field) -> None:

@@ -17,7 +17,7 @@ from models.contact_keys.comparison import comparison_key
 from models.contact_keys.key_array import TEXT, KeyArray
 from models.database import Database, one_state
 from models.direction import Direction
-from models.membership.contact_history import Base, Push, pushes, rejection
+from models.membership.contact_history import ContactPush, StoredBase, pushes, rejection
 from models.tables import CohortBinding, Rejection
 from models.types import BatchState
 
@@ -27,9 +27,9 @@ class Trace:
     """`since` is the push that made a member one; none if no batch tells. `history` are acknowledged pushes."""
 
     member: bool
-    since: Push | None
-    history: list[Push] = field(default_factory=list)
-    on_its_way: Push | None = None
+    since: ContactPush | None
+    history: list[ContactPush] = field(default_factory=list)
+    on_its_way: ContactPush | None = None
     rejection: Rejection | None = None
 
 
@@ -62,7 +62,9 @@ def trace(db: Database, binding: CohortBinding, key: str) -> Trace:
         history = [push for push in found if push.state == BatchState.ACKNOWLEDGED]
         under_way = [push for push in found if push.state != BatchState.ACKNOWLEDGED]
         log = [push for push in history if not push.folded]
-        member = log[-1].direction == Direction.ENTER if log else in_base(Base(session, binding.id), wanted)
+        member = (
+            log[-1].direction == Direction.ENTER if log else in_base(StoredBase(session, binding.id), wanted)
+        )
         return Trace(
             member,
             _since(history) if member else None,
@@ -84,7 +86,7 @@ def _first(blob: bytes) -> str:
     return comparison_key(decode(blob).slice(0, 1).to_list()[0])
 
 
-def _since(history: Sequence[Push]) -> Push | None:
+def _since(history: Sequence[ContactPush]) -> ContactPush | None:
     """The first of the pushes that entered the contact after it was last out."""
     first = None
     for push in reversed(history):

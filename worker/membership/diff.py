@@ -21,8 +21,8 @@ from models.contact_keys.key_array import TEXT, Bool, KeyArray
 from models.direction import Direction
 from worker.membership import batching
 from worker.membership.fingerprint import Fingerprints
-from worker.membership.loader import PARTITION, THREADS, Intake, Side, expected_rows, ordered
-from worker.membership.merge import NOTHING, Outcome, Records, merge, reduced
+from worker.membership.loader import PARTITION, THREADS, DiffInput, Intake, expected_rows, ordered
+from worker.membership.merge import NOTHING, PartitionOutcome, Records, merge, reduced
 from worker.membership.snapshot_file import digest_of, inspect
 from worker.membership.spool import KeySpool
 
@@ -120,14 +120,14 @@ class Diff:
 class _Changes:
     """UUIDs that changed, as they come from the partitions; marks on the rows of texts that did."""
 
-    def __init__(self, snapshot: Side, state: Side, uncertain: Side, workdir: Path) -> None:
+    def __init__(self, snapshot: DiffInput, state: DiffInput, uncertain: DiffInput, workdir: Path) -> None:
         self._sides = [snapshot, state, uncertain]
         self._kinds = [np.concatenate([*side.kinds, np.zeros(0, np.uint8)]) for side in self._sides]
         self._marks = [np.zeros(side.rows, np.bool_) for side in self._sides]
         self._uuids = {direction: KeySpool(workdir) for direction in Direction}
         self.counts = dict.fromkeys(Direction, 0)
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, outcome: PartitionOutcome) -> None:
         changed = (outcome.entered, outcome.exited, outcome.exited_uncertain)
         for number, (hi, lo, rows) in enumerate(changed):
             direction = Direction.EXIT if number else Direction.ENTER
@@ -174,7 +174,7 @@ def compare(
             changes = _Changes(rows, known, unsure, workdir)
             sides = (known, unsure, rows)
 
-            def decide(partition: int) -> Outcome:
+            def decide(partition: int) -> PartitionOutcome:
                 records = [_records(side, partition, fingerprints, last=side is not rows) for side in sides]
                 return merge(records[0], alive[records[0][2]], records[1], records[2], fingerprints)
 
@@ -204,7 +204,7 @@ def compare(
     return Diff(counts, totals.digest, totals.longest, changes)
 
 
-def _state(intake: Intake, state: StateReader) -> tuple[Side, Bool]:
+def _state(intake: Intake, state: StateReader) -> tuple[DiffInput, Bool]:
     """The base and the batches after it, and of each row whether it made its contact a member."""
     enters: list[bool] = []
 
@@ -220,7 +220,7 @@ def _state(intake: Intake, state: StateReader) -> tuple[Side, Bool]:
     return side, np.repeat(np.array(enters, np.bool_), [len(kind) for kind in side.kinds])
 
 
-def _records(side: Side, partition: int, fingerprints: Fingerprints, *, last: bool) -> Records:
+def _records(side: DiffInput, partition: int, fingerprints: Fingerprints, *, last: bool) -> Records:
     if side.prints.size(partition) > _OVERSIZE:
         return reduced(side.prints.read(partition, PARTITION), fingerprints, last=last)
     return next(side.prints.read(partition, 1 << 62), NOTHING)

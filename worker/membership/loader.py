@@ -39,7 +39,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class Side:
+class DiffInput:
     """One side's rows: the kind of each key, fingerprints by partition, and the texts of those that have one.
 
     The fingerprint of a UUID is the UUID, so nothing else is kept of it: 21 bytes a row in place of 38.
@@ -93,7 +93,7 @@ class Intake:
         self._fingerprints = fingerprints
         self._workdir = workdir
 
-    def snapshot(self, file: SnapshotFile, digest: str | None = None) -> tuple[Side, Totals]:
+    def snapshot(self, file: SnapshotFile, digest: str | None = None) -> tuple[DiffInput, Totals]:
         """The rows of a snapshot, by the fast reader if it can. A digest that is known is not made again."""
         try:
             made = hashlib.sha256()
@@ -110,17 +110,17 @@ class Intake:
             )
             return side, Totals(rows, blank, longest, digest or digest_of(file.path, file.wanted))
 
-    def blobs(self, blobs: Iterable[bytes]) -> Side:
+    def blobs(self, blobs: Iterable[bytes]) -> DiffInput:
         """The keys of some blobs."""
-        side = Side(self._workdir)
+        side = DiffInput(self._workdir)
         for keys, part in self._ordered(lambda blob: self._sorted(decode(blob)), blobs):
             side.append(keys, part)
         return side
 
     def _cells(
         self, function: Callable[[Item], tuple[Cells, Sorted]], items: Iterable[Item]
-    ) -> tuple[Side, int, int, int]:
-        side = Side(self._workdir)
+    ) -> tuple[DiffInput, int, int, int]:
+        side = DiffInput(self._workdir)
         rows = blank = longest = 0
         for cells, part in self._ordered(function, items):
             side.append(cells.keys, part)

@@ -29,7 +29,7 @@ NOTHING: Records = (np.zeros(0, np.uint64), np.zeros(0, np.uint64), np.zeros(0, 
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class PartitionOutcome:
     """The records of what changed, and how many contacts there were."""
 
     entered: Records
@@ -43,7 +43,7 @@ class Outcome:
 
 def merge(
     state: Records, alive: Bool, uncertain: Records, snapshot: Records, fingerprints: Fingerprints
-) -> Outcome:
+) -> PartitionOutcome:
     """`alive` says of each record of the state whether it made its contact a member; the last record counts.
 
     entered = snapshot - (state - uncertain); exited = (state + uncertain) - snapshot. An entered contact is
@@ -52,7 +52,7 @@ def merge(
     hi = np.concatenate([state[0], uncertain[0], snapshot[0]])
     lo = np.concatenate([state[1], uncertain[1], snapshot[1]])
     if not len(hi):
-        return Outcome(NOTHING, NOTHING, NOTHING, 0, 0, 0)
+        return PartitionOutcome(NOTHING, NOTHING, NOTHING, 0, 0, 0)
     order, begins = group(hi, lo, fingerprints)
     n_state, n_uncertain = len(state[0]), len(uncertain[0])
     in_state = np.add.reduceat(order < n_state, begins, dtype=np.intp)
@@ -71,7 +71,7 @@ def merge(
     def chosen(records: Records, first: int, which: Intp) -> Records:
         return hi[which], lo[which], records[2][which - first]
 
-    return Outcome(
+    return PartitionOutcome(
         chosen(snapshot, older, order[(begins + before)[enters]]),
         chosen(state, 0, order[(begins + in_state - 1)[leaves]]),
         chosen(uncertain, n_state, order[(begins + before - 1)[leaves_unsure]]),

@@ -8,7 +8,7 @@ from models.errors import TransientError
 from models.runs import lifecycle
 from models.setup.blackouts import blackout_until, parse_blackouts
 from models.tables import CohortBinding, SyncRun
-from worker.claim import Hold
+from worker.claim import ClaimedRun
 
 
 def until(binding: CohortBinding, now: datetime) -> datetime | None:
@@ -25,7 +25,7 @@ def wait(run: SyncRun, end: datetime) -> None:
     lifecycle.wait(run, end)
 
 
-def stops(hold: Hold) -> bool:
+def stops(hold: ClaimedRun) -> bool:
     """Whether the run now waits for the end of a blackout."""
     with hold.transaction() as (_, run):
         end = until(run.binding, hold.now)

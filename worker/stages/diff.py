@@ -19,7 +19,7 @@ from models.runs import batches, lifecycle, unresolved_batches
 from models.setup import destinations
 from models.tables import CohortBinding, SyncRun
 from models.types import Stage
-from worker.claim import Hold
+from worker.claim import ClaimedRun
 from worker.inspection.check import flag_value, require_destination
 from worker.membership.diff import Diff, PlannedBatch, StateReader, compare
 from worker.membership.snapshot_file import digest_of
@@ -27,7 +27,7 @@ from worker.stages import full_run, guard, job_tracking, snapshot_store
 from worker.vendors.marketing_cloud.client import BATCH_BYTES, BATCH_ROWS, CONTACT_KEY, DataExtension, Field
 
 
-def diff(hold: Hold) -> Stage | None:
+def diff(hold: ClaimedRun) -> Stage | None:
     """Plan the run's batches, or find that there is nothing to do."""
     run = hold.load()
     if not job_tracking.earlier_runs(hold, run):
@@ -48,7 +48,7 @@ def diff(hold: Hold) -> Stage | None:
         return _decided(hold, run, path, digest, Path(workdir))
 
 
-def _decided(hold: Hold, run: SyncRun, path: Path, digest: str | None, workdir: Path) -> Stage:
+def _decided(hold: ClaimedRun, run: SyncRun, path: Path, digest: str | None, workdir: Path) -> Stage:
     known = reader(hold.ctx.db, run.binding)
     seen = full_run.read(hold, run, known, workdir) if run.full else None
     found = compare(
@@ -91,7 +91,7 @@ def reader(db: Database, binding: CohortBinding) -> StateReader:
     return StateReader(chunks=chunks, deltas=deltas, uncertain=uncertain, members=binding.member_count)
 
 
-def _unchanged(hold: Hold, digest: str) -> bool:
+def _unchanged(hold: ClaimedRun, digest: str) -> bool:
     """End the stage over the very file that was acknowledged to the last row, unless something was lost since."""
     with hold.transaction() as (session, mine):
         if unresolved_batches.any_lost(session, mine.binding_id):
@@ -106,7 +106,7 @@ def _unchanged(hold: Hold, digest: str) -> bool:
     return True
 
 
-def _store_counts(hold: Hold, found: Diff, members: int) -> None:
+def _store_counts(hold: ClaimedRun, found: Diff, members: int) -> None:
     with hold.transaction() as (_, run):
         for name in ("snapshot_rows", "members", "blank", "duplicate", "entered", "exited"):
             setattr(run, name, getattr(found.counts, name))
@@ -125,7 +125,11 @@ def planned(found: Diff, field: Field) -> Iterator[PlannedBatch]:
 
 
 def _plan(
-    hold: Hold, found: Diff, extension: DataExtension, field: Field, unknown: Iterable[tuple[int, bytes]]
+    hold: ClaimedRun,
+    found: Diff,
+    extension: DataExtension,
+    field: Field,
+    unknown: Iterable[tuple[int, bytes]],
 ) -> Stage:
     with hold.transaction() as (session, run):
         destinations.store_data_extension(
@@ -148,7 +152,7 @@ def _plan(
     return Stage.PUSH
 
 
-def _advance(hold: Hold, stage: Stage) -> Stage:
+def _advance(hold: ClaimedRun, stage: Stage) -> Stage:
     with hold.transaction() as (_, run):
         lifecycle.note_error(run, None)
         lifecycle.advance(run, stage, now=hold.now)

@@ -16,14 +16,14 @@ from models.membership import state
 from models.runs import lifecycle, rejections, unresolved_batches
 from models.tables import SyncRun
 from models.types import RunState, Stage
-from worker.claim import Hold
+from worker.claim import ClaimedRun
 from worker.membership.compaction import compact, compaction_due
 from worker.stages import snapshot_store
 
 log = structlog.get_logger()
 
 
-def finish(hold: Hold) -> Stage | None:
+def finish(hold: ClaimedRun) -> Stage | None:
     """End the run."""
     with hold.transaction() as (session, run):
         folded = _compact(hold, session, run)
@@ -44,7 +44,7 @@ def finish(hold: Hold) -> Stage | None:
     return None
 
 
-def _compact(hold: Hold, session: Session, run: SyncRun) -> bool:
+def _compact(hold: ClaimedRun, session: Session, run: SyncRun) -> bool:
     base, changes, logged = state.sizes(session, run.binding_id)
     # A full run pushes members anew: only folding counts each contact once.
     if not (run.full and changes) and not compaction_due(base, changes, logged):

@@ -23,10 +23,10 @@ from models.direction import Direction
 from models.errors import ConfigurationError, SyncError, TerminalError
 from models.secrets import make_private_dir
 from models.tables import SyncRun
-from worker.claim import Hold
+from worker.claim import ClaimedRun
 from worker.inspection.check import require_destination
-from worker.inspection.comparison import Audit, as_state, audit
-from worker.inspection.readback import Reading
+from worker.inspection.comparison import Comparison, as_state, audit
+from worker.inspection.readback import Readback
 from worker.membership.diff import StateReader
 
 log = structlog.get_logger()
@@ -35,10 +35,10 @@ _LOOK_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Whole:
+class FullRun:
     """The audit of a reading, and the reading as the state to diff a snapshot against."""
 
-    audit: Audit
+    audit: Comparison
     state: StateReader
 
     def unknown(self) -> Iterator[tuple[int, bytes]]:
@@ -46,12 +46,12 @@ class Whole:
         return self.audit.blobs(Direction.EXIT)
 
 
-def read(hold: Hold, run: SyncRun, known: StateReader, workdir: Path) -> Whole:
+def read(hold: ClaimedRun, run: SyncRun, known: StateReader, workdir: Path) -> FullRun:
     """Read the data extension to its end, on from where an earlier attempt on this machine stood."""
     folder = workdir.parent / f"read-{run.id}-{run.created_at:%Y%m%d%H%M%S}"  # no other database's run
     make_private_dir(folder)
     with hold.marketing_cloud(run.binding.destination) as cloud:
-        reading = Reading(folder, *require_destination(cloud, run.binding, longest_key=0))
+        reading = Readback(folder, *require_destination(cloud, run.binding, longest_key=0))
         begun = reading.pages
         try:
             reading.go_on(cloud, _watched(hold))
@@ -73,10 +73,10 @@ def read(hold: Hold, run: SyncRun, known: StateReader, workdir: Path) -> Whole:
         for _, keys in found.blobs(Direction.ENTER):
             yield keys
 
-    return Whole(found, replace(state, uncertain=uncertain))
+    return FullRun(found, replace(state, uncertain=uncertain))
 
 
-def _watched(hold: Hold) -> Callable[[int, int], None]:
+def _watched(hold: ClaimedRun) -> Callable[[int, int], None]:
     """Looks now and then whether the run is still wanted, and still ours."""
     looked = time.monotonic()
 

@@ -14,7 +14,7 @@ from models.errors import ConfigurationError, SyncError, TerminalError, Transien
 from models.runs import batches, lifecycle, unresolved_batches
 from models.runs.rejections import RejectedRow
 from models.tables import PushBatch, SyncRun
-from worker.claim import Hold, backoff
+from worker.claim import ClaimedRun, backoff
 from worker.inspection.check import require_destination
 from worker.vendors.marketing_cloud.client import JobState, MarketingCloud, RowResult
 
@@ -30,7 +30,7 @@ NO_RESULT = ("NO_RESULT", "Marketing Cloud gave no result for the row; it is sen
 MESSAGE_MAX = 300
 
 
-def poll(hold: Hold, cloud: MarketingCloud, batch: PushBatch, *, pause: float) -> bool:
+def poll(hold: ClaimedRun, cloud: MarketingCloud, batch: PushBatch, *, pause: float) -> bool:
     """Look at one submitted batch; whether it reached its end."""
     if batch.request_id is None or batch.sent_at is None:
         return False
@@ -69,7 +69,7 @@ def _job(cloud: MarketingCloud, request_id: str) -> JobState:
         return JobState.UNSEEN
 
 
-def earlier_runs(hold: Hold, run: SyncRun) -> bool:
+def earlier_runs(hold: ClaimedRun, run: SyncRun) -> bool:
     """Settle what earlier runs left at the vendor; False where the run now waits for it."""
     with hold.ctx.db.read() as session:
         left = unresolved_batches.submitted(session, run)
@@ -89,7 +89,7 @@ def earlier_runs(hold: Hold, run: SyncRun) -> bool:
     return True
 
 
-def _commit(hold: Hold, batch: PushBatch, results: list[RowResult] | None) -> None:
+def _commit(hold: ClaimedRun, batch: PushBatch, results: list[RowResult] | None) -> None:
     """Acknowledge what was taken, plan deadlocked and unreported rows anew, record the refused."""
     with hold.transaction() as (session, run):
         if results is None:
@@ -127,20 +127,20 @@ def _commit(hold: Hold, batch: PushBatch, results: list[RowResult] | None) -> No
     log.info("batch_had_errors", batch=batch.seq, taken=len(taken), again=len(again), rejected=len(refused))
 
 
-def _look_for_the_cause(hold: Hold, cloud: MarketingCloud, batch: PushBatch) -> None:
+def _look_for_the_cause(hold: ClaimedRun, cloud: MarketingCloud, batch: PushBatch) -> None:
     """Not one row was taken: say so if the data extension or the field is gone or has changed."""
     run = hold.load()
     if batch.run_id == run.id:
         require_destination(cloud, run.binding, longest_key=0)
 
 
-def _look_again(hold: Hold, batch: PushBatch, pause: float) -> None:
+def _look_again(hold: ClaimedRun, batch: PushBatch, pause: float) -> None:
     with hold.transaction() as (session, run):
         batches.polled(session, batch.id, poll_at=hold.later(pause))
         run.attempt = 0  # the vendor answers
 
 
-def _failed(hold: Hold, batch: PushBatch) -> None:
+def _failed(hold: ClaimedRun, batch: PushBatch) -> None:
     """The job as a whole ended in an error: nothing was taken."""
     with hold.transaction() as (session, run):
         if batch.run_id != run.id:
@@ -152,7 +152,7 @@ def _failed(hold: Hold, batch: PushBatch) -> None:
         lifecycle.note_error(run, TransientError("MC_JOB_FAILED"))
 
 
-def _overdue(hold: Hold, batch: PushBatch) -> None:
+def _overdue(hold: ClaimedRun, batch: PushBatch) -> None:
     """Nobody will wait longer for it; it may still be executed."""
     minutes = round(hold.ctx.settings.job_deadline_seconds / 60)
     quiet = hold.quiet_until
@@ -166,13 +166,13 @@ def _overdue(hold: Hold, batch: PushBatch) -> None:
         lifecycle.note_error(run, TransientError("MC_JOB_DEADLINE", minutes=minutes))
 
 
-def revive(hold: Hold) -> None:
+def revive(hold: ClaimedRun) -> None:
     """Batches of this run that a dead worker was sending: nobody knows whether the vendor has them."""
     with hold.transaction() as (session, run):
         batches.send_again_unheard(session, run.id, quiet_until=hold.quiet_until)
 
 
-def unsent(hold: Hold, batch_id: int, error: SyncError, *, uncertain: bool) -> None:
+def unsent(hold: ClaimedRun, batch_id: int, error: SyncError, *, uncertain: bool) -> None:
     """A PUT that failed: back to planned; uncertain if the vendor may have it all the same."""
     with hold.transaction() as (session, _):
         if uncertain:

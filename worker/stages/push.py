@@ -21,7 +21,7 @@ from models.errors import ConfigurationError, RateLimited, SyncError, TerminalEr
 from models.runs import batches, lifecycle
 from models.tables import PushBatch, SyncRun
 from models.types import BatchState, Stage, WriteMode
-from worker.claim import Hold
+from worker.claim import ClaimedRun
 from worker.inspection.check import flag_value, require_destination
 from worker.stages import blackout, job_tracking, sync_rows
 from worker.vendors.http import NotSentError
@@ -85,7 +85,7 @@ class Target:
 class Push:
     """One claim's work on the batches of a run."""
 
-    hold: Hold
+    hold: ClaimedRun
     cloud: MarketingCloud
     run: SyncRun
     target: Target
@@ -233,14 +233,14 @@ class Push:
         return Stage.FINISH
 
 
-def push(hold: Hold) -> Stage | None:
+def push(hold: ClaimedRun) -> Stage | None:
     """Bring every planned batch to its end."""
     run = hold.load()
     with hold.marketing_cloud(run.binding.destination) as cloud:
         return Push(hold, cloud, run, _target(cloud, run), _pace(hold, run)).go()
 
 
-def _pace(hold: Hold, run: SyncRun) -> Pace:
+def _pace(hold: ClaimedRun, run: SyncRun) -> Pace:
     """What the binding's last acknowledged job took; the first one is looked at soon."""
     with hold.ctx.db.read() as session:
         took = batches.last_duration(session, run.binding_id)
@@ -258,7 +258,7 @@ def _target(cloud: MarketingCloud, run: SyncRun) -> Target:
     return Target(extension.id, attribute.name, attribute.type)
 
 
-def _others_wait(hold: Hold) -> bool:
+def _others_wait(hold: ClaimedRun) -> bool:
     """Whether other work is queued for this slot."""
     try:
         return bool(hold.ctx.redis.llen(KEY_PREFIX + QUEUE))

@@ -13,7 +13,7 @@ from models.membership import cohort_lists, snapshots
 from models.runs import lifecycle
 from models.tables import Snapshot
 from models.types import Feed, SnapshotState, Stage
-from worker.claim import Hold
+from worker.claim import ClaimedRun
 from worker.stages import blackout
 from worker.vendors.amplitude.client import Amplitude
 from worker.vendors.http import AnswerLostError
@@ -25,7 +25,7 @@ LATER_POLL_SECONDS = 10.0
 BUSY_SECONDS = 1.0
 
 
-def snapshot(hold: Hold) -> Stage | None:
+def snapshot(hold: ClaimedRun) -> Stage | None:
     """Bring the run a completed snapshot."""
     run = hold.load()
     if run.snapshot is None and run.binding.blackouts and blackout.stops(hold):
@@ -33,7 +33,7 @@ def snapshot(hold: Hold) -> Stage | None:
     return bring(hold)
 
 
-def bring(hold: Hold) -> Stage | None:
+def bring(hold: ClaimedRun) -> Stage | None:
     """The same whatever the time of day."""
     run = hold.load()
     if run.binding.feed == Feed.WEBHOOK:
@@ -56,7 +56,7 @@ def bring(hold: Hold) -> Stage | None:
         return _on(hold)
 
 
-def _told(hold: Hold) -> Stage | None:
+def _told(hold: ClaimedRun) -> Stage | None:
     """What the webhook delivered until now: no request is made and no download spent."""
     with hold.transaction() as (session, run):
         found = cohort_lists.begin(session, run, now=hold.now)
@@ -68,7 +68,7 @@ def _told(hold: Hold) -> Stage | None:
     return Stage.DIFF
 
 
-def _begin(hold: Hold, cohort_id: str, amplitude: Amplitude) -> Snapshot | None:
+def _begin(hold: ClaimedRun, cohort_id: str, amplitude: Amplitude) -> Snapshot | None:
     """A shared snapshot or a new request; none where the run has to wait."""
     amplitude.require(cohort_id)
     with hold.transaction() as (session, run):
@@ -76,7 +76,7 @@ def _begin(hold: Hold, cohort_id: str, amplitude: Amplitude) -> Snapshot | None:
             session,
             run,
             now=hold.now,
-            fresh=snapshots.Fresh.of(hold.ctx.settings),
+            fresh=snapshots.FreshnessPolicy.of(hold.ctx.settings),
             parallel=AMPLITUDE_PARALLEL_JOBS,
         )
         if found is None:
@@ -99,7 +99,7 @@ def _begin(hold: Hold, cohort_id: str, amplitude: Amplitude) -> Snapshot | None:
     return stored
 
 
-def _poll(hold: Hold, amplitude: Amplitude, found: Snapshot) -> Stage | None:
+def _poll(hold: ClaimedRun, amplitude: Amplitude, found: Snapshot) -> Stage | None:
     if found.request_id is None:
         raise TerminalError("SNAPSHOT_REQUEST_LOST")
     age = (hold.now - found.requested_at).total_seconds()
@@ -119,12 +119,12 @@ def _poll(hold: Hold, amplitude: Amplitude, found: Snapshot) -> Stage | None:
     return Stage.DIFF
 
 
-def _overdue(hold: Hold) -> TerminalError:
+def _overdue(hold: ClaimedRun) -> TerminalError:
     minutes = round(hold.ctx.settings.snapshot_deadline_seconds / 60)
     return TerminalError("SNAPSHOT_DEADLINE", minutes=minutes)
 
 
-def _on(hold: Hold) -> Stage:
+def _on(hold: ClaimedRun) -> Stage:
     with hold.transaction() as (_, run):
         lifecycle.note_error(run, None)
         lifecycle.advance(run, Stage.DIFF, now=hold.now)

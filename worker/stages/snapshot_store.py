@@ -18,15 +18,16 @@ from models.errors import ContractError, TerminalError
 from models.membership import cohort_lists, snapshots
 from models.secrets import make_private_dir
 from models.tables import Snapshot
-from worker.claim import Hold
-from worker.stages import members_file, webhook_snapshot
+from worker.claim import ClaimedRun
+from worker.inspection import members_file
+from worker.stages import webhook_snapshot
 
 KEEP_SECONDS = 86_400
 # "/request/:id/file" can be used for seven days (Amplitude, Behavioral Cohorts API).
 DOWNLOADABLE = timedelta(days=7)
 
 
-def fetch(hold: Hold, snapshot: Snapshot) -> Path:
+def fetch(hold: ClaimedRun, snapshot: Snapshot) -> Path:
     """The path of the snapshot's file on this machine: downloaded, or made from the database."""
     directory = hold.ctx.settings.data_dir / "snapshots"
     make_private_dir(directory)
@@ -49,7 +50,7 @@ def fetch(hold: Hold, snapshot: Snapshot) -> Path:
     return path
 
 
-def forget(hold: Hold, snapshot: Snapshot) -> None:
+def forget(hold: ClaimedRun, snapshot: Snapshot) -> None:
     """Remove the file that this run alone needed, and what lies about."""
     directory = hold.ctx.settings.data_dir / "snapshots"
     if snapshot.kind != snapshots.DOWNLOAD:
@@ -70,7 +71,7 @@ def sweep(data_dir: Path) -> None:
                 shutil.rmtree(left)
 
 
-def _download(hold: Hold, snapshot: Snapshot, path: Path, limit: int) -> None:
+def _download(hold: ClaimedRun, snapshot: Snapshot, path: Path, limit: int) -> None:
     if snapshot.request_id is None:
         raise TerminalError("SNAPSHOT_REQUEST_LOST")
     if hold.now - snapshot.requested_at > DOWNLOADABLE:  # as of a run that was held for long
@@ -80,7 +81,7 @@ def _download(hold: Hold, snapshot: Snapshot, path: Path, limit: int) -> None:
         amplitude.download(snapshot.request_id, path, max_bytes=limit)
 
 
-def _from_state(hold: Hold, path: Path) -> None:
+def _from_state(hold: ClaimedRun, path: Path) -> None:
     """Nothing but this run changes the state, and not before it has planned what follows from this file."""
     work = hold.ctx.settings.data_dir / "work"
     make_private_dir(work)
@@ -93,7 +94,7 @@ def _from_state(hold: Hold, path: Path) -> None:
             draft.unlink(missing_ok=True)
 
 
-def _unload(hold: Hold, snapshot: Snapshot, path: Path, limit: int) -> None:
+def _unload(hold: ClaimedRun, snapshot: Snapshot, path: Path, limit: int) -> None:
     draft, size = path.with_name(f"{path.name}.{os.getpid()}.part"), 0
     try:
         with hold.ctx.db.read() as session, draft.open("wb") as file:

@@ -19,7 +19,7 @@ from models.errors import ConfigurationError, RateLimited, SyncError, TerminalEr
 from models.runs import batches
 from models.runs.rejections import RejectedRow
 from models.tables import PushBatch
-from worker.claim import Hold
+from worker.claim import ClaimedRun
 from worker.inspection.check import require_destination
 from worker.stages import job_tracking
 from worker.vendors.http import NotSentError
@@ -36,7 +36,7 @@ NO_FIELD = "At least one existing field is required"
 
 
 def send(
-    hold: Hold,
+    hold: ClaimedRun,
     cloud: MarketingCloud,
     batch: PushBatch,
     data_extension_id: str,
@@ -71,7 +71,7 @@ def rows(keys: Sequence[str], field: str, value: bool | str | int) -> bytes:
 
 
 def _refused(
-    hold: Hold, cloud: MarketingCloud, batch: PushBatch, keys: list[str], error: RowsRefusedError
+    hold: ClaimedRun, cloud: MarketingCloud, batch: PushBatch, keys: list[str], error: RowsRefusedError
 ) -> None:
     """Some row is bad, or none: what is said decides."""
     said = " ".join(message for _, message in error.rows)
@@ -98,7 +98,7 @@ def _refused(
     log.info("row_refused", batch=batch.seq, code=code)
 
 
-def _halve(hold: Hold, batch: PushBatch, keys: list[str], error: SyncError, *, sent: bool) -> None:
+def _halve(hold: ClaimedRun, batch: PushBatch, keys: list[str], error: SyncError, *, sent: bool) -> None:
     if len(keys) == 1:
         job_tracking.unsent(hold, batch.id, error, uncertain=False)
         raise TerminalError(error.code, error.detail, **error.context)
@@ -106,6 +106,6 @@ def _halve(hold: Hold, batch: PushBatch, keys: list[str], error: SyncError, *, s
     _replace(hold, batch, [keys[:half], keys[half:]], sent=sent)
 
 
-def _replace(hold: Hold, batch: PushBatch, parts: Sequence[Sequence[str]], *, sent: bool) -> None:
+def _replace(hold: ClaimedRun, batch: PushBatch, parts: Sequence[Sequence[str]], *, sent: bool) -> None:
     with hold.transaction() as (session, run):
         batches.split(session, run, batch.id, [(len(part), encode_keys(part)) for part in parts], sent=sent)

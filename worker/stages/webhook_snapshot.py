@@ -15,17 +15,17 @@ from pathlib import Path
 import structlog
 
 from models.membership import cohort_lists
-from models.membership.cohort_lists import View
+from models.membership.cohort_lists import ListView
 from models.secrets import make_private_dir
 from models.tables import Snapshot
-from worker.claim import Hold
+from worker.claim import ClaimedRun
+from worker.inspection import members_file
 from worker.membership.compaction import compact, compaction_due
-from worker.stages import members_file
 
 log = structlog.get_logger()
 
 
-def write(hold: Hold, snapshot: Snapshot, path: Path) -> None:
+def write(hold: ClaimedRun, snapshot: Snapshot, path: Path) -> None:
     """The snapshot's members to `path`, one key a row; users without the mapped property are empty rows."""
     work = hold.ctx.settings.data_dir / "work"
     make_private_dir(work)
@@ -62,7 +62,7 @@ def _keeping(
         yield blob
 
 
-def _fold(hold: Hold, view: View, kept: list[tuple[int, Path]]) -> None:
+def _fold(hold: ClaimedRun, view: ListView, kept: list[tuple[int, Path]]) -> None:
     with hold.transaction() as (session, _):
         folded = cohort_lists.fold(session, view, ((n, file.read_bytes()) for n, file in kept))
     with hold.transaction() as (session, _):

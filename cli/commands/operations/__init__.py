@@ -1,0 +1,1 @@
+"""Commands that start processes and show whether the installation is well."""

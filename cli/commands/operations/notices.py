@@ -12,13 +12,13 @@ from cli import context, output
 from cli.exit_codes import Code
 from models.observability import notices as kept
 from models.secrets import Keyring
-from models.tables import Notice, NoticeTelling
+from models.tables import Notice, NoticeDelivery
 
 app = typer.Typer()
 
 TEST_SECONDS = 60.0  # for all of them together
 
-Told = list[tuple[NoticeTelling, str]]
+Told = list[tuple[NoticeDelivery, str]]
 
 
 @app.command()
@@ -105,7 +105,7 @@ def _heard(told: Told) -> str:
     return "; ".join(f"{channel} {_what(telling)}" for telling, channel in told) or "nobody was told"
 
 
-def _what(telling: NoticeTelling) -> str:
+def _what(telling: NoticeDelivery) -> str:
     said = [
         f"{word} {output.text(at)}"
         for word, at in (

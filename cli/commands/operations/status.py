@@ -31,8 +31,8 @@ class Page:
     current: dict[int, SyncRun]
     downloads: list[tuple[AmplitudeProject, int, int]]
     schedulers: dict[str, str] | None  # none: the queue is away
-    watched: health.Facts
-    needs: list[alerts.Need]
+    watched: health.HealthFacts
+    needs: list[alerts.Alert]
     now: datetime
 
     @property

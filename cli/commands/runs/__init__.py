@@ -1,0 +1,1 @@
+"""Commands that make runs, follow them and look into them."""

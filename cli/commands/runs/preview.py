@@ -29,8 +29,8 @@ from models.types import Feed, WriteMode
 
 if TYPE_CHECKING:
     from worker.context import Context
-    from worker.inspection.dry_run import Findings, Rehearsal
     from worker.inspection.estimate import Estimate
+    from worker.stages.dry_run import DryRun, Findings
 
 app = typer.Typer()
 
@@ -92,7 +92,7 @@ def _admitted(db: Database, name: str, file: Path | None, *, force: bool) -> Coh
         if file is not None and row.feed == Feed.WEBHOOK:
             raise ConfigurationError("WEBHOOK_FED", binding=row.name)
         if file is None and not force:
-            fresh = snapshots.Fresh.of(db.settings)
+            fresh = snapshots.FreshnessPolicy.of(db.settings)
             snapshots.require_quota(session, row, now=context.now(), fresh=fresh)
     return row
 
@@ -103,13 +103,13 @@ class _Plan:
     def __init__(
         self, outside: Context, row: CohortBinding, file: Path | None, *, force: bool, patience: float
     ) -> None:
-        from worker.inspection.dry_run import Rehearsal, waits_until
+        from worker.stages.dry_run import DryRun, waits_until
 
         self.row, self.file, self.now = row, file, context.now()
         (steps,) = checks.steps_of(outside, [row])
         # The door has looked at the quota already: what can be shared costs nothing.
         self.failed = [step for step in steps if step.status == "fail" and step.name != QUOTA_STEP]
-        self.rehearsal: Rehearsal = Rehearsal.of(outside, row, force=force, patience=patience)
+        self.rehearsal: DryRun = DryRun.of(outside, row, force=force, patience=patience)
         self.found: Findings | None = None
         self.estimate: Estimate | None = None
         self.in_the_way: list[SyncError] = list(waits_until(row, self.now))

@@ -10,10 +10,11 @@ import typer
 
 from cli import context, output, views
 from cli.commands.runs import wait
+from cli.commands.runs.report import report, state_of
 from models.database import Database
 from models.errors import CATALOGUE, ConfigurationError, ContractError
 from models.membership import snapshots
-from models.membership.snapshots import Fresh
+from models.membership.snapshots import FreshnessPolicy
 from models.naming import find
 from models.observability import overview
 from models.runs import lifecycle
@@ -114,7 +115,7 @@ def list_(
                 str(row.id),
                 row.binding.name,
                 row.trigger,
-                _state(row),
+                state_of(row),
                 row.started_at,
                 row.members,
                 row.entered,
@@ -184,52 +185,6 @@ def reject(run: RunId, as_json: Json = False) -> None:
     output.done(f"Run {row.id} is rejected; nothing was pushed.", views.run(row), as_json=as_json)
 
 
-def report(row: SyncRun, now: datetime, reasons: list[overview.Reason]) -> None:
-    """A run as a person reads it."""
-    output.facts(
-        [
-            ("run", str(row.id)),
-            ("binding", row.binding.name),
-            ("state", _state(row)),
-            ("stage", row.stage),
-            ("trigger", f"{row.trigger}, full" if row.full else row.trigger),
-            ("scheduled for", output.when(row.scheduled_for, now)),
-            ("missed", _missed(row)),
-            ("started", output.when(row.started_at, now)),
-            ("finished", output.when(row.finished_at, now)),
-            (
-                "took",
-                output.span(row.finished_at - row.started_at) if row.finished_at and row.started_at else None,
-            ),
-            ("snapshot rows", row.snapshot_rows),
-            ("members", row.members),
-            ("blank, duplicate", f"{row.blank:,}, {row.duplicate:,}"),
-            ("entered", row.entered),
-            ("exited", row.exited),
-            ("acknowledged", row.acknowledged),
-            ("rejected", row.rejected),
-            (
-                "requests",
-                f"{row.amplitude_requests:,} Amplitude, {row.marketing_cloud_requests:,} Marketing Cloud",
-            ),
-        ]
-    )
-    for reason in reasons:
-        output.say(f"rejected  {reason.rows:,} {reason.direction}, {reason.code}: {reason.message}")
-    if row.error_code:
-        output.say(f"{row.error_code}: {row.error_message}")
-        output.say(f"what to do: {row.error_remedy}")
-
-
-def _state(row: SyncRun) -> str:
-    return f"{row.state} (to be cancelled)" if row.cancel_requested and not row.finished_at else row.state
-
-
-def _missed(row: SyncRun) -> str | None:
-    """The occurrences that no run was made for and that are counted here."""
-    return f"{counted(row.missed)}, the first at {output.text(row.missed_since)}" if row.missed else None
-
-
 def _dispatch(
     db: Database,
     name: str,
@@ -250,7 +205,7 @@ def _dispatch(
     with db.write() as session:
         binding = find(session, CohortBinding, name)
         if file is None and not force:
-            snapshots.require_quota(session, binding, now=now, fresh=Fresh.of(db.settings))
+            snapshots.require_quota(session, binding, now=now, fresh=FreshnessPolicy.of(db.settings))
         made = lifecycle.dispatch(
             session,
             binding,

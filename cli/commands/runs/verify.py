@@ -32,7 +32,7 @@ from models.types import RunState, Trigger
 
 if TYPE_CHECKING:
     from worker.context import Context
-    from worker.inspection.comparison import Audit
+    from worker.inspection.comparison import Comparison
 
 app = typer.Typer()
 
@@ -45,7 +45,7 @@ Result = TypeVar("Result")
 class Looked:
     """An audit, and what it took."""
 
-    audit: Audit
+    audit: Comparison
     rows: int
     requests: int
 
@@ -139,16 +139,16 @@ def _repair(db: Database, binding: CohortBinding, *, waited: bool) -> SyncRun:
 def _read(outside: Context, binding: CohortBinding, folder: Path, told: Told) -> Looked:
     from worker.inspection.check import require_destination
     from worker.inspection.comparison import audit
-    from worker.inspection.readback import Reading
+    from worker.inspection.readback import Readback
     from worker.vendors.marketing_cloud.client import MarketingCloud
 
     with closing(MarketingCloud(outside, binding.destination)) as cloud:
         extension, field = _patiently(
             outside, lambda: require_destination(cloud, binding, longest_key=0), lambda: 0
         )
-        reading = Reading(folder, extension, field)
+        reading = Readback(folder, extension, field)
 
-        def once() -> Audit:
+        def once() -> Comparison:
             reading.go_on(cloud, told)
             return audit(outside.db, binding, reading, workdir=folder, seed=outside.rng.getrandbits(63))
 

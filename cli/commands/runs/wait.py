@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 import typer
 
 from cli import context, output, views
+from cli.commands.runs.report import report
 from cli.exit_codes import OF_STATE
 from models.database import Database
 from models.errors import TransientError
@@ -50,8 +51,6 @@ def follow(db: Database, run_id: int, *, as_json: bool) -> NoReturn:
     if as_json:
         output.emit(views.run(row))
     else:
-        from cli.commands.runs.runs import report
-
         with db.read() as session:
             reasons = overview.rejections(session, row.id)
         report(row, context.now(), reasons)
@@ -65,7 +64,7 @@ def until_end(db: Database, run_id: int) -> SyncRun:
 
 def _in_lines(db: Database, run_id: int) -> SyncRun:
     shown = None
-    watch = _Watch(db, run_id)
+    watch = _Poller(db, run_id)
     while True:
         row, progress = watch.look()
         if progress != shown:
@@ -81,7 +80,7 @@ def _on_terminal(db: Database, run_id: int) -> SyncRun:
     from rich.text import Text
 
     console = Console(stderr=True)
-    watch = _Watch(db, run_id)
+    watch = _Poller(db, run_id)
     status: Status
     with console.status(Text(f"run {run_id}")) as status:
         while True:
@@ -92,7 +91,7 @@ def _on_terminal(db: Database, run_id: int) -> SyncRun:
             time.sleep(LOOK_SECONDS)
 
 
-class _Watch:
+class _Poller:
     """One run, looked at again and again; a database that is away for a while is waited for."""
 
     def __init__(self, db: Database, run_id: int) -> None:

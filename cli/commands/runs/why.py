@@ -13,7 +13,7 @@ import typer
 
 from cli import context, output
 from models.direction import Direction
-from models.membership.contact_history import Push
+from models.membership.contact_history import ContactPush
 from models.naming import find
 from models.tables import CohortBinding, Rejection
 from models.types import BatchState
@@ -86,7 +86,7 @@ def _document(row: CohortBinding, found: Trace) -> dict[str, Any]:
     }
 
 
-def _push(push: Push) -> dict[str, Any]:
+def _push(push: ContactPush) -> dict[str, Any]:
     return {
         "run": push.run_id,
         "direction": push.direction,
@@ -128,7 +128,7 @@ def _verdict(found: Trace) -> str:
     return "not in, and no row of it was ever acknowledged"
 
 
-def _told(push: Push, now: datetime) -> str:
+def _told(push: ContactPush, now: datetime) -> str:
     known = output.when(push.acknowledged_at, now)
     if push.pushed_at is None:  # a full run's: models.runs.batches.adopt
         return f"run {push.run_id} read it back as {_WAY[push.direction]}, {known}"
@@ -136,7 +136,7 @@ def _told(push: Push, now: datetime) -> str:
     return f"run {push.run_id} {pushed}, acknowledged {known}"
 
 
-def _under_way(push: Push, now: datetime) -> str:
+def _under_way(push: ContactPush, now: datetime) -> str:
     way = _WAY[push.direction]
     if push.state == BatchState.LOST:
         return f"run {push.run_id} pushed it {way} and never heard the end: the next run pushes it anew"

@@ -1,7 +1,7 @@
 """`cohort-sync apply`: sources, destinations and bindings as one file, planned and applied like infrastructure.
 
-The words of it: what is asked, what is said, with which code it ends. What the file means stands in
-`cli/config_file/parser.py`, what has to change in `cli/config_file/differ.py`, and the transaction in `cli/config_file/transaction.py`.
+What it asks, what it prints, and its exit code. `cli/config_file/` reads the file (`parser`), finds what has to change
+(`differ`) and carries it out (`transaction`).
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from cli.commands.setup import checks
 from cli.commands.setup.binding_options import NEW_SYNC
 from cli.config_file import parser, quota
 from cli.config_file import transaction as drafts
-from cli.config_file.differ import Change, Plan
+from cli.config_file.differ import Change, ChangeSet
 from cli.config_file.fields import BINDING
-from cli.config_file.parser import Declared, Mistake
+from cli.config_file.parser import Mistake, ParsedFile
 from cli.exit_codes import Code
 from models.errors import ConfigurationError, SyncError
 from models.tables import CohortBinding
@@ -96,7 +96,7 @@ def _refuse(code: str, file: str, mistakes: Sequence[Mistake], exit_code: Code, 
     raise typer.Exit(exit_code)
 
 
-def _unmet(wanted: Declared, row: CohortBinding, error: SyncError) -> Mistake:
+def _unmet(wanted: ParsedFile, row: CohortBinding, error: SyncError) -> Mistake:
     """What a vendor said of a binding, at the binding's place, if the file names it."""
     entries = {entry.node: entry for entry in wanted.entries}
     entry = entries.get((BINDING.name, row.name_key))
@@ -106,7 +106,7 @@ def _unmet(wanted: Declared, row: CohortBinding, error: SyncError) -> Mistake:
     return entry.mistake(error, setting)
 
 
-def _confirm(plan: Plan, file: str, *, yes: bool) -> None:
+def _confirm(plan: ChangeSet, file: str, *, yes: bool) -> None:
     """A removal is asked for, or said beforehand."""
     names = ", ".join(
         f"{change.entry.kind.name} {change.entry.name}"
@@ -120,7 +120,7 @@ def _confirm(plan: Plan, file: str, *, yes: bool) -> None:
     typer.confirm(f"Remove {names}? The flags in Marketing Cloud stay as they are.", abort=True, err=True)
 
 
-def _print(plan: Plan) -> None:
+def _print(plan: ChangeSet) -> None:
     for change in plan.changes:
         output.say(f"{SIGNS[change.action]} {change.entry.kind.name} {change.entry.name}")
         for line in _lines(change):
@@ -144,7 +144,7 @@ def _word(value: object) -> str:
     return ", ".join(value) if isinstance(value, list) else "none" if value is None else str(value)
 
 
-def _summary(plan: Plan, *, dry_run: bool) -> str:
+def _summary(plan: ChangeSet, *, dry_run: bool) -> str:
     count = {action: sum(change.action == action for change in plan.changes) for action in SIGNS}
     same = f"{len(plan.unchanged):,} unchanged"
     if not plan.changes:
@@ -155,7 +155,7 @@ def _summary(plan: Plan, *, dry_run: bool) -> str:
     return "Applied: {add:,} added, {update:,} changed, {remove:,} removed, ".format(**count) + f"{same}."
 
 
-def _document(plan: Plan) -> dict[str, Any]:
+def _document(plan: ChangeSet) -> dict[str, Any]:
     return {
         "changes": [
             {

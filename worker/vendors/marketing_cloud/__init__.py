@@ -1,0 +1,1 @@
+"""Marketing Cloud Engagement: tokens, REST and SOAP, data extensions, row jobs."""

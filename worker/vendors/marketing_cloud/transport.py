@@ -1,7 +1,7 @@
 """One call to Marketing Cloud, REST or SOAP, and the error that its answer stands for.
 
-A refused token is renewed once; a second refusal is final. Credentials go where the token says, and `worker/vendors/marketing_cloud/tokens.py`
-has checked that. Two envelopes live side by side: the gateway's {message, errorcode} and the validation's
+A refused token is renewed once; a second refusal is final. Credentials go to the host that the token names, which
+`tokens.py` has checked. Two envelopes live side by side: the gateway's {message, errorcode} and the validation's
 {requestId, resultMessages}; bodies may also be text.
 """
 

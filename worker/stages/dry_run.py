@@ -35,7 +35,7 @@ from models.runs.lifecycle import Claim
 from models.secrets import make_private_dir
 from models.tables import CohortBinding, Snapshot, SyncRun
 from models.types import RunState, Stage, Trigger
-from worker.claim import Hold, backoff
+from worker.claim import ClaimedRun, backoff
 from worker.context import Context
 from worker.inspection.check import require_destination
 from worker.membership.diff import Diff, DiffCounts, StateReader, compare
@@ -63,14 +63,14 @@ class Findings:
 
 
 @dataclass
-class Rehearsal(Hold):
+class DryRun(ClaimedRun):
     """A hold on a run that stands in no table. It waits where a run would leave its slot, until `until`."""
 
     draft: SyncRun = field(kw_only=True)
     until: float = field(kw_only=True)
 
     @classmethod
-    def of(cls, ctx: Context, binding: CohortBinding, *, force: bool, patience: float) -> Rehearsal:
+    def of(cls, ctx: Context, binding: CohortBinding, *, force: bool, patience: float) -> DryRun:
         """As of a run by hand, at this moment."""
         draft = SyncRun(
             binding=binding,

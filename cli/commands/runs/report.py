@@ -1,0 +1,57 @@
+"""One run as a person reads it: its counts, its rejected rows by reason, and its error with the remedy."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from cli import output
+from models.observability import overview
+from models.runs.missed import counted
+from models.tables import SyncRun
+
+
+def report(row: SyncRun, now: datetime, reasons: list[overview.Reason]) -> None:
+    """A run as a person reads it."""
+    output.facts(
+        [
+            ("run", str(row.id)),
+            ("binding", row.binding.name),
+            ("state", state_of(row)),
+            ("stage", row.stage),
+            ("trigger", f"{row.trigger}, full" if row.full else row.trigger),
+            ("scheduled for", output.when(row.scheduled_for, now)),
+            ("missed", _missed(row)),
+            ("started", output.when(row.started_at, now)),
+            ("finished", output.when(row.finished_at, now)),
+            (
+                "took",
+                output.span(row.finished_at - row.started_at) if row.finished_at and row.started_at else None,
+            ),
+            ("snapshot rows", row.snapshot_rows),
+            ("members", row.members),
+            ("blank, duplicate", f"{row.blank:,}, {row.duplicate:,}"),
+            ("entered", row.entered),
+            ("exited", row.exited),
+            ("acknowledged", row.acknowledged),
+            ("rejected", row.rejected),
+            (
+                "requests",
+                f"{row.amplitude_requests:,} Amplitude, {row.marketing_cloud_requests:,} Marketing Cloud",
+            ),
+        ]
+    )
+    for reason in reasons:
+        output.say(f"rejected  {reason.rows:,} {reason.direction}, {reason.code}: {reason.message}")
+    if row.error_code:
+        output.say(f"{row.error_code}: {row.error_message}")
+        output.say(f"what to do: {row.error_remedy}")
+
+
+def state_of(row: SyncRun) -> str:
+    """The state in words, with a cancellation that was requested and not yet carried out."""
+    return f"{row.state} (to be cancelled)" if row.cancel_requested and not row.finished_at else row.state
+
+
+def _missed(row: SyncRun) -> str | None:
+    """The occurrences that no run was made for and that are counted here."""
+    return f"{counted(row.missed)}, the first at {output.text(row.missed_since)}" if row.missed else None
