@@ -24,7 +24,7 @@ from models.tables import Base
 from tests.support import Valkey, postgres_server
 
 # The running products: one of each for the whole session, whoever asks; and what runs beside what.
-pytest_plugins = ["tests.products", "tests.lanes"]
+pytest_plugins = ["tests.lanes", "tests.products"]
 
 # The PostgreSQL database that one test after another has: to empty it takes 2 ms, to make one 70.
 _KEPT = "kept"

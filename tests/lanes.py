@@ -1,8 +1,8 @@
-"""What runs beside what, with `pytest -n 4 --dist loadfile`: a file is one piece of work, and so is a lane.
+"""What runs beside what with `pytest -n 4 --dist loadfile`: a file is one piece of work, and so is PostgreSQL's lane.
 
-A lane is the tests of the product that runs on one database, over many files: they follow one another in one process,
-so that the product is started once, and not once for every process that comes by one of its files. Lanes go first, as
-they take longest; short files go last, so that no process has to wait for another.
+The lane is the tests of the shared product on PostgreSQL, over all files: they follow one another in one process, so
+that this product is started once. The one on SQLite is cheap, and each process has its own. Files of a running product
+go first, as they take longest; short files go last, so that no process has to wait for another.
 """
 
 from __future__ import annotations
@@ -22,32 +22,33 @@ _FIRST = ("acceptance", "faults", "integration", "contract", "unit")
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Put first what takes longest, in each test process alike."""
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: (not _lane(item.nodeid), _FIRST.index(item.path.parent.name)))
+        items.sort(key=_place)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Lanes | None:
-    """Lanes, beside the files."""
+    """The lane, beside the files."""
     return Lanes(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 class Lanes(LoadFileScheduling):
-    """Hands out lanes and files, each whole."""
+    """Hands out the lane and the files, each whole."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return _lane(nodeid) or nodeid.partition("::")[0]
+        return "postgresql" if _in_lane(nodeid) else nodeid.partition("::")[0]
 
 
-def _lane(nodeid: str) -> str:
-    """Where it belongs, if the test is one of a product that many share: most of them are on SQLite."""
+def _place(item: pytest.Item) -> tuple[bool, bool, int]:
+    path = item.nodeid.partition("::")[0]
+    return not _in_lane(item.nodeid), not shares(path), _FIRST.index(item.path.parent.name)
+
+
+def _in_lane(nodeid: str) -> bool:
     path, _, test = nodeid.partition("::")
-    database = re.search(r"[\[-](sqlite|postgresql)[\]-]", test)
-    if not database or not _shares(path):
-        return ""
-    return "postgresql" if database[1] == "postgresql" else f"{Path(path).parent.name} on sqlite"
+    return bool(re.search(r"[\[-]postgresql[\]-]", test)) and shares(path)
 
 
 @cache
-def _shares(path: str) -> bool:
+def shares(path: str) -> bool:
     """Whether a file's tests have a product of `tests/products.py`, and not one of their own."""
     text = (ROOT / path).read_text()
     return "from tests.product import" in text and "running_product" not in text

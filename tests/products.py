@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
 from tests.contract.sandboxed import Sandbox, running
+from tests.lanes import shares
 from tests.product import Product, running_product, settings_for, valkey_over_tcp
 
 
@@ -29,30 +32,50 @@ def short_path() -> Iterator[Path]:
     shutil.rmtree(directory, ignore_errors=True)
 
 
-@pytest.fixture(scope="session")
-def on_sqlite(vendors: Sandbox, short_path: Path) -> Iterator[Product]:
+class Products:
+    """What runs, from the first test that wants it to the first that has no use for any."""
+
+    def __init__(self, request: pytest.FixtureRequest) -> None:
+        self._request = request
+        self._running: dict[str, Product] = {}
+        self._open = ExitStack()
+
+    def on(self, database: str) -> Product:
+        if database not in self._running:
+            start = {"sqlite": _on_sqlite, "postgresql": _on_postgresql}[database]
+            self._running[database] = self._open.enter_context(start(self._request.getfixturevalue))
+            self._request.session.addfinalizer(self.close)  # before the servers that it was started on
+        return self._running[database]
+
+    def close(self) -> None:
+        self._running.clear()
+        self._open.close()
+
+
+@contextmanager
+def _on_sqlite(of_session: Callable[[str], Any]) -> Iterator[Product]:
     """SQLite and the embedded Valkey on a unix socket, one worker with a single slot."""
-    directory = short_path / "sqlite"
-    directory.mkdir()
+    vendors, directory = of_session("vendors"), of_session("short_path") / "sqlite"
+    directory.mkdir(exist_ok=True)
     settings = settings_for(vendors, directory, worker_concurrency=1)
     with running_product(vendors, settings, directory) as product:
         yield product
 
 
-@pytest.fixture(scope="session")
-def on_postgresql(
-    vendors: Sandbox, short_path: Path, postgres_url: str, postgres_template: str
-) -> Iterator[Product]:
+@contextmanager
+def _on_postgresql(of_session: Callable[[str], Any]) -> Iterator[Product]:
     """PostgreSQL and a Valkey over TCP, two worker processes."""
-    directory = short_path / "postgresql"
-    directory.mkdir()
-    with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE product TEMPLATE {postgres_template}")
+    vendors, directory = of_session("vendors"), of_session("short_path") / "postgresql"
+    directory.mkdir(exist_ok=True)
+    server, template = of_session("postgres_url"), of_session("postgres_template")
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute("DROP DATABASE IF EXISTS product WITH (FORCE)")
+        connection.execute(f"CREATE DATABASE product TEMPLATE {template}")
     with valkey_over_tcp() as redis_url:
         settings = settings_for(
             vendors,
             directory,
-            database_url=postgres_url.replace("/postgres?", "/product?"),
+            database_url=server.replace("/postgres?", "/product?"),
             redis_url=redis_url,
             worker_concurrency=1,
         )
@@ -60,26 +83,41 @@ def on_postgresql(
             yield product
 
 
+_made: list[Products] = []
+
+
+@pytest.fixture(scope="session")
+def products(request: pytest.FixtureRequest) -> Products:
+    _made.append(Products(request))
+    return _made[-1]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """An idle product takes a twentieth of a core: it ends when a file begins that has no use for it."""
+    if not shares(item.nodeid.partition("::")[0]):
+        for one in _made:
+            one.close()
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
-def product(request: pytest.FixtureRequest) -> Iterator[Product]:
+def product(request: pytest.FixtureRequest, products: Products) -> Iterator[Product]:
     """The product on each of the two; no test sees another's rows."""
-    found: Product = request.getfixturevalue(f"on_{request.param}")
-    found.begin()
-    yield found
-    found.forget()
+    yield from _as_new(products.on(request.param))
 
 
-@pytest.fixture(params=["sqlite"])  # so that a test's name says where it runs: see tests/lanes.py
-def embedded(on_sqlite: Product) -> Iterator[Product]:
+@pytest.fixture
+def embedded(products: Products) -> Iterator[Product]:
     """The product on SQLite alone, for what does not depend on the database."""
-    on_sqlite.begin()
-    yield on_sqlite
-    on_sqlite.forget()
+    yield from _as_new(products.on("sqlite"))
 
 
-@pytest.fixture(params=["postgresql"])
-def two_workers(on_postgresql: Product) -> Iterator[Product]:
+@pytest.fixture(params=["postgresql"])  # a test's name says where it runs: see tests/lanes.py
+def two_workers(request: pytest.FixtureRequest, products: Products) -> Iterator[Product]:
     """The product on PostgreSQL alone, where two worker processes share everything."""
-    on_postgresql.begin()
-    yield on_postgresql
-    on_postgresql.forget()
+    yield from _as_new(products.on(request.param))
+
+
+def _as_new(product: Product) -> Iterator[Product]:
+    product.begin()
+    yield product
+    product.forget()

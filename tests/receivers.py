@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import http.client
 import re
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -17,14 +15,15 @@ from urllib.parse import urlsplit
 import orjson
 import requests
 
+from cli.main import main
 from config.settings import Settings
 from models.database import Database
 from models.membership import webhooks
 from models.membership.webhooks import HEADER
+from tests.forked import Forked
 from tests.support import environment, wait_until
 
 ROOT = Path(__file__).parents[1]
-_COMMAND = "import sys; from cli.main import main; sys.exit(main())"
 
 
 class Receiver:
@@ -32,14 +31,14 @@ class Receiver:
 
     def __init__(self, settings: Settings, log: Path, *arguments: str) -> None:
         self.log = log
-        with log.open("wb") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", _COMMAND, "receiver", "--port", "0", *arguments],
-                cwd=ROOT,
-                env=environment(settings),
-                stdout=output,
-                stderr=output,
-            )
+        self.process = Forked(
+            main,
+            ["receiver", "--port", "0", *arguments],
+            cwd=ROOT,
+            env=environment(settings),
+            stdout=log,
+            stderr=log,
+        )
         self.url: str = wait_until(self._address, seconds=20)
 
     def _address(self) -> str:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,16 +12,11 @@ import requests
 from prometheus_client.parser import text_string_to_metric_families
 
 from config.settings import Settings
+from tests import mains
+from tests.forked import Forked
 from tests.support import environment, wait_until
 
 ROOT = Path(__file__).parents[1]
-# The command at a test's pace: what takes seconds and a minute takes a tenth and a second.
-COMMAND = """
-import sys, monitor.main
-monitor.main.LOOK_SECONDS, monitor.main.STALE_SECONDS = 0.1, 1.0
-from cli.main import main
-sys.exit(main(["monitor"]))
-"""
 
 
 class Page:
@@ -63,10 +56,8 @@ class Monitor:
     def __init__(self, settings: Settings, log: Path) -> None:
         self.log = log
         given = environment(settings) | {"COHORT_SYNC_MONITOR_PORT": "0", "COHORT_SYNC_LOG_FORMAT": "json"}
-        with log.open("wb") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", COMMAND], cwd=ROOT, env=given, stdout=output, stderr=output
-            )
+        log.write_bytes(b"")
+        self.process = Forked(mains.monitor, [], cwd=ROOT, env=given, stdout=log, stderr=log)
         self.url: str = wait_until(self._address, seconds=20)
 
     def _address(self) -> str:

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import csv
-import json
-import os
 import random
-import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +12,8 @@ from typing import Any
 import pytest
 
 from models.contact_keys.comparison import comparison_key
+from tests.integration.door import Door
 from tests.product import Product
-from tests.support import environment
 
 ROWS = 200_000
 
@@ -44,17 +40,9 @@ def write(path: Path, keys: list[str], *, blank: int, duplicate: int, other_case
 
 
 def cohort_sync(product: Product, *arguments: str) -> Iterator[Any]:
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "cli.stack.parent_death", str(os.getpid()), "run", *arguments],
-        env=environment(product.db.settings),
-        cwd=product.db.settings.data_dir,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    yield done.returncode
-    yield json.loads(done.stdout) if done.stdout else done.stderr
+    said = Door(product.db.settings, product.db.settings.data_dir)(*arguments)
+    yield said.code
+    yield said.json if said.out else said.err
 
 
 @pytest.mark.timeout(240)

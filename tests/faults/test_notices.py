@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -22,30 +20,16 @@ from models.setup import bindings
 from models.tables import CohortBinding, NoticeChannel, Rejection
 from models.types import RunState, Stage, Trigger
 from monitor.alert_loop import AlertLoop
+from tests import mains
 from tests.ears import PASSWORD, Ear, listening
 from tests.factories import make_binding, make_destination, make_source
+from tests.forked import Forked
 from tests.support import environment, wait_until
 
 BEGAN = datetime(2026, 3, 2, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
-ROOT = Path(__file__).parents[2]
 KEY = "seeded-contact-key@example.com"
 API_KEY, SECRET_KEY, CLIENT_SECRET = "seeded-api-key-77", "seeded-secret-key-88", "seeded-client-secret-99"
-
-# A watchman in a process of its own, at the instants it is given.
-LOOKS = """
-import sys
-from datetime import datetime
-from config.logging import configure
-from config.settings import get_settings
-from models.database import Database
-from monitor.alert_loop import AlertLoop
-settings = get_settings()
-configure(settings, "monitor")
-watchman = AlertLoop(settings, Database(settings, patience=4))
-for instant in sys.argv[1:]:
-    watchman.look(datetime.fromisoformat(instant), 1)
-"""
 
 
 @pytest.fixture
@@ -69,16 +53,12 @@ def settings_of(db: Database, *ears: Ear, **given: object) -> Settings:
     return db.settings.model_copy(update={"notify_urls": urls, **given})
 
 
-def looking(settings: Settings, cwd: Path, *seconds: int) -> subprocess.Popen[bytes]:
+def looking(settings: Settings, cwd: Path, *seconds: int) -> Forked:
+    """A watchman in a process of its own, at the instants it is given."""
     instants = [(BEGAN + second * SECOND).isoformat() for second in seconds]
-    with (cwd / "log").open("ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-c", LOOKS, *instants],
-            cwd=cwd,
-            env=environment(settings) | {"PYTHONPATH": str(ROOT)},
-            stdout=log,
-            stderr=log,
-        )
+    return Forked(
+        mains.alert_loop, instants, cwd=cwd, env=environment(settings), stdout=cwd / "log", stderr=cwd / "log"
+    )
 
 
 def test_a_sender_that_is_killed_loses_nothing(filled: Database, ear: Ear, tmp_path: Path) -> None:

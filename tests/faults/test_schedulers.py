@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -27,7 +25,9 @@ from models.runs import lifecycle
 from models.setup.bindings import Timing
 from models.tables import CohortBinding, SyncRun
 from models.types import UNFINISHED, RunState, Stage
+from tests import mains
 from tests.factories import make_binding, make_destination, make_source
+from tests.forked import Forked
 from tests.support import Valkey, environment
 
 ROOT = Path(__file__).parents[2]
@@ -51,7 +51,6 @@ class Schedulers:
     def __init__(self, settings: Settings, directory: Path, number: int) -> None:
         self._clock = directory / "clock"
         self._environment = environment(settings) | {
-            "PYTHONPATH": str(ROOT),
             "COHORT_SYNC_TICK_SECONDS": "0.03",
         }
         self._thaws: list[threading.Timer] = []
@@ -84,13 +83,8 @@ class Schedulers:
             process.kill()
             process.wait()
 
-    def _spawn(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("simulated_scheduler.py")), str(self._clock)],
-            env=self._environment,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+    def _spawn(self) -> Forked:
+        return Forked(mains.simulated_scheduler, [str(self._clock)], env=self._environment, cwd=ROOT)
 
 
 class Worker:

@@ -1,25 +1,24 @@
 """The command as a person runs it: a process, its exit code, stdout and stderr.
 
-`start` runs the installed command. Calling a `Door` forks this process instead and goes in at the same entry
-point: a process all the same, without the half second that importing the libraries anew would take each time.
+`start` runs the installed command. Calling a `Door`, or `begin`, goes in at the same entry point from a process that
+has imported the libraries (`tests/forked.py`): a process all the same, without the second that this takes each time.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
-import traceback
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import Any
 
-from cli import context
 from cli.main import main
-from config.settings import Settings, get_settings
+from config.settings import Settings
+from tests.forked import Forked
 from tests.support import environment
 
 COMMAND = str(Path(sys.executable).with_name("cohort-sync"))
@@ -64,18 +63,13 @@ class Door:
             **given,
         )
 
-    def __call__(self, *arguments: str, **env: str) -> Said:
+    def begin(self, *arguments: str, stdin: bytes = b"", **env: str) -> Begun:
+        """The command, under way."""
+        return Begun(self, arguments, stdin, env)
+
+    def __call__(self, *arguments: str, stdin: bytes = b"", **env: str) -> Said:
         """The command to its end; never a traceback."""
-        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads, since 3.12
-                child = os.fork()
-            if child == 0:
-                self._be(arguments, env, out, err)
-            _, status = os.waitpid(child, 0)
-            said = Said(os.waitstatus_to_exitcode(status), _whole(out), _whole(err))
-        assert "Traceback" not in said.err, said.err
-        return said
+        return self.begin(*arguments, stdin=stdin, **env).end()
 
     def ok(self, *arguments: str, **env: str) -> Said:
         """The same, and it has to succeed."""
@@ -83,35 +77,34 @@ class Door:
         assert said.code == 0, said.out + said.err
         return said
 
-    def _be(self, arguments: tuple[str, ...], env: dict[str, str], out: IO[str], err: IO[str]) -> NoReturn:
-        code = 99
-        try:
-            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-            os.dup2(out.fileno(), 1)
-            os.dup2(err.fileno(), 2)
-            sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
-            os.chdir(self.cwd)
-            os.environ.clear()
-            os.environ.update(self.environment | env)
-            get_settings.cache_clear()
-            context.actor.cache_clear()
-            code = main(list(arguments))
-        except SystemExit as leaving:
-            code = leaving.code if isinstance(leaving.code, int) else 1
-        except BaseException:  # noqa: BLE001 - nothing may come back to the test's own code
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
+
+class Begun:
+    """A command under way."""
+
+    def __init__(self, door: Door, arguments: tuple[str, ...], stdin: bytes, env: dict[str, str]) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="cs-said-"))
+        if stdin:
+            (self._folder / "in").write_bytes(stdin)
+        self.process = Forked(
+            main,
+            arguments,
+            env=door.environment | env,
+            cwd=door.cwd,
+            stdin=self._folder / "in" if stdin else os.devnull,
+            stdout=self._folder / "out",
+            stderr=self._folder / "err",
+        )
+
+    def end(self, seconds: float | None = None) -> Said:
+        """What it left behind; never a traceback."""
+        code = self.process.wait(seconds)
+        said = Said(code, *((self._folder / name).read_text() for name in ("out", "err")))
+        shutil.rmtree(self._folder)
+        assert "Traceback" not in said.err, said.err
+        return said
 
 
 def ended(process: subprocess.Popen[str], seconds: float = 30) -> Said:
     """A started process to its end."""
     out, err = process.communicate(timeout=seconds)
     return Said(process.returncode, out or "", err or "")
-
-
-def _whole(file: IO[str]) -> str:
-    file.seek(0)
-    return file.read()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 
 from models.database import Database
 from tests.factories import make_destination, make_source
-from tests.integration.door import Door, ended
+from tests.integration.door import Door
 
 BINDINGS = 12
 CRONS = {"a": "0 1 * * *", "b": "0 2 * * *"}
@@ -61,12 +60,8 @@ def test_applies_at_once_never_mix(door: Door) -> None:
     for _ in range(TURNS):
         door.ok("apply", "ab", "--no-check")
         assert owners(door) == {"a", "b"}
-        with ExitStack() as stack:
-            processes = [
-                stack.enter_context(door.start("apply", file, "--no-check", "--json")) for file in "abab"
-            ]
-            said = [ended(process, seconds=60) for process in processes]
+        begun = [door.begin("apply", file, "--no-check", "--json") for file in "abab"]
+        said = [one.end(seconds=60) for one in begun]
         assert len(owners(door)) == 1
-        codes = [process.returncode for process in processes]
-        assert 0 in codes
-        assert {one.error for one, code in zip(said, codes, strict=True) if code} <= {"PLAN_OUTDATED"}
+        assert 0 in {one.code for one in said}
+        assert {one.error for one in said if one.code} <= {"PLAN_OUTDATED"}

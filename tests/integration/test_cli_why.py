@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +20,7 @@ from models.runs.rejections import RejectedRow
 from models.tables import CohortBinding, PushBatch, SyncRun
 from models.types import BatchState, RunState, Trigger
 from tests.factories import make_binding, make_destination, make_source
-from tests.integration.door import COMMAND, Door
+from tests.integration.door import Door
 from worker.membership.compaction import compact
 
 
@@ -219,23 +218,12 @@ def test_refused(door: Door, journal: Journal) -> None:
 def test_a_key_from_stdin_and_what_is_none(door: Door, journal: Journal) -> None:
     journal.run(["two\nlines", "-", "Zoë"])
 
-    def asked(given: bytes) -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run(
-            [COMMAND, "why", "vips", "-"],
-            env=door.environment,
-            cwd=door.cwd,
-            input=given,
-            capture_output=True,
-            timeout=60,
-            check=False,
-        )
-
     for given in ("two\nlines\r\n", "-", "ZOË\n"):
-        said = asked(given.encode())
-        assert said.stdout.startswith(b"vips: in"), said
-    assert asked(b"two").stdout.startswith(b"vips: not in")
+        said = door("why", "vips", "-", stdin=given.encode())
+        assert said.out.startswith("vips: in"), said
+    assert door("why", "vips", "-", stdin=b"two").out.startswith("vips: not in")
     for bad in (b"\n", b"  \t\n", b"\xff\n"):
-        assert asked(bad).returncode == 2
+        assert door("why", "vips", "-", stdin=bad).code == 2
     assert door("why", "vips", "\udcff").code == 2
     assert door("why", "vips", " ").code == 2
     assert door("why", "nobody", "ann", "--json").error == "NOT_FOUND"

@@ -17,6 +17,7 @@ import psycopg
 import pytest
 import requests
 
+from cli.main import main
 from config.queue import KEY_PREFIX
 from config.settings import Settings
 from models.database import Database
@@ -26,6 +27,7 @@ from models.setup.bindings import Timing
 from models.tables import CohortBinding, SyncRun
 from models.types import Trigger
 from tests.factories import make_binding, make_destination, make_source
+from tests.forked import Forked
 from tests.scrape import ROOT, running_monitor
 from tests.support import Valkey, environment, wait_until
 
@@ -53,12 +55,7 @@ def queued(db: Database, name: str, ago: timedelta) -> int:
 
 @pytest.mark.usefixtures("scheduled")
 def test_it_says_who_is_dead(db: Database, stack: Settings, valkey: Valkey, tmp_path: Path) -> None:
-    scheduler = subprocess.Popen(
-        [sys.executable, "-c", "import sys; from cli.main import main; sys.exit(main(['scheduler']))"],
-        cwd=ROOT,
-        env=environment(stack),
-        stderr=subprocess.DEVNULL,
-    )
+    scheduler = Forked(main, ["scheduler"], cwd=ROOT, env=environment(stack))
     try:
         with running_monitor(stack, tmp_path) as monitor:
             wait_until(lambda: valkey.client.keys(HEARTBEAT), seconds=20)

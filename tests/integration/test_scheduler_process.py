@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -22,16 +20,10 @@ from models.database import Database
 from models.setup.bindings import Timing
 from models.tables import CohortBinding, SyncRun
 from models.types import RunState
+from tests import mains
 from tests.factories import make_binding, make_destination, make_source
+from tests.forked import Forked
 from tests.support import Valkey, environment, wait_until
-
-ROOT = Path(__file__).parents[2]
-START = """
-import sys
-from config.settings import get_settings
-from scheduler.main import main
-sys.exit(main(get_settings()))
-"""
 
 
 class Process:
@@ -39,11 +31,11 @@ class Process:
 
     def __init__(self, settings: Settings, directory: Path) -> None:
         self._log = directory / "scheduler.log"
-        given = {"PYTHONPATH": str(ROOT), "COHORT_SYNC_LOG_FORMAT": "json", "COHORT_SYNC_TICK_SECONDS": "0.1"}
-        with self._log.open("wb") as log:
-            self.popen = subprocess.Popen(
-                [sys.executable, "-c", START], env=environment(settings) | given, stderr=log, cwd=directory
-            )
+        given = {"COHORT_SYNC_LOG_FORMAT": "json", "COHORT_SYNC_TICK_SECONDS": "0.1"}
+        self._log.write_bytes(b"")
+        self.process = Forked(
+            mains.scheduler, [], env=environment(settings) | given, stderr=self._log, cwd=directory
+        )
 
     def log(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self._log.read_text().splitlines()]
@@ -52,8 +44,8 @@ class Process:
         return [line for line in self.log() if line["event"] == event]
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        self.popen.send_signal(number)
-        return self.popen.wait(10)
+        self.process.send_signal(number)
+        return self.process.wait(10)
 
 
 @pytest.fixture
@@ -67,8 +59,8 @@ def start(tmp_path: Path) -> Iterator[Callable[[Settings], Process]]:
 
     yield begin
     for process in started:
-        process.popen.kill()
-        process.popen.wait()
+        process.process.kill()
+        process.process.wait()
 
 
 @pytest.fixture
@@ -93,7 +85,7 @@ def test_process_publishes_what_is_due_and_leaves_on_sigterm(
     process = start(stack)
     wait_until(valkey.messages, seconds=15)
     assert [run for _, run in valkey.messages()] == [run.id for run in runs_of(db)][:1]
-    wait_until(lambda: valkey.client.keys(f"{KEY_PREFIX}scheduler:*:{process.popen.pid}"), seconds=5)
+    wait_until(lambda: valkey.client.keys(f"{KEY_PREFIX}scheduler:*:{process.process.pid}"), seconds=5)
 
     assert process.stop() == 0
     assert valkey.client.keys(f"{KEY_PREFIX}scheduler:*") == []
@@ -160,6 +152,6 @@ def test_process_refuses_a_database_without_the_schema(
     settings: Settings, start: Callable[[Settings], Process]
 ) -> None:
     process = start(settings)
-    assert process.popen.wait(15) == 1
+    assert process.process.wait(15) == 1
     (line,) = process.log()
     assert (line["event"], line["code"]) == ("not started", "DATABASE_SCHEMA")
