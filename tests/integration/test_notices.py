@@ -111,7 +111,7 @@ def test_a_need_is_told_once_again_after_a_day_and_so_is_its_end(filled: Databas
     assert ear.titles == ["cohort-sync: 1 thing needs you"]
     assert ear.last == [
         "buyers: PAUSED: Binding 'buyers' is paused: a campaign. "
-        "`cohort-sync binding resume buyers` when it may go on."
+        "Run `cohort-sync binding resume buyers` when it may continue."
     ]
     assert ear.heard[0]["type"] == "warning"
     post.looks(25 * HOUR, every=HOUR)
