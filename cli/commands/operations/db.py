@@ -19,7 +19,7 @@ def group() -> None:
 
 @app.command()
 def upgrade(
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Bring the database to this version's schema; nothing happens if it is there.
 

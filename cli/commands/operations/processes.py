@@ -43,7 +43,7 @@ def up(
 @app.command()
 def demo(
     members: Annotated[int, typer.Option(min=1, help="Members of the largest sample cohort.")] = DEMO_MEMBERS,
-    keep: Annotated[bool, typer.Option("--keep", help="Leave the stack up to look at.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the stack running afterwards.")] = False,
 ) -> None:
     """See it work: the stack against sandbox vendors, two syncs, and a comparison.
 
@@ -58,10 +58,10 @@ def demo(
 
 @app.command()
 def worker(
-    name: Annotated[str, typer.Option(help="Its name among the workers of this host.")] = "worker",
+    name: Annotated[str, typer.Option(help="The worker's name, unique on this host.")] = "worker",
     concurrency: Annotated[
         int | None,
-        typer.Option(min=1, max=64, help="Tasks at once; COHORT_SYNC_WORKER_CONCURRENCY if not given."),
+        typer.Option(min=1, max=64, help="Parallel tasks (default: COHORT_SYNC_WORKER_CONCURRENCY)."),
     ] = None,
 ) -> None:
     """A worker: takes runs from the queue. Any number of them, on any number of hosts.

@@ -43,7 +43,7 @@ class Page:
 
 @app.command()
 def status(
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """What there is, how it went, when it runs next, and what needs you.
 

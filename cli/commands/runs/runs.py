@@ -27,38 +27,36 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")]
 KEY_MAX = 200
 
 
 @app.command()
 def run(
-    binding: Annotated[str, typer.Argument(help="The binding's name, or its id.")],
-    waited: Annotated[
-        bool, typer.Option("--wait", help="Show its progress, and exit with the run's code.")
-    ] = False,
+    binding: Annotated[str, typer.Argument(help="The binding's name or id.")],
+    waited: Annotated[bool, typer.Option("--wait", help="Follow the run, and exit with its code.")] = False,
     snapshot: Annotated[
         Path | None,
         typer.Option(
             exists=True,
             dir_okay=False,
             readable=True,
-            help="A cohort file (CSV, may be gzip) for a download.",
+            help="Use this cohort file (CSV, plain or gzip) instead of a download.",
         ),
     ] = None,
     queue: Annotated[
         bool, typer.Option("--queue", help="Wait behind an unfinished run instead of being refused.")
     ] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Ask for a download though the month's quota is spent.")
+        bool, typer.Option("--force", help="Request a download even if the month's quota is used up.")
     ] = False,
     full: Annotated[
         bool,
-        typer.Option("--full", help="Read the data extension first: flags nobody knows of are removed, too."),
+        typer.Option("--full", help="Read the data extension first, so that unknown flags are removed too."),
     ] = False,
     idempotency_key: Annotated[
-        str | None, typer.Option(help="The same key twice makes one run: safe to repeat.")
+        str | None, typer.Option(help="Repeating the command with the same key creates no second run.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -82,8 +80,8 @@ def run(
 
 @app.command("runs")
 def list_(
-    binding: Annotated[str | None, typer.Argument(help="The binding's name, or its id; all if none.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="So many at most.")] = 20,
+    binding: Annotated[str | None, typer.Argument(help="The binding's name or id (default: all).")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Maximum number of rows.")] = 20,
     as_json: Json = False,
 ) -> None:
     """The newest runs first.

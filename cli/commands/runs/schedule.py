@@ -21,8 +21,8 @@ PRICES = {True: "a download", False: "shared", None: "webhook"}
 
 @app.command()
 def schedule(
-    days: Annotated[int, typer.Option(min=1, max=366, help="So far ahead.")] = 31,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    days: Annotated[int, typer.Option(min=1, max=366, help="How many days ahead to look.")] = 31,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """What will run when, and the month's Amplitude downloads against the quota.
 

@@ -52,9 +52,12 @@ class Looked:
 
 @app.command()
 def verify(
-    binding: Annotated[str, typer.Argument(help="The binding's name, or its id.")],
+    binding: Annotated[str, typer.Argument(help="The binding's name or id.")],
     anyway: Annotated[
-        bool, typer.Option("--anyway", help="Also while a run is at work, whose doing then counts as well.")
+        bool,
+        typer.Option(
+            "--anyway", help="Compare even while a run is active; its changes then count as differences."
+        ),
     ] = False,
     show_keys: Annotated[
         bool,
@@ -63,13 +66,14 @@ def verify(
     repair: Annotated[
         bool,
         typer.Option(
-            "--repair", help="Make it what is stored: a full run without a download, if they differ."
+            "--repair",
+            help="If they differ, make the data extension match the stored state, by a full run without a download.",
         ),
     ] = False,
     waited: Annotated[
-        bool, typer.Option("--wait", help="With --repair: wait for the run, then look again.")
+        bool, typer.Option("--wait", help="With --repair: wait for the run, then compare again.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Read the data extension back and compare it with the members that are stored; changes nothing by itself.
 

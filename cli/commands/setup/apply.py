@@ -31,14 +31,14 @@ SIGNS = {"add": "+", "update": "~", "remove": "-"}
 
 @app.command()
 def apply(
-    file: Annotated[str, typer.Argument(help="The file; - is stdin.")],
+    file: Annotated[str, typer.Argument(help="The file; - reads standard input.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; change nothing.")] = False,
     prune: Annotated[
-        bool, typer.Option("--prune", help="Remove what the file's sections do not name.")
+        bool, typer.Option("--prune", help="Remove what the file's sections do not list.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before removing.")] = False,
-    no_check: Annotated[bool, typer.Option("--no-check", help="Do not ask the vendors first.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")] = False,
+    no_check: Annotated[bool, typer.Option("--no-check", help="Skip the checks at the vendors.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Make what is set up what a file says: all of it, or nothing (docs/apply.md).
 

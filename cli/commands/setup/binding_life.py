@@ -43,7 +43,7 @@ def remove(
 
 def pause(
     name: Name,
-    reason: Annotated[str, typer.Option(help="Why, for whoever wonders.")] = "paused by hand",
+    reason: Annotated[str, typer.Option(help="The reason, shown to others.")] = "paused by hand",
     as_json: Json = False,
 ) -> None:
     """No scheduled run until it is resumed; a run by hand is still possible.

@@ -56,7 +56,7 @@ def group() -> None:
 
 @app.command()
 def add(
-    name: Annotated[str, typer.Argument(help="What you call it.")],
+    name: Annotated[str, typer.Argument(help="A name of your choice.")],
     source: Annotated[str, typer.Option(help=SOURCE)],
     cohort: Annotated[str, typer.Option(help=COHORT)],
     destination: Annotated[str, typer.Option(help=DESTINATION)],
@@ -197,11 +197,11 @@ def update(
     destination: Annotated[str | None, typer.Option(help=f"{DESTINATION} {MOVES}")] = None,
     attribute: Annotated[str | None, typer.Option(help=f"{ATTRIBUTE} {MOVES}")] = None,
     cron: Cron = None,
-    on_demand: Annotated[bool, typer.Option("--on-demand", help="No schedule and no --after.")] = False,
+    on_demand: Annotated[bool, typer.Option("--on-demand", help="Remove the schedule and --after.")] = False,
     timezone: Annotated[str | None, typer.Option(help=TIMEZONE)] = None,
     start: Start = None,
     end: End = None,
-    no_dates: Annotated[bool, typer.Option("--no-dates", help="Neither a first nor a last day.")] = False,
+    no_dates: Annotated[bool, typer.Option("--no-dates", help="Remove the first and the last day.")] = False,
     after: After = None,
     blackout: Blackout = None,
     no_blackout: Annotated[bool, typer.Option("--no-blackout", help="Push at any time.")] = False,

@@ -16,11 +16,11 @@ from models.types import WriteMode
 
 app = typer.Typer(no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="The destination's name, or its id.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+Name = Annotated[str, typer.Argument(help="The destination's name or id.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 ClientSecret = Annotated[str | None, typer.Option(help=f"The package's client secret. {secret_sources.HELP}")]
 AccountId = Annotated[
-    str | None, typer.Option(help="The business unit's MID, if it is not the package's own.")
+    str | None, typer.Option(help="The business unit's MID, if different from the package's own.")
 ]
 MadeOn = Annotated[
     datetime | None,
@@ -28,12 +28,12 @@ MadeOn = Annotated[
         "--client-secret-made-on",
         formats=["%Y-%m-%d"],
         metavar="DATE",
-        help="The day the secret was made, if not today: it may end after 180 days.",
+        help="The day the secret was created (default: today). It may expire after 180 days.",
     ),
 ]
 WriteModeName = Literal["async", "sync"]
 WRITE_MODE = (
-    "How rows are written: by asynchronous jobs, or, where those are not to be had, 50 at once (slow)."
+    "How rows are written: asynchronous jobs, or, for accounts without them, 50 rows per call (slow)."
 )
 SUBDOMAIN = "The subdomain only, such as mc563885gzs27c5t9-63k636ttgm: never a URL."
 CLIENT_ID = "The installed package's client id. Also env:NAME or file:PATH."
@@ -47,7 +47,7 @@ def group() -> None:
 
 @app.command()
 def add(
-    name: Annotated[str, typer.Argument(help="What you call it.")],
+    name: Annotated[str, typer.Argument(help="A name of your choice.")],
     subdomain: Annotated[str, typer.Option(help=SUBDOMAIN)],
     client_id: Annotated[str, typer.Option(help=CLIENT_ID)],
     contact_key_property: Annotated[str, typer.Option(help=PROPERTY)],

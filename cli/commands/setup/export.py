@@ -30,7 +30,7 @@ _WORDS = re.compile(r"(?:y|yes|n|no|on|off|true|false|null)", re.IGNORECASE)
 
 @app.command()
 def export(
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """What is set up, as a file for `apply`; without secrets, which stay as they are stored.
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="The source's name, or its id.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+Name = Annotated[str, typer.Argument(help="The source's name or id.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 RegionName = Literal["default", "eu"]
 TierName = Literal["growth", "enterprise", "audiences"]
 ApiKey = Annotated[str | None, typer.Option(help=f"The project's API key. {secret_sources.HELP}")]
@@ -36,12 +36,12 @@ def group() -> None:
 
 @app.command()
 def add(
-    name: Annotated[str, typer.Argument(help="What you call it.")],
+    name: Annotated[str, typer.Argument(help="A name of your choice.")],
     api_key: ApiKey = None,
     secret_key: SecretKey = None,
-    region: Annotated[RegionName, typer.Option(help="Where the project lives.")] = "default",
+    region: Annotated[RegionName, typer.Option(help="Amplitude's region of the project.")] = "default",
     tier: Annotated[
-        TierName, typer.Option(help="The project's plan; only Audiences may run on a schedule.")
+        TierName, typer.Option(help="The project's plan; only Audiences allows schedules.")
     ] = "growth",
     monthly_quota: Quota = sources.MONTHLY_DOWNLOADS,
     as_json: Json = False,
@@ -119,7 +119,7 @@ def update(
     new_name: Annotated[str | None, typer.Option("--name", help="A new name.")] = None,
     api_key: ApiKey = None,
     secret_key: SecretKey = None,
-    region: Annotated[RegionName | None, typer.Option(help="Where the project lives.")] = None,
+    region: Annotated[RegionName | None, typer.Option(help="Amplitude's region of the project.")] = None,
     tier: Annotated[TierName | None, typer.Option(help="The project's plan.")] = None,
     monthly_quota: Annotated[int | None, typer.Option(min=0, help="Cohort downloads a month.")] = None,
     as_json: Json = False,
@@ -193,7 +193,7 @@ def cohorts(name: Name, as_json: Json = False) -> None:
 def usage(
     name: Name,
     local: Annotated[
-        bool, typer.Option("--local", help="Our own count alone; Amplitude is not asked.")
+        bool, typer.Option("--local", help="Show cohort-sync's own count without asking Amplitude.")
     ] = False,
     as_json: Json = False,
 ) -> None:

@@ -17,8 +17,10 @@ MEGABYTE = 1_000_000
 @app.command()
 def receiver(
     host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 is any free one.")] = 8080,
-    max_megabytes: Annotated[int, typer.Option(min=1, max=1000, help="The largest message it takes.")] = 32,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 picks a free one.")] = 8080,
+    max_megabytes: Annotated[
+        int, typer.Option(min=1, max=1000, help="The largest message accepted, in bytes.")
+    ] = 32,
 ) -> None:
     """A receiver of Amplitude's cohort webhook. Any number of them, behind a proxy that speaks TLS.
 
@@ -41,11 +43,9 @@ def receiver(
 
 
 def webhook(
-    name: Annotated[str, typer.Argument(help="The source's name, or its id.")],
-    rotate: Annotated[
-        bool, typer.Option("--rotate", help="A new secret; the old one is refused from then on.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    name: Annotated[str, typer.Argument(help="The source's name or id.")],
+    rotate: Annotated[bool, typer.Option("--rotate", help="Create a new secret.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """What to type into Amplitude's cohort webhook; its secret is shown when it is made, and never again.
 
