@@ -87,9 +87,9 @@ class Loop:
         self._failures += 1
         pause: float = min(LONGEST_PAUSE_SECONDS, self._tick_seconds * 2 ** min(self._failures, 10))
         if isinstance(error, SyncError):
-            log.error("tick failed", code=error.code, message=error.message, pause_seconds=pause)
+            log.error("tick_failed", code=error.code, message=error.message, pause_seconds=pause)
         else:
-            log.error("tick failed", code="INTERNAL", pause_seconds=pause, exc_info=error)
+            log.error("tick_failed", code="INTERNAL", pause_seconds=pause, exc_info=error)
         return pause
 
 
@@ -103,14 +103,14 @@ def main(settings: Settings) -> int:
         with suppress(TransientError):  # a database that is away now is waited for in the loop
             schema.require_current(db)
     except ConfigurationError as error:
-        log.error("not started", code=error.code, message=error.message, remedy=error.remedy)  # noqa: TRY400
+        log.error("scheduler_not_started", code=error.code, message=error.message, remedy=error.remedy)  # noqa: TRY400
         return 1
     publisher = Publisher(settings)
-    log.info("scheduler started", tick_seconds=settings.tick_seconds, database=db.dialect)
+    log.info("scheduler_started", tick_seconds=settings.tick_seconds, database=db.dialect)
     Loop(db, publisher, settings.tick_seconds).run(stop)
     publisher.close()
     db.dispose()
-    log.info("scheduler stopped")
+    log.info("scheduler_stopped")
     return 0
 
 

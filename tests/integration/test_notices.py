@@ -340,7 +340,7 @@ def test_what_can_not_be_delivered_for_a_day_is_given_up_and_said(filled: Databa
         pause(filled)
         with capture_logs() as lines:
             post.looks(26 * HOUR, every=900)
-        given_up = [line for line in lines if line["event"] == "notices given up"]
+        given_up = [line for line in lines if line["event"] == "notices_dropped"]
         assert [(line["log_level"], line["code"], line["channel"]) for line in given_up] == [
             ("error", "NOTIFY_FAILED", "json://127.0.0.1")
         ] * len(given_up)
