@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from copy import copy
 from importlib import import_module
 from typing import Annotated, Any, NamedTuple
 
@@ -55,6 +56,7 @@ COMMANDS = {
     "plan": Entry("cli.commands.runs.preview", _WORK, "What a run would do now; pushes nothing."),
     "run": Entry("cli.commands.runs.runs", _WORK, "Sync a binding now."),
     "runs": Entry("cli.commands.runs.runs", _WORK, "The newest runs."),
+    "watch": Entry("cli.commands.runs.runs", _WORK, "Follow a run to its end."),
     "show": Entry("cli.commands.runs.runs", _WORK, "One run: counts, requests, error, rejections."),
     "why": Entry(
         "cli.commands.runs.why", _WORK, "Whether one person is a member, since which run, and why not."
@@ -82,6 +84,9 @@ COMMANDS = {
 }
 
 
+ALIASES = {"ls": "list", "rm": "remove"}
+
+
 class Commands(TyperGroup):
     """The commands by name; the real one is loaded when it is to be called."""
 
@@ -96,6 +101,11 @@ def load(name: str) -> Any:
     module = typer.main.get_command(import_module(COMMANDS[name].module).app)
     commands = module.commands if isinstance(module, TyperGroup) else {}
     command = commands.get(name, module)
+    if isinstance(command, TyperGroup):
+        for alias, meant in ALIASES.items():
+            if meant in command.commands:
+                command.commands[alias] = hidden = copy(command.commands[meant])
+                hidden.hidden = True
     for one in [command, *getattr(command, "commands", {}).values()]:
         one.help = reflowed(one.help)
     return command

@@ -9,7 +9,7 @@ import typer
 from cli import context, output
 from models import schema
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(add_completion=False, no_args_is_help=True)
 
 
 @app.callback()

@@ -14,7 +14,7 @@ from models.observability import notices as kept
 from models.secrets import Keyring
 from models.tables import Notice, NoticeDelivery
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 TEST_SECONDS = 60.0  # for all of them together
 

@@ -15,7 +15,7 @@ from cli import context
 from models.errors import SyncError
 from models.secrets import Keyring
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 DEMO_MEMBERS = 50_000
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from worker.inspection.estimate import Estimate
     from worker.stages.dry_run import DryRun, Findings
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 SHOWN_OF_A_KEY = 2
 _MINUTES_FROM = 120

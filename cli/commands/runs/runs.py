@@ -10,7 +10,9 @@ import typer
 
 from cli import context, output, views
 from cli.commands.runs import wait
-from cli.commands.runs.report import report, state_of
+from cli.commands.runs.report import report, state_of, took
+from cli.config_file.timing import moment
+from cli.tables import Column, State
 from models.database import Database
 from models.errors import CATALOGUE, ConfigurationError, ContractError
 from models.membership import snapshots
@@ -25,11 +27,15 @@ from models.types import Feed, RunState, Trigger
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")]
+AnyRun = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run's id, a binding's name for its newest run, or `latest`.")
+]
 KEY_MAX = 200
+SINCE = "Only runs created from then on: a length of time ago such as 90m, 6h or 7d, or a date with or without a time."
 
 
 @app.command()
@@ -81,61 +87,93 @@ def run(
 @app.command("runs")
 def list_(
     binding: Annotated[str | None, typer.Argument(help="The binding's name or id (default: all).")] = None,
+    state: Annotated[list[RunState] | None, typer.Option(help="Only runs in this state; repeatable.")] = None,
+    trigger: Annotated[list[Trigger] | None, typer.Option(help="Only runs made by this; repeatable.")] = None,
+    since: Annotated[str | None, typer.Option(metavar="TIME", help=SINCE)] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Only runs created before; as --since.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="Maximum number of rows.")] = 20,
     as_json: Json = False,
 ) -> None:
     """The newest runs first.
 
-    Example: cohort-sync runs vips --limit 5
+    Example: cohort-sync runs vips --state failed --since 7d
     """
+    now = context.now()
+    narrowed = any((binding, state, trigger, since, until))
     with context.database() as db, db.read() as session:
-        only = find(session, CohortBinding, binding) if binding is not None else None
-        rows = lifecycle.list_runs(session, only, limit=limit)
+        rows = lifecycle.list_runs(
+            session,
+            find(session, CohortBinding, binding) if binding is not None else None,
+            states=state,
+            triggers=trigger,
+            since=moment(since, now, "--since"),
+            until=moment(until, now, "--until"),
+            limit=limit,
+        )
     if as_json:
         output.emit([views.run(row) for row in rows])
         return
     output.table(
         [
-            "run",
-            "binding",
-            "trigger",
-            "state",
-            "started",
-            "members",
-            "entered",
-            "exited",
-            "rejected",
-            "missed",
-            "error",
+            Column("run"),
+            Column("binding"),
+            Column("state"),
+            Column("started", 1),
+            Column("took", 3),
+            Column("members", 4),
+            Column("entered", 2),
+            Column("exited", 2),
+            Column("rejected", 2),
+            Column("trigger", 5),
+            Column("missed", 6),
+            Column("error", 1),
         ],
         [
             (
                 str(row.id),
                 row.binding.name,
-                row.trigger,
-                state_of(row),
+                State(state_of(row)),
                 row.started_at,
+                took(row, now),
                 row.members,
                 row.entered,
                 row.exited,
-                row.rejected,
+                row.rejected or None,
+                row.trigger,
                 counted(row.missed),
                 row.error_code,
             )
             for row in rows
         ],
-        empty="There is no run yet: `cohort-sync run BINDING`.",
+        empty="There is no such run." if narrowed else "There is no run yet: `cohort-sync run BINDING`.",
+        now=now,
     )
 
 
 @app.command()
-def show(run: RunId, as_json: Json = False) -> None:
+def watch(run: AnyRun = lifecycle.LATEST, as_json: Json = False) -> None:
+    """Follow a run from where it is now to its end, and exit with its code.
+
+    Example: cohort-sync watch vips
+
+    Ctrl-C ends the watching, not the run.
+    """
+    with context.database() as db:
+        with db.read() as session:
+            found = lifecycle.find_run(session, run).id
+        wait.follow(db, found, as_json=as_json)
+
+
+@app.command()
+def show(run: AnyRun, as_json: Json = False) -> None:
     """One run: its counts, requests, error and rejections.
 
-    Example: cohort-sync show 12 --json
+    Example: cohort-sync show latest
     """
     with context.database() as db, db.read() as session:
-        row = lifecycle.get_run(session, run)
+        row = lifecycle.find_run(session, run)
         reasons = overview.rejections(session, row.id)
     if as_json:
         output.emit(views.run(row))

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from worker.context import Context
     from worker.inspection.comparison import Comparison
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 SHOWN = 20
 Told = Callable[[int, int], None]

@@ -21,7 +21,7 @@ from models.types import BatchState
 if TYPE_CHECKING:
     from worker.inspection.trace import Trace
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 STDIN = "-"
 _WAY = {Direction.ENTER: "in", Direction.EXIT: "out"}

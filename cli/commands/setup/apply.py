@@ -24,7 +24,7 @@ from models.errors import ConfigurationError, SyncError
 from models.tables import CohortBinding
 from models.types import Feed
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 SIGNS = {"add": "+", "update": "~", "remove": "-"}
 

@@ -43,10 +43,11 @@ from cli.commands.setup.binding_options import (
 )
 from cli.config_file import edits, quota, timing
 from cli.config_file.fields import BINDING
+from cli.tables import Column
 from models.naming import every, find
 from models.tables import CohortBinding
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(add_completion=False, no_args_is_help=True)
 
 
 @app.callback()
@@ -130,7 +131,16 @@ def list_(as_json: Json = False) -> None:
         output.emit([views.binding(row) for row in rows])
     else:
         output.table(
-            ["id", "name", "source", "cohort", "destination", "attribute", "members", "runs"],
+            [
+                Column("id", 3),
+                Column("name"),
+                Column("source", 5),
+                Column("cohort", 4),
+                Column("destination", 6),
+                Column("attribute", 1),
+                Column("members", 2),
+                Column("runs"),
+            ],
             [
                 (
                     str(row.id),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from worker.context import Context
     from worker.inspection.check import Step
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

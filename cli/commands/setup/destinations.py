@@ -9,12 +9,13 @@ import typer
 
 from cli import context, output, views
 from cli.config_file import secret_sources
+from cli.tables import Column
 from models.naming import every, find
 from models.setup import destinations
 from models.tables import Destination
 from models.types import WriteMode
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(add_completion=False, no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="The destination's name or id.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
@@ -94,7 +95,14 @@ def list_(as_json: Json = False) -> None:
         output.emit([views.destination(row) for row in rows])
     else:
         output.table(
-            ["id", "name", "subdomain", "business unit", "contact key is", "secret since"],
+            [
+                Column("id", 3),
+                Column("name"),
+                Column("subdomain", 1),
+                Column("business unit", 4),
+                Column("contact key is", 2),
+                Column("secret since", 5),
+            ],
             [
                 (
                     str(row.id),

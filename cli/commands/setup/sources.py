@@ -18,7 +18,7 @@ from models.types import Region, Tier
 if TYPE_CHECKING:
     from worker.vendors.amplitude.client import Cohort, Usage
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(add_completion=False, no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="The source's name or id.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]

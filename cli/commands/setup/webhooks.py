@@ -9,7 +9,7 @@ import typer
 from cli import context, output
 from models.membership import webhooks
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 MEGABYTE = 1_000_000
 
