@@ -9,11 +9,13 @@ import re
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.support import checked_in
 
 ROOT = Path(__file__).parents[2]
 INSTALL = ROOT / "deploy" / "install-lock.sh"
@@ -203,21 +205,14 @@ HARMLESS = (
 )
 
 
-def files() -> Iterator[Path]:
-    """Every text that the project has, but for this one."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout
-    found = [ROOT / name for name in listed.split("\0") if name] or [
-        *ROOT.rglob("*")
-    ]  # or a source distribution
-    for path in found:
-        if path.is_file() and path != Path(__file__) and not {".venv", "build"} & set(path.parts):
-            yield path
+def files() -> list[Path]:
+    """Every text that the project has, but for this one: of a checkout, or of an unpacked source distribution."""
+    found = [ROOT / name for name in checked_in()] or [
+        path
+        for path in ROOT.rglob("*")
+        if not {".venv", "build", "dist"} & set(path.relative_to(ROOT).parts) and "_cache/" not in str(path)
+    ]
+    return [path for path in found if path.is_file() and path != Path(__file__)]
 
 
 def installs(text: str) -> list[str]:
