@@ -12,9 +12,10 @@ TOOLS := $(VENV)/tools
 AUDIT_ACCEPTS :=
 DIST := dist
 NAME_VERSION = $(shell $(TOOLS)/bin/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; print(p["name"].replace("-", "_") + "-" + p["version"])')
-# Most tests wait for processes of their own, so a few more at once than there are cores; by folder, as the longest files
-# have few tests and stand in the first ones.
-PYTEST ?= $(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+# Most tests wait for processes of their own, so twice as many at once as there are cores; in lanes: see tests/lanes.py.
+PYTEST ?= $(PY) -m pytest -n 4 --dist loadfile --no-loadscope-reorder
+# Compiled modules and rewritten tests are kept: a test process would need seconds to make them anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test check audit coverage bench dist lock clean
 
