@@ -75,7 +75,9 @@ class Loop:
                 failure = error
         if todo.decide or todo.publish:
             published = self._publisher.publish(self._db, now)
-        self._publisher.beat(now)
+        if self._publisher.beat_due:
+            self._db.require_writable()  # a scheduler that can't write is no sign of life
+            self._publisher.beat(now)
         self._watch.look(self._db, now)
         if failure is not None:
             raise failure

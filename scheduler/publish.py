@@ -97,9 +97,14 @@ class Publisher:
                 break
         return sent
 
+    @property
+    def beat_due(self) -> bool:
+        """Whether it is time for the next sign of life."""
+        return time.monotonic() >= max(self._beat_again, self._ask_again)
+
     def beat(self, now: datetime) -> None:
         """Show in the broker that this scheduler ticks, every few seconds; a dead one's key expires."""
-        if time.monotonic() < max(self._beat_again, self._ask_again):
+        if not self.beat_due:
             return
         self._beat_again = time.monotonic() + HEARTBEAT_EVERY_SECONDS
         try:

