@@ -164,6 +164,10 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "What is not in {file} would be removed: {names}; nobody could be asked, and nothing was changed.",
         "Look at the plan with `--dry-run`, then repeat it with `--yes`.",
     ),
+    "UNCONFIRMED": (
+        "{doing} needs a yes; nobody could be asked, and nothing was changed.",
+        "Repeat it with `--yes`, or on a terminal.",
+    ),
     "KEY_UNKNOWN": ("There is no setting named {key!r} here.", "{hint}"),
     "KEY_TWICE": ("{key!r} stands here twice, first in line {first}.", "Keep one of the two."),
     "SETTING_MISSING": ("{field} is missing.", "{hint}"),
