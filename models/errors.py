@@ -173,7 +173,12 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "SETTING_MISSING": ("{field} is missing.", "{hint}"),
     "SECRET_KEY_WRONG": (
         "A stored secret can't be decrypted with the configured key.",
-        "Set COHORT_SYNC_SECRET_KEY to the key it was stored with (old keys may follow it, comma separated).",
+        "Set COHORT_SYNC_SECRET_KEY to the key it was stored with (old keys may follow it, comma separated), and "
+        "start the process again; nothing was failed for it.",
+    ),
+    "SECRET_KEY_ALONE": (
+        "COHORT_SYNC_SECRET_KEY holds one key, so there is none to change to.",
+        "Put the new key before the old one, comma separated, restart every process, and repeat this.",
     ),
     "CRON_INVALID": ("The schedule {cron!r} is not valid.", "{hint}"),
     "TIMEZONE_INVALID": (

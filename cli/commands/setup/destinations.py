@@ -64,7 +64,7 @@ def add(
     """
     identity = secret_sources.read_secret("client id", client_id).get_secret_value()
     secret = secret_sources.read_secret("client secret", client_secret)
-    with context.database() as db, db.edit() as session:
+    with context.database(proven=True) as db, db.edit() as session:
         row = destinations.add_destination(
             session,
             db.keyring,

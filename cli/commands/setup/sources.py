@@ -55,7 +55,7 @@ def add(
         secret_sources.read_secret("API key", api_key),
         secret_sources.read_secret("secret key", secret_key),
     )
-    with context.database() as db, db.edit() as session:
+    with context.database(proven=True) as db, db.edit() as session:
         row = sources.add_source(
             session,
             db.keyring,

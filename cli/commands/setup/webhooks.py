@@ -27,7 +27,7 @@ def receiver(
     Example: cohort-sync receiver --host 0.0.0.0 --port 8080
     """
     settings = context.settings()
-    with context.database():
+    with context.database(proven=True):
         pass
     from receiver.main import serve
 
@@ -54,7 +54,7 @@ def webhook(
 
     Example: cohort-sync source webhook shop
     """
-    with context.database() as db:
+    with context.database(proven=True) as db:
         with db.read() as session:
             found = find(session, AmplitudeProject, name)
         if rotate and found.webhook_secret_token is not None:
