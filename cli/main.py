@@ -81,6 +81,7 @@ COMMANDS = {
         "cli.commands.operations.processes", _SERVE, "Both vendors on localhost, for trying things out."
     ),
     "db": Entry("cli.commands.operations.db", _SERVE, "The database's schema."),
+    "secrets": Entry("cli.commands.operations.secrets", _SERVE, "The key that secrets are encrypted with."),
 }
 
 

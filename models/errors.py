@@ -165,12 +165,21 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "Not in {file}, and so to be removed: {names}. There is no terminal to confirm it on, so nothing was changed.",
         "Look at the plan with `--dry-run`, then repeat the command with `--yes`.",
     ),
+    "UNCONFIRMED": (
+        "{doing} needs a yes; nobody could be asked, and nothing was changed.",
+        "Repeat it with `--yes`, or on a terminal.",
+    ),
     "KEY_UNKNOWN": ("There is no setting named {key!r} here.", "{hint}"),
     "KEY_TWICE": ("{key!r} is given twice; the first is in line {first}.", "Keep one of the two."),
     "SETTING_MISSING": ("{field} is missing.", "{hint}"),
     "SECRET_KEY_WRONG": (
         "A stored secret can't be decrypted with the configured key.",
-        "Set COHORT_SYNC_SECRET_KEY to the key it was stored with (old keys may follow it, comma separated).",
+        "Set COHORT_SYNC_SECRET_KEY to the key it was stored with (old keys may follow it, comma separated), and "
+        "start the process again; nothing was failed for it.",
+    ),
+    "SECRET_KEY_ALONE": (
+        "COHORT_SYNC_SECRET_KEY holds one key, so there is none to change to.",
+        "Put the new key before the old one, comma separated, restart every process, and repeat this.",
     ),
     "CRON_INVALID": ("The schedule {cron!r} is not valid.", "{hint}"),
     "TIMEZONE_INVALID": (

@@ -16,7 +16,7 @@ import structlog
 from config.graceful_stop import GracefulStop
 from config.logging import configure
 from config.settings import Settings
-from models import schema
+from models import key_check, schema
 from models.database import Database
 from models.errors import ConfigurationError, SyncError, TransientError
 from models.runs import due_work
@@ -104,6 +104,7 @@ def main(settings: Settings) -> int:
         db = Database(settings)
         with suppress(TransientError):  # a database that is away now is waited for in the loop
             schema.require_current(db)
+            key_check.prove(db)
     except ConfigurationError as error:
         log.error("scheduler_not_started", code=error.code, message=error.message, remedy=error.remedy)  # noqa: TRY400
         return 1

@@ -40,6 +40,8 @@ from worker.vendors.marketing_cloud.client import MarketingCloud
 
 log = structlog.get_logger()
 
+KEY_WAIT_SECONDS = 60.0
+
 
 @dataclass
 class ClaimedRun:
@@ -156,6 +158,9 @@ def settle(hold: ClaimedRun, error: SyncError) -> None:
         match error:
             case RateLimited():
                 lifecycle.wait(run, hold.later(error.retry_after + ctx.rng.uniform(0, 0.25)))
+            case TerminalError() if error.code == "SECRET_KEY_WRONG":
+                # Of this process, not of the run: one with the right key, or this one started again, carries it on.
+                lifecycle.wait(run, hold.later(KEY_WAIT_SECONDS))
             case HeldForApproval():
                 lifecycle.hold(run, error)
             case TerminalError() if error.code == "CANCELLED":

@@ -6,7 +6,6 @@ Each is a process of its own in production; what it does stands in `cli/stack/st
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -69,7 +68,7 @@ def worker(
     Example: cohort-sync worker --name worker-2
     """
     settings = context.settings()
-    with context.database():
+    with context.database(proven=True):
         pass  # a wrong database is said here and not by the first task
     from config.queue import QUEUE, WAKE_QUEUE
     from worker.app import app as celery
@@ -97,7 +96,7 @@ def scheduler() -> None:
     Example: cohort-sync scheduler
     """
     settings = context.settings()
-    with context.database():
+    with context.database(proven=True):
         pass
     from scheduler.main import main
 
@@ -112,7 +111,9 @@ def flower() -> None:
     """
     from cli.flower import server as page
 
-    raise typer.Exit(page.run(context.settings()))
+    settings = context.settings()
+    _prove_if_there()
+    raise typer.Exit(page.run(settings))
 
 
 @app.command()
@@ -122,8 +123,7 @@ def monitor() -> None:
     Example: COHORT_SYNC_MONITOR_PORT=9464 cohort-sync monitor
     """
     settings = context.settings()
-    with suppress(SyncError), context.database():
-        pass  # SQLite is made if need be; a database that is away or old is what the monitor is there to show
+    _prove_if_there()  # SQLite is made if need be
     from cli.commands.operations import monitor as watching
 
     raise typer.Exit(watching.run(settings))
@@ -140,3 +140,13 @@ def sandbox(ctx: typer.Context) -> None:
     from sandbox.app import main
 
     raise typer.Exit(main(ctx.args))
+
+
+def _prove_if_there() -> None:
+    """Refuse a wrong key; a database that is away or old keeps nobody from watching."""
+    try:
+        with context.database(proven=True):
+            pass
+    except SyncError as error:
+        if error.code == "SECRET_KEY_WRONG":
+            raise

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from cli import context, output, views
+from cli import confirm, context, output, views
 from cli.commands.runs import wait
 from cli.commands.runs.runs import publish
 from cli.config_file import vendors
@@ -70,6 +70,7 @@ def verify(
             help="If they differ, make the data extension match the stored state, by a full run without a download.",
         ),
     ] = False,
+    yes: confirm.Yes = False,
     waited: Annotated[
         bool, typer.Option("--wait", help="With --repair: wait for the run, then compare again.")
     ] = False,
@@ -80,15 +81,20 @@ def verify(
     Missing: stored, and not flagged there. Extra: flagged there, and not stored. Exits 5 if there are any, and
     with the run's code if a run that was waited for did not succeed.
 
-    Example: cohort-sync verify vips --repair --wait
+    Example: cohort-sync verify vips --repair --wait --yes
     """
     if waited and not repair:
         raise typer.BadParameter("only --repair makes a run to wait for", param_hint="--wait")
     with context.database() as db:
         with db.read() as session:
             row = find(session, CohortBinding, binding)
+        if repair:
+            confirm.require_answerable(doing=_doing(row), yes=yes)
         looked = look(db, row, anyway=anyway)
-        run = _repair(db, row, waited=waited) if repair and not looked.audit.equal else None
+        run = None
+        if repair and not looked.audit.equal:
+            _confirm(row, looked, yes=yes)
+            run = _repair(db, row, waited=waited)
         if run is not None and run.state in {RunState.SUCCEEDED, RunState.PARTIAL}:
             looked = look(db, row, anyway=anyway)
     _show(row, looked, run, keys=show_keys, as_json=as_json)
@@ -119,6 +125,19 @@ def look(db: Database, binding: CohortBinding, *, anyway: bool = False) -> Looke
                 "note: the end of an earlier push is unknown; the next run settles it, or pushes anew."
             )
     return looked
+
+
+def _doing(binding: CohortBinding) -> str:
+    return f"Overwriting {binding.attribute!r} in Marketing Cloud with what is stored of {binding.name!r}"
+
+
+def _confirm(binding: CohortBinding, looked: Looked, *, yes: bool) -> None:
+    found = looked.audit
+    confirm.require(
+        f"Flag {found.missing:,} contacts and unflag {found.extra:,} in {binding.attribute!r}?",
+        doing=_doing(binding),
+        yes=yes,
+    )
 
 
 def _repair(db: Database, binding: CohortBinding, *, waited: bool) -> SyncRun:

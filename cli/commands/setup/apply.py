@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import context, output
+from cli import confirm, context, output
 from cli.commands.setup import checks
 from cli.commands.setup.binding_options import NEW_SYNC
 from cli.config_file import parser, quota
@@ -36,7 +36,7 @@ def apply(
     prune: Annotated[
         bool, typer.Option("--prune", help="Remove what the file's sections do not list.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")] = False,
+    yes: confirm.Yes = False,
     no_check: Annotated[bool, typer.Option("--no-check", help="Skip the checks at the vendors.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
@@ -113,11 +113,13 @@ def _confirm(plan: ChangeSet, file: str, *, yes: bool) -> None:
         for change in plan.changes
         if change.action == "remove"
     )
-    if not names or yes:
-        return
-    if not context.interactive():
-        raise ConfigurationError("PRUNE_UNCONFIRMED", file=file, names=names)
-    typer.confirm(f"Remove {names}? The flags in Marketing Cloud stay as they are.", abort=True, err=True)
+    if names:
+        confirm.require(
+            f"Remove {names}? The flags in Marketing Cloud stay as they are.",
+            doing=f"Removing {names}",
+            yes=yes,
+            refusal=ConfigurationError("PRUNE_UNCONFIRMED", file=file, names=names),
+        )
 
 
 def _print(plan: ChangeSet) -> None:

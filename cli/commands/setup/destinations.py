@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from cli import context, output, views
+from cli import confirm, context, output, views
 from cli.config_file import secret_sources
 from cli.tables import Column
 from models.naming import every, find
@@ -65,7 +65,7 @@ def add(
     """
     identity = secret_sources.read_secret("client id", client_id).get_secret_value()
     secret = secret_sources.read_secret("client secret", client_secret)
-    with context.database() as db, db.edit() as session:
+    with context.database(proven=True) as db, db.edit() as session:
         row = destinations.add_destination(
             session,
             db.keyring,
@@ -191,13 +191,20 @@ def update(
 
 
 @app.command()
-def remove(name: Name, as_json: Json = False) -> None:
+def remove(name: Name, yes: confirm.Yes = False, as_json: Json = False) -> None:
     """Remove a destination that no binding uses.
 
-    Example: cohort-sync destination remove mc
+    Example: cohort-sync destination remove mc --yes
     """
-    with context.database() as db, db.edit() as session:
-        found = find(session, Destination, name)
+    with context.database() as db:
+        with db.read() as session:
+            found = find(session, Destination, name)
+        confirm.require(
+            f"Remove destination {found.name!r} with its client secret?",
+            doing=f"Removing destination {found.name!r}",
+            yes=yes,
+        )
         row = {"id": found.id, "name": found.name}
-        destinations.remove_destination(session, name, now=context.now(), actor=context.actor())
+        with db.edit() as session:
+            destinations.remove_destination(session, str(found.id), now=context.now(), actor=context.actor())
     output.done(f"Destination {row['name']!r} is removed.", row, as_json=as_json)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cli import context, output, views
+from cli import confirm, context, output, views
 from cli.commands.setup import webhooks
 from cli.config_file import secret_sources, vendors
 from models.membership import snapshots
@@ -55,7 +55,7 @@ def add(
         secret_sources.read_secret("API key", api_key),
         secret_sources.read_secret("secret key", secret_key),
     )
-    with context.database() as db, db.edit() as session:
+    with context.database(proven=True) as db, db.edit() as session:
         row = sources.add_source(
             session,
             db.keyring,
@@ -146,12 +146,17 @@ def update(
 
 
 @app.command()
-def remove(name: Name, as_json: Json = False) -> None:
-    """Remove a source that no binding uses. Example: cohort-sync source remove shop"""
-    with context.database() as db, db.edit() as session:
-        found = find(session, AmplitudeProject, name)
+def remove(name: Name, yes: confirm.Yes = False, as_json: Json = False) -> None:
+    """Remove a source that no binding uses. Example: cohort-sync source remove shop --yes"""
+    with context.database() as db:
+        with db.read() as session:
+            found = find(session, AmplitudeProject, name)
+        confirm.require(
+            f"Remove source {found.name!r} with its keys?", doing=f"Removing source {found.name!r}", yes=yes
+        )
         row = {"id": found.id, "name": found.name}
-        sources.remove_source(session, name, now=context.now(), actor=context.actor())
+        with db.edit() as session:
+            sources.remove_source(session, str(found.id), now=context.now(), actor=context.actor())
     output.done(f"Source {row['name']!r} is removed.", row, as_json=as_json)
 
 
