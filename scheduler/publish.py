@@ -90,7 +90,8 @@ class Publisher:
         for start in range(0, len(wanted), MARKED_AT_ONCE):
             with db.write() as session:
                 mine = outbox.mark_published(session, wanted[start : start + MARKED_AT_ONCE], now, stale)
-            reached = self._send(mine, queue)
+                names = outbox.names(session, [run for run, _ in mine])
+            reached = self._send(mine, names, queue)
             sent += reached
             if reached < len(mine):
                 self._give_back(db, [run for run, _ in mine[reached:]], now)
@@ -133,13 +134,13 @@ class Publisher:
         self._reached()
         return lengths
 
-    def _send(self, runs: Sequence[tuple[int, Stage]], queue: str) -> int:
+    def _send(self, runs: Sequence[tuple[int, Stage]], names: dict[int, str], queue: str) -> int:
         """How many of them the broker took, from the first."""
         sent = 0
         try:
             with publishing(self._app) as send:
                 for run_id, stage in runs:
-                    send(run_id, stage, queue=queue)
+                    send(run_id, stage, binding=names.get(run_id), queue=queue)
                     sent += 1
         except QueueUnavailableError as error:
             self._unreachable(error)

@@ -63,14 +63,8 @@ def dispatch(
     A second unfinished run of a binding is refused; with `queue` it is deferred, and begins when the first has
     ended. With an idempotency key that was seen before, the run made then is returned. `force`: past the quota.
     """
-    if idempotency_key is not None:
-        known = session.scalar(
-            select(SyncRun).where(
-                SyncRun.binding_id == binding.id, SyncRun.idempotency_key == idempotency_key
-            )
-        )
-        if known is not None:
-            return known
+    if (before := known(session, binding, idempotency_key)) is not None:
+        return before
     state = _free_state(session, binding, queue=queue)
     run = SyncRun(
         binding=binding,
@@ -94,6 +88,15 @@ def dispatch(
         raise
     audit.record(session, now=now, actor=actor, action="run", kind="binding", name=binding.name, run=run.id)
     return run
+
+
+def known(session: Session, binding: CohortBinding, idempotency_key: str | None) -> SyncRun | None:
+    """The run that was made with this key."""
+    if idempotency_key is None:
+        return None
+    return session.scalar(
+        select(SyncRun).where(SyncRun.binding_id == binding.id, SyncRun.idempotency_key == idempotency_key)
+    )
 
 
 def _free_state(session: Session, binding: CohortBinding, *, queue: bool) -> RunState:

@@ -284,7 +284,8 @@ def publish(row: SyncRun, *, quietly: bool = False) -> None:
 
     try:
         if context.queue_answers():  # kombu would try for six seconds
-            queue.publish(queue.make_app(context.settings()), row.id, row.stage)
+            app = queue.make_app(context.settings())
+            queue.publish(app, row.id, row.stage, binding=row.binding.name)
             return
     except queue.QueueUnavailableError:
         pass
