@@ -23,14 +23,14 @@ PACKAGES = ("cli", "config", "models", "monitor", "receiver", "sandbox", "schedu
 CODE = "PACKAGE_SHADOWED"
 # Of the catalogue in `models`, which may be the very package that is not ours.
 TEXTS = (
-    "Python finds another package where cohort-sync's own '{package}' should be: {place}.",
+    "The package '{package}' is not cohort-sync's own: {place}.",
     "Install cohort-sync into an environment of its own: `uv tool install`, `pipx install`, or a new virtual "
     "environment.",
 )
 
 
 def shadowed() -> tuple[str, str] | None:
-    """The first of our packages that is not ours, and what is in its place; None if all are ours."""
+    """The first of our packages that is not ours, and what is the matter with it; None if all are ours."""
     installed = dict(_installed())
     for package in PACKAGES:
         ours = HERE / package / "__init__.py"
@@ -38,7 +38,7 @@ def shadowed() -> tuple[str, str] | None:
         if spec is None or spec.origin is None:
             return package, f"{ours} is missing"
         if Path(spec.origin).resolve() != ours:
-            return package, spec.origin
+            return package, f"Python finds {spec.origin} first"
         if _digest(ours) != installed.get(ours, _digest(ours)):
             return package, f"{ours} was replaced{_by(package)}"
     return None

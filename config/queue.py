@@ -27,6 +27,8 @@ QUEUE = "sync"
 WAKE_QUEUE = "wake"
 STAGES = ("snapshot", "diff", "push", "finish")
 TRIGGER_TASK = "sync.trigger"
+ACTOR_HEADER = "cohort_sync_actor"  # of its message: who asked for the run, such as the user of Flower
+RESULT_SECONDS = 600  # how long its result is kept for whoever asked
 KEY_PREFIX = "cohort-sync:"
 
 # A stage is short by design: what takes long (a download, a diff) renews its lease from a thread, and what
@@ -87,16 +89,24 @@ def make_app(settings: Settings) -> Celery:
 class Publish(Protocol):
     """How a run is put on the queue."""
 
-    def __call__(self, run_id: int, stage: str, *, queue: str = QUEUE) -> None:
+    def __call__(self, run_id: int, stage: str, *, binding: str | None = None, queue: str = QUEUE) -> None:
         """Wake a worker for the run at `stage`; QueueUnavailableError if the broker can't be reached."""
 
 
-def publish(app: Celery, run_id: int, stage: str, *, queue: str = QUEUE, **sending: Any) -> None:
-    """Wake a worker for the run at `stage`; QueueUnavailableError if the broker can't be reached."""
+def publish(
+    app: Celery, run_id: int, stage: str, *, binding: str | None = None, queue: str = QUEUE, **sending: Any
+) -> None:
+    """Wake a worker for the run at `stage`; QueueUnavailableError if the broker can't be reached.
+
+    `binding`, its name, is for whoever watches tasks: it stands beside the message, whose argument is the id alone.
+    """
     try:
         app.send_task(
             f"sync.{stage}",
             args=[run_id],
+            argsrepr=f"run {run_id}" if binding is None else f"run {run_id}, {binding}",
+            kwargsrepr="",
+            ignore_result=True,
             queue=queue,
             task_id=f"run-{run_id}-{stage}-{uuid.uuid4().hex[:12]}",
             retry=False,

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event, text
-from sqlalchemy.engine import make_url
+from sqlalchemy import URL, Engine, create_engine, event, text
+from sqlalchemy.engine import ExceptionContext, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool, QueuePool
@@ -66,6 +66,16 @@ class Database:
             lock(session, "what is set up")
             yield session
 
+    def require_writable(self) -> None:
+        """DATABASE_UNREACHABLE if this server takes no writes, as one that was demoted in a failover."""
+        if self.dialect != "postgresql":
+            return
+        with self.read() as session:
+            if session.scalar(text("SELECT current_setting('transaction_read_only')")) == "on":
+                session.connection().invalidate()
+                self.engine.dispose()
+                raise TransientError("DATABASE_UNREACHABLE", "The server takes no writes (read-only).")
+
     def dispose(self) -> None:
         """Close what is open."""
         self.engine.dispose()
@@ -97,6 +107,10 @@ def bound_locks(session: Session) -> None:
             ),
             {"frozen": str(FROZEN_MS), "lock": str(LOCK_MS)},
         )
+
+
+# SQLSTATE: read_only_sql_transaction, admin_shutdown, crash_shutdown, cannot_connect_now (PostgreSQL, appendix A).
+_GONE = frozenset({"25006", "57P01", "57P02", "57P03"})
 
 
 @contextmanager
@@ -142,7 +156,8 @@ def _engine(settings: Settings, patience: float | None) -> Engine:
             event.listen(engine, "begin", _sqlite_begin)
             return engine
         if url.get_backend_name() == "postgresql":
-            return create_engine(
+            url, threshold = _prepare_threshold(url)
+            engine = create_engine(
                 url,
                 hide_parameters=True,  # they may be contact keys, and an error's text is logged
                 **pool,
@@ -150,9 +165,12 @@ def _engine(settings: Settings, patience: float | None) -> Engine:
                 connect_args={
                     "connect_timeout": max(2, round(patience or CONNECT_SECONDS)),  # psycopg's least
                     "application_name": "cohort-sync",
+                    "prepare_threshold": threshold,
                 },
             )
-    except (ArgumentError, NoSuchModuleError):
+            event.listen(engine, "handle_error", _drop_what_is_gone)
+            return engine
+    except (ArgumentError, NoSuchModuleError, ValueError):
         pass  # said below, without a traceback that holds the password
     raise ConfigurationError(
         "SETTING_INVALID",
@@ -160,6 +178,27 @@ def _engine(settings: Settings, patience: float | None) -> Engine:
         value=settings.database.split("@")[-1],
         hint="Use sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME.",
     )
+
+
+def _prepare_threshold(url: URL) -> tuple[URL, int | None]:
+    """The URL without `prepare_threshold`, and its value for psycopg, which wants a number; None if it has none.
+
+    None prepares nothing on the server: a pooler that hands a session from one client to another (PgBouncer in
+    transaction mode) would meet another client's statements under the same names.
+    """
+    given = url.query.get("prepare_threshold")
+    return url.difference_update_query(["prepare_threshold"]), None if given is None else int(str(given))
+
+
+def _drop_what_is_gone(context: ExceptionContext) -> None:
+    """A server that shuts down, is unreachable or was demoted: its connections are closed, and the next are new.
+
+    A demoted server keeps its sessions and answers reads, so without this a pool would keep them for ever.
+    """
+    state = getattr(context.original_exception, "sqlstate", None) or ""
+    if state in _GONE or state.startswith("08"):
+        context.is_disconnect = True
+        context.invalidate_pool_on_disconnect = True
 
 
 def _sqlite_connect(connection: Any, _record: Any) -> None:

@@ -143,7 +143,7 @@ def _known(answer: Future[Known], until: float) -> Known | str:
     except SyncError as error:
         return error.code if error.code in PROBLEMS else "INTERNAL"
     except Exception:  # whatever it is, the scrape has the rest, and says so
-        log.exception("no figures", code="INTERNAL")
+        log.exception("metrics_unavailable", code="INTERNAL")
         return "INTERNAL"
 
 

@@ -142,9 +142,9 @@ def _log_decisions(decisions: list[OccurrenceDecision]) -> None:
     for decision in decisions:
         binding = decision.binding
         if decision.pause_reason is not None:
-            log.warning("binding paused", binding=binding.name, reason=decision.pause_reason)
+            log.warning("binding_paused", binding=binding.name, reason=decision.pause_reason)
         elif decision.missed:
-            log.info("occurrences missed", binding=binding.name, missed=counted(decision.missed))
+            log.info("occurrences_missed", binding=binding.name, missed=counted(decision.missed))
 
 
 def _summary(decisions: list[OccurrenceDecision], made: Counter[RunState], *, more: bool) -> Ticked:

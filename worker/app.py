@@ -9,22 +9,40 @@ from __future__ import annotations
 from typing import Any
 
 import structlog
+from celery import Task
 from celery.signals import setup_logging, task_postrun, task_prerun, worker_process_init
+from sqlalchemy.exc import SQLAlchemyError
 
 from config import logging as logs
-from config.queue import TRIGGER_TASK, QueueUnavailableError, make_app, publish
+from config.queue import (
+    ACTOR_HEADER,
+    KEY_PREFIX,
+    RESULT_SECONDS,
+    TRIGGER_TASK,
+    QueueUnavailableError,
+    make_app,
+    publish,
+)
 from config.settings import get_settings
-from models.errors import SyncError
-from models.membership import snapshots
-from models.naming import find
-from models.runs import lifecycle
-from models.tables import CohortBinding
-from models.types import RunState, Stage, Trigger
-from worker.claim import work
+from models.errors import SyncError, TransientError
+from models.membership.snapshots import FreshnessPolicy
+from models.runs import manual
+from models.types import RunState, Stage
+from worker.claim import StageFunction, work
 from worker.context import Context, open_context
+from worker.outcome import TaskFailed
 
 log = structlog.get_logger()
 app = make_app(get_settings())
+app.task_cls = "worker.outcome:ExplainedTask"
+# For `sync.trigger` alone: whoever asked for a run learns whether it was made, also over HTTP. A stage's outcome is in
+# the database, so nothing of it is stored here.
+app.conf.update(
+    result_backend=f"worker.outcome:ResultBackend+{get_settings().broker.replace('redis+socket:', 'socket:')}",
+    result_backend_transport_options={"global_keyprefix": KEY_PREFIX, "retry_policy": {"max_retries": 3}},
+    result_expires=RESULT_SECONDS,
+)
+ACTOR_MAX = 100  # the column's width
 _context: list[Context] = []
 
 
@@ -59,80 +77,91 @@ def _unbind_task(**_: Any) -> None:
 # The stages are imported where they run: Flower shares this module and needs none of their libraries.
 
 
+def _stage(run_id: int, stage: Stage, function: StageFunction) -> str:
+    try:
+        found = work(context(), run_id, stage, function)
+    except SyncError as error:
+        raise TaskFailed.of(error, f"run {run_id}") from None
+    except SQLAlchemyError as error:  # its text may hold what was being stored
+        log.exception("database_failed", kind=type(error).__name__)
+        raise TaskFailed.of(TransientError("INTERNAL", kind=type(error).__name__), f"run {run_id}") from None
+    if found.failed:
+        raise TaskFailed(found.text)
+    return found.text
+
+
 @app.task(name="sync.snapshot")
-def snapshot(run_id: int) -> None:
+def snapshot(run_id: int) -> str:
     """Bring the run a membership snapshot."""
     from worker.stages.snapshot import snapshot as stage
 
-    work(context(), run_id, Stage.SNAPSHOT, stage)
+    return _stage(run_id, Stage.SNAPSHOT, stage)
 
 
 @app.task(name="sync.diff")
-def diff(run_id: int) -> None:
+def diff(run_id: int) -> str:
     """Compare it with the state, and plan the batches."""
     from worker.stages.diff import diff as stage
 
-    work(context(), run_id, Stage.DIFF, stage)
+    return _stage(run_id, Stage.DIFF, stage)
 
 
 @app.task(name="sync.push")
-def push(run_id: int) -> None:
+def push(run_id: int) -> str:
     """Send the batches and follow them to their end."""
     from worker.stages.push import push as stage
 
-    work(context(), run_id, Stage.PUSH, stage)
+    return _stage(run_id, Stage.PUSH, stage)
 
 
 @app.task(name="sync.finish")
-def finish(run_id: int) -> None:
+def finish(run_id: int) -> str:
     """Compact and end the run."""
     from worker.stages.finish import finish as stage
 
-    work(context(), run_id, Stage.FINISH, stage)
+    return _stage(run_id, Stage.FINISH, stage)
 
 
-@app.task(name=TRIGGER_TASK)
+@app.task(name=TRIGGER_TASK, bind=True, ignore_result=False)
 def trigger(
+    self: Task[..., Any],
     binding: str | int,
     idempotency_key: str | None = None,
     *,
     queue: bool = False,
     force: bool = False,
     full: bool = False,
-) -> None:
-    """Make a manual run of the binding with this name or id, and publish it.
+) -> dict[str, Any]:
+    """Make a manual run of the binding with this name or id, and publish it: `{"run": 12, "binding": …, "state": …}`.
 
     `queue`: wait behind an unfinished run instead of being refused; `force`: past the month's quota; `full`: the
-    data extension is read first.
+    data extension is read first. TaskFailed with the code and what to do if it is refused.
     """
     ctx = context()
-    now = ctx.clock()
     try:
         with ctx.db.write() as session:
-            found = find(session, CohortBinding, str(binding))
-            if not force:
-                snapshots.require_quota(
-                    session, found, now=now, fresh=snapshots.FreshnessPolicy.of(ctx.settings)
-                )
-            run = lifecycle.dispatch(
+            run = manual.make(
                 session,
-                found,
-                trigger=Trigger.MANUAL,
-                scheduled_for=now,
-                now=now,
-                full=full,
-                force=force,
+                str(binding),
+                fresh=FreshnessPolicy.of(ctx.settings),
+                now=ctx.clock(),
+                actor=str(self.request.get(ACTOR_HEADER) or TRIGGER_TASK)[:ACTOR_MAX],
                 queue=queue,
+                force=force,
+                full=full,
                 idempotency_key=idempotency_key,
-                actor="sync.trigger",
             )
     except SyncError as error:
         log.warning("trigger_refused", code=error.code, detail=error.message)
-        return
-    log.info("triggered", run=run.id, binding=run.binding.name, state=run.state)
-    if run.state != RunState.QUEUED:
-        return  # it waits behind another, or its key was seen before
-    try:
-        publish(app, run.id, Stage.SNAPSHOT)
-    except QueueUnavailableError:
-        log.warning("publish_failed", run=run.id)
+        raise TaskFailed.of(error) from None
+    except SQLAlchemyError as error:
+        log.exception("database_failed", kind=type(error).__name__)
+        raise TaskFailed.of(TransientError("INTERNAL", kind=type(error).__name__)) from None
+    name = run.binding.name
+    log.info("triggered", run=run.id, binding=name, state=run.state)
+    if run.state == RunState.QUEUED:  # else it waits behind another, or its key was seen before
+        try:
+            publish(app, run.id, Stage.SNAPSHOT, binding=name)
+        except QueueUnavailableError:
+            log.warning("publish_failed", run=run.id)
+    return {"run": run.id, "binding": name, "state": str(run.state)}

@@ -34,11 +34,14 @@ from models.runs.lifecycle import Claim, fenced
 from models.tables import AmplitudeProject, Destination, SyncRun
 from models.types import RunState, Stage
 from worker.context import Context
+from worker.outcome import Outcome, describe
 from worker.vendors.amplitude.client import Amplitude
 from worker.vendors.backoff import retry_delay
 from worker.vendors.marketing_cloud.client import MarketingCloud
 
 log = structlog.get_logger()
+
+KEY_WAIT_SECONDS = 60.0
 
 
 @dataclass
@@ -47,6 +50,7 @@ class ClaimedRun:
 
     ctx: Context
     claim: Claim
+    binding: str | None = None  # its name, once loaded
     _amplitude: list[Amplitude] = field(default_factory=list)
     _marketing_cloud: list[MarketingCloud] = field(default_factory=list)
 
@@ -99,29 +103,32 @@ class ClaimedRun:
         with self.ctx.db.read() as session:
             run = session.get_one(SyncRun, self.claim.run_id)
             session.expunge_all()
+            self.binding = run.binding.name
             return run
 
 
 StageFunction = Callable[[ClaimedRun], Stage | None]
 
 
-def work(ctx: Context, run_id: int, stage: Stage, function: StageFunction) -> None:
-    """Do `stage` of the run if it is to be had; else nothing."""
+def work(ctx: Context, run_id: int, stage: Stage, function: StageFunction) -> Outcome:
+    """Do `stage` of the run if it can be claimed, else nothing: what became of it in words."""
     claim = lifecycle.claim(ctx.db, run_id, stage, now=ctx.clock(), lease=ctx.settings.lease_seconds)
     if claim is None:
         log.debug("not_claimed", run=run_id, stage=stage)
-        return
+        return Outcome(f"run {run_id}: nothing to do, another worker has it or it is not at {stage}")
     hold = ClaimedRun(ctx, claim)
     structlog.contextvars.bind_contextvars(run=run_id, stage=stage, fence=claim.fence)
     try:
         with Heartbeat(ctx, claim):
             following = _attempt(hold, function)
         if following is not None:
-            publish(ctx.app, run_id, following)
+            publish(ctx.app, run_id, following, binding=hold.binding)
     except LeaseLost:
         log.warning("lease_lost")
+        return Outcome(f"run {run_id}: the lease was lost, another worker has it")
     except QueueUnavailableError:
         log.warning("publish_failed", next=following)  # the scheduler publishes it
+    return describe(ctx.db, claim, stage, following)
 
 
 def _attempt(hold: ClaimedRun, function: StageFunction) -> Stage | None:
@@ -156,6 +163,9 @@ def settle(hold: ClaimedRun, error: SyncError) -> None:
         match error:
             case RateLimited():
                 lifecycle.wait(run, hold.later(error.retry_after + ctx.rng.uniform(0, 0.25)))
+            case TerminalError() if error.code == "SECRET_KEY_WRONG":
+                # Of this process, not of the run: one with the right key, or this one started again, carries it on.
+                lifecycle.wait(run, hold.later(KEY_WAIT_SECONDS))
             case HeldForApproval():
                 lifecycle.hold(run, error)
             case TerminalError() if error.code == "CANCELLED":

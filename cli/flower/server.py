@@ -2,9 +2,10 @@
 
     POST /api/task/async-apply/sync.trigger   {"args": ["a binding's name"]}
 
-Flower shows and starts tasks, it doesn't store anything: the history is in the database. Its page can stop
-workers and start runs, so it asks for a password from the first start on. The password is never an argument
-(those are visible to every user of the machine). `/metrics` and `/healthcheck` are open by Flower's design.
+The tasks that Flower has seen survive its restart in a file of the data directory; the history of runs is in the
+database. Its pages can stop workers and start runs, so it asks for a password from the first start on. The password
+is never an argument (those are visible to every user of the machine). `/metrics` and `/healthcheck` are open by
+Flower's design.
 
 Flower's own options may be set its own way, by `FLOWER_...` variables or the file `FLOWER_CONF` names; the
 address, the port and the password are the settings' alone.
@@ -27,12 +28,15 @@ from cli.stack import ports
 from config.logging import configure
 from config.settings import Settings
 from models.errors import ConfigurationError
-from models.secrets import private_file
+from models.secrets import make_private_dir, private_file
 
 PASSWORD_FILE = "flower.password"  # noqa: S105 - a file's name
+STATE_FILE = "flower.state"
 DEFAULTS: dict[str, Any] = {
     "tasks_columns": "name,args,state,received,started,runtime,worker,uuid",
     "max_tasks": 10_000,
+    "persistent": True,
+    "state_save_interval": 5 * 60 * 1000,  # ms; it is saved at the end as well
     "purge_offline_workers": 24 * 3600,
 }
 
@@ -73,7 +77,7 @@ def run(settings: Settings) -> int:
         listening = ports.FLOWER.open(settings)
         announce(ports.url_of(listening), known)
     listening.setblocking(False)
-    asyncio.run(_serve(listening, _options(known)))
+    asyncio.run(_serve(listening, _options(known, settings)))
     return 0
 
 
@@ -83,7 +87,7 @@ def announce(url: str, known: Credentials) -> None:
     print(f"Flower is at {url}, user {known.user}, {password}", file=sys.stderr)
 
 
-def _options(known: Credentials) -> Any:
+def _options(known: Credentials, settings: Settings) -> Any:
     """Flower's options: ours, then its file, then its variables, then what is not open to them."""
     from flower.command import apply_env_options, extract_settings
     from flower.options import options
@@ -91,6 +95,8 @@ def _options(known: Credentials) -> Any:
 
     for name, value in DEFAULTS.items():
         setattr(options, name, value)
+    make_private_dir(settings.data_dir)
+    options.db = str(settings.data_dir / STATE_FILE)
     if file := os.environ.get("FLOWER_CONF"):
         parse_config_file(str(Path(file).absolute()), final=False)
     apply_env_options()
@@ -105,11 +111,14 @@ async def _serve(listening: socket.socket, options: Any) -> None:
     from flower.urls import settings as application_settings
     from tornado.httpserver import HTTPServer
 
+    from cli.flower import tasks
     from worker.app import app
 
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    app.set_default()  # Flower looks a result up by its id alone
+    tasks.name_the_actor()
     flower = Flower(capp=app, options=options, **application_settings)
     server = HTTPServer(flower, ssl_options=flower.ssl_options, xheaders=options.xheaders)
     server.add_socket(listening)
@@ -118,5 +127,8 @@ async def _serve(listening: socket.socket, options: Any) -> None:
     flower.update_workers()
     await stop.wait()
     server.stop()
-    flower.events.stop()
+    try:
+        flower.events.stop()
+    except OSError as error:
+        logging.getLogger("flower.events").error("Flower's state was not saved: %s", error.strerror)  # noqa: TRY400
     flower.executor.shutdown(wait=False, cancel_futures=True)

@@ -40,7 +40,7 @@ from config.graceful_stop import GracefulStop
 from config.logging import configure
 from config.queue import make_app
 from config.settings import Settings
-from models import schema
+from models import key_check, schema
 from models.database import Database
 
 # A worker ends when its tasks have; what is cut off is resumed by whoever claims the run next.
@@ -229,6 +229,7 @@ def _upgrade(settings: Settings) -> None:
     db = Database(settings)
     try:
         schema.upgrade(db)
+        key_check.prove(db)
     finally:
         db.dispose()
 

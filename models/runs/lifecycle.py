@@ -6,7 +6,7 @@ another worker has the run. Nothing here knows a vendor or a queue.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -21,6 +21,7 @@ from models import audit
 from models.database import Database, bound_locks
 from models.errors import ConfigurationError, LeaseLost, SyncError
 from models.membership.snapshots import forget_upload
+from models.naming import NAME_MAX, find, row_id
 from models.runs import unresolved_batches
 from models.setup.chains import start_followers
 from models.tables import CohortBinding, SyncRun
@@ -28,6 +29,8 @@ from models.types import UNFINISHED, RunState, Stage, Trigger
 
 # Clocks of hosts differ a little: who is told to take a run must not refuse it for a few milliseconds.
 CLOCK_SLACK = timedelta(seconds=2)
+
+LATEST = "latest"
 
 
 @dataclass(frozen=True)
@@ -60,14 +63,8 @@ def dispatch(
     A second unfinished run of a binding is refused; with `queue` it is deferred, and begins when the first has
     ended. With an idempotency key that was seen before, the run made then is returned. `force`: past the quota.
     """
-    if idempotency_key is not None:
-        known = session.scalar(
-            select(SyncRun).where(
-                SyncRun.binding_id == binding.id, SyncRun.idempotency_key == idempotency_key
-            )
-        )
-        if known is not None:
-            return known
+    if (before := known(session, binding, idempotency_key)) is not None:
+        return before
     state = _free_state(session, binding, queue=queue)
     run = SyncRun(
         binding=binding,
@@ -91,6 +88,15 @@ def dispatch(
         raise
     audit.record(session, now=now, actor=actor, action="run", kind="binding", name=binding.name, run=run.id)
     return run
+
+
+def known(session: Session, binding: CohortBinding, idempotency_key: str | None) -> SyncRun | None:
+    """The run that was made with this key."""
+    if idempotency_key is None:
+        return None
+    return session.scalar(
+        select(SyncRun).where(SyncRun.binding_id == binding.id, SyncRun.idempotency_key == idempotency_key)
+    )
 
 
 def _free_state(session: Session, binding: CohortBinding, *, queue: bool) -> RunState:
@@ -272,17 +278,46 @@ def note_error(run: SyncRun, error: SyncError | None) -> None:
 
 def get_run(session: Session, run_id: int | str) -> SyncRun:
     """The run of that id."""
-    run = session.get(SyncRun, int(run_id)) if str(run_id).isascii() and str(run_id).isdigit() else None
+    number = row_id(str(run_id))
+    run = session.get(SyncRun, number) if number is not None else None
     if run is None:
-        raise ConfigurationError("NOT_FOUND", kind="run", name=str(run_id), listing="runs")
+        raise ConfigurationError("NOT_FOUND", kind="run", name=str(run_id)[:NAME_MAX], listing="runs")
     return run
 
 
-def list_runs(session: Session, binding: CohortBinding | None = None, *, limit: int = 20) -> list[SyncRun]:
-    """The newest runs first."""
+def find_run(session: Session, name: str) -> SyncRun:
+    """The run of that id, the newest one of that binding, or the newest of all for `latest`."""
+    if row_id(name) is not None:
+        return get_run(session, name)
+    binding = None if name == LATEST else find(session, CohortBinding, name)
+    newest = list_runs(session, binding, limit=1)
+    if not newest:
+        raise ConfigurationError("NOT_FOUND", kind="run", name=name, listing="runs")
+    return newest[0]
+
+
+def list_runs(
+    session: Session,
+    binding: CohortBinding | None = None,
+    *,
+    states: Collection[RunState] | None = None,
+    triggers: Collection[Trigger] | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    limit: int = 20,
+) -> list[SyncRun]:
+    """The newest runs first, of those created from `since` on and before `until`."""
     query = select(SyncRun).order_by(SyncRun.id.desc()).limit(limit)
     if binding is not None:
         query = query.where(SyncRun.binding_id == binding.id)
+    if states:
+        query = query.where(SyncRun.state.in_(states))
+    if triggers:
+        query = query.where(SyncRun.trigger.in_(triggers))
+    if since is not None:
+        query = query.where(SyncRun.created_at >= since)
+    if until is not None:
+        query = query.where(SyncRun.created_at < until)
     return list(session.scalars(query))
 
 

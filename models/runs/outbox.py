@@ -25,7 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 
 from models.database import bound_locks
-from models.tables import SyncRun
+from models.tables import CohortBinding, SyncRun
 from models.types import RunState, Stage
 
 Instant: TypeAlias = datetime | BindParameter[datetime]
@@ -86,6 +86,16 @@ def unmark_published(session: Session, ids: Sequence[int], marked: datetime) -> 
         .values(published_at=None)
         .execution_options(synchronize_session=False)
     )
+
+
+def names(session: Session, ids: Sequence[int]) -> dict[int, str]:
+    """The name of each run's binding, for whoever watches the messages."""
+    found = session.execute(
+        select(SyncRun.id, CohortBinding.name)
+        .join(CohortBinding, SyncRun.binding_id == CohortBinding.id)
+        .where(SyncRun.id.in_(ids))
+    )
+    return {run: name for run, name in found}  # noqa: C416 - rows are no pairs to mypy
 
 
 def any_needs(now: Instant, lost: Instant) -> list[ScalarSelect[int]]:

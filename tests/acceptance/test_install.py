@@ -9,23 +9,24 @@ import re
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.support import checked_in
+
 ROOT = Path(__file__).parents[2]
 INSTALL = ROOT / "deploy" / "install-lock.sh"
-# The oldest pip of each Python that is supported: Debian 12's for 3.11 (older ones can't run on newer Pythons), and
-# the newest one.
+NEWEST = ("26.3", "f3b60b20ffaadd4415ed7957212a38ac63fa4c5fa375bd0f4a797777940fad13")
+# The oldest pip that each Python came with (Debian 12's for 3.11): older ones can't run on newer Pythons.
 OLDEST = {
     11: ("23.0", "b5f88adff801f5ef052bcdef3daa31b55eb67b0fccd6d0106c206fa248e0463c"),
     12: ("23.2.1", "7ccf472345f20d35bdc9d1841ff5f313260c2c33fe417f48c30ac46cccabf5be"),
     13: ("24.2", "2cd581cf58ab7fcfca4ce8efa6dcacd0de5bf8d0a3eb9ec927e07405f4d9e2a2"),
     14: ("25.2", "6d67a2b4e7f14d8b31b8b52648866fa717f45a1eb70e83002f4331d07e953717"),
-}[sys.version_info.minor]
-NEWEST = ("26.3", "f3b60b20ffaadd4415ed7957212a38ac63fa4c5fa375bd0f4a797777940fad13")
+}.get(sys.version_info.minor, NEWEST)
 PIPS = [pytest.param(OLDEST, id="oldest"), pytest.param(NEWEST, id="newest")]
 
 Pip = tuple[str, str]
@@ -204,21 +205,14 @@ HARMLESS = (
 )
 
 
-def files() -> Iterator[Path]:
-    """Every text that the project has, but for this one."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout
-    found = [ROOT / name for name in listed.split("\0") if name] or [
-        *ROOT.rglob("*")
-    ]  # or a source distribution
-    for path in found:
-        if path.is_file() and path != Path(__file__) and not {".venv", "build"} & set(path.parts):
-            yield path
+def files() -> list[Path]:
+    """Every text that the project has, but for this one: of a checkout, or of an unpacked source distribution."""
+    found = [ROOT / name for name in checked_in()] or [
+        path
+        for path in ROOT.rglob("*")
+        if not {".venv", "build", "dist"} & set(path.relative_to(ROOT).parts) and "_cache/" not in str(path)
+    ]
+    return [path for path in found if path.is_file() and path != Path(__file__)]
 
 
 def installs(text: str) -> list[str]:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 import cohort_sync
+from tests.support import checked_in
 
 ROOT = Path(__file__).parents[2]
 UV = Path(sys.prefix) / "tools" / "bin" / "uv"
@@ -87,14 +88,12 @@ def test_the_wheel_has_every_package_typed_and_the_licence(dist: Path) -> None:
 
 
 def test_the_sources_are_the_checkout(dist: Path) -> None:
-    listed = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False
-    ).stdout.split("\0")
-    if listed == [""]:
+    listed = checked_in()
+    if not listed:
         pytest.skip("this is no checkout")
     with tarfile.open(dist / SOURCES) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    assert {name for name in listed if name and (ROOT / name).exists()} - names <= {".gitignore"}
+    assert {name for name in listed if (ROOT / name).exists()} - names <= {".gitignore"}
 
 
 # --- who has only the release -------------------------------------------------------------------------------

@@ -22,6 +22,8 @@ from cli.stack import ports
 from cli.stack.stack import environment_of
 from config.queue import QUEUE, WAKE_QUEUE, make_app
 from config.settings import Settings
+from models import schema
+from models.database import Database
 from models.errors import ConfigurationError
 from tests.support import Valkey
 
@@ -44,6 +46,9 @@ def served(broker: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     settings = Settings(
         _env_file=None, data_dir=directory / "data", redis_url=broker.url, flower_port=0, log_format="json"
     )
+    database = Database(settings)
+    schema.upgrade(database)
+    database.dispose()
     with serving(settings, directory / "said") as url:
         yield settings, url, directory / "said"
 
@@ -165,12 +170,14 @@ def test_workers_and_tasks_are_seen(page: Page, served: tuple[Settings, str, Pat
         )
         task = page("POST", "/api/task/async-apply/sync.trigger", json={"args": ["nobody"]}).json()["task-id"]
         info: dict[str, Any] = {}
-        while info.get("state") != "SUCCESS":
+        while info.get("state") != "FAILURE":
             assert time.monotonic() < deadline
             info = (page("GET", "/api/tasks").json() or {}).get(task, {})
             time.sleep(0.05)
         assert info["name"] == "sync.trigger"
         assert info["args"] == "['nobody']"
+        assert info["exception"].startswith("NOT_FOUND: There is no binding named 'nobody'.")
+        assert info["traceback"] == info["exception"]
         assert "flower_events_total" in page("GET", "/metrics", auth=None).text
         worker.terminate()
         assert worker.wait(20) == 0

@@ -47,7 +47,7 @@ def refused(answer: subprocess.CompletedProcess[str], package: str, place: str) 
     return (
         (answer.returncode, answer.stdout) == (1, "")
         and answer.stderr.startswith("error PACKAGE_SHADOWED: ")
-        and f"'{package}' should be: {place}" in answer.stderr
+        and f"'{package}' is not cohort-sync's own: {place}" in answer.stderr
     )
 
 
@@ -63,12 +63,12 @@ def test_one_that_is_found_before_ours(package: str, site: Path, tmp_path: Path)
     other = tmp_path / "other" / package / "__init__.py"
     other.parent.mkdir(parents=True)
     other.touch()
-    assert refused(begin(other.parents[1], site), package, str(other))
+    assert refused(begin(other.parents[1], site), package, f"Python finds {other} first")
     other.unlink()
     other.parent.rmdir()
     module = tmp_path / "other" / f"{package}.py"
     module.touch()
-    assert refused(begin(module.parent, site), package, str(module))
+    assert refused(begin(module.parent, site), package, f"Python finds {module} first")
 
 
 @pytest.mark.parametrize("package", cohort_sync.PACKAGES)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from worker.inspection.estimate import Estimate
     from worker.stages.dry_run import DryRun, Findings
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 SHOWN_OF_A_KEY = 2
 _MINUTES_FROM = 120
@@ -46,21 +46,23 @@ COUNTS = (
 
 @app.command()
 def plan(
-    binding: Annotated[str, typer.Argument(help="The binding's name, or its id.")],
+    binding: Annotated[str, typer.Argument(help="The binding's name or id.")],
     snapshot: Annotated[
         Path | None,
-        typer.Option(exists=True, dir_okay=False, readable=True, help="A cohort file for a download."),
+        typer.Option(
+            exists=True, dir_okay=False, readable=True, help="Use this cohort file instead of a download."
+        ),
     ] = None,
     show_keys: Annotated[
-        bool, typer.Option("--show-keys", help="Show the sampled contact keys in full: personal data.")
+        bool, typer.Option("--show-keys", help="Show the sampled contact keys in full (personal data).")
     ] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Ask for a download though the month's quota is spent.")
+        bool, typer.Option("--force", help="Request a download even if the month's quota is used up.")
     ] = False,
     wait_seconds: Annotated[
-        float, typer.Option(min=0, help="How long to wait for the vendors, Amplitude's job above all.")
+        float, typer.Option(min=0, help="How long to wait for the vendors, mainly Amplitude's job.")
     ] = 600,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """What a run would do now: who enters and leaves, what it costs, what would stop it. Pushes nothing.
 

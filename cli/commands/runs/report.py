@@ -23,10 +23,7 @@ def report(row: SyncRun, now: datetime, reasons: list[overview.Reason]) -> None:
             ("missed", _missed(row)),
             ("started", output.when(row.started_at, now)),
             ("finished", output.when(row.finished_at, now)),
-            (
-                "took",
-                output.span(row.finished_at - row.started_at) if row.finished_at and row.started_at else None,
-            ),
+            ("took", took(row, now)),
             ("snapshot rows", row.snapshot_rows),
             ("members", row.members),
             ("blank, duplicate", f"{row.blank:,}, {row.duplicate:,}"),
@@ -45,6 +42,13 @@ def report(row: SyncRun, now: datetime, reasons: list[overview.Reason]) -> None:
     if row.error_code:
         output.say(f"{row.error_code}: {row.error_message}")
         output.say(f"what to do: {row.error_remedy}")
+
+
+def took(row: SyncRun, now: datetime) -> str | None:
+    """How long the run has taken, so far if it has not ended; None before it has started."""
+    if row.started_at is None:
+        return None
+    return output.span((row.finished_at or now) - row.started_at)
 
 
 def state_of(row: SyncRun) -> str:

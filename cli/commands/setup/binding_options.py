@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 
 import typer
 
-Name = Annotated[str, typer.Argument(help="The binding's name, or its id.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+Name = Annotated[str, typer.Argument(help="The binding's name or id.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 OverlapName = Literal["skip", "queue"]
 CatchupName = Literal["latest", "none"]
 FeedName = Literal["download", "webhook"]
-NoCheck = Annotated[bool, typer.Option("--no-check", help="Do not ask the vendors first.")]
+NoCheck = Annotated[bool, typer.Option("--no-check", help="Skip the checks at the vendors.")]
 SOURCE = "The Amplitude project."
 COHORT = "The cohort's id: `cohort-sync source cohorts SOURCE`."
 DESTINATION = "The Marketing Cloud business unit."
@@ -24,7 +24,7 @@ TIMEZONE = "The schedule's time zone, such as Europe/Berlin."
 OVERLAP = "When it is due while a run is unfinished: skip it, or queue one."
 CATCHUP = "After a time when nothing ran: the latest missed occurrence, or none."
 WINDOW = "How old a missed occurrence may be: seconds, or 90m, 6h, 2d."
-JITTER = "Start up to so much later, each binding at its own time: seconds, or 10m."
+JITTER = "Delay each start by a fixed, per-binding offset of up to this long: seconds, or 10m."
 GUARD = "Hold a run that would remove more than this share of the members: 0 to 100, or default."
 START = "The first day with a run, in the schedule's time zone: YYYY-MM-DD."
 END = "The last day with a run."

@@ -43,10 +43,11 @@ from cli.commands.setup.binding_options import (
 )
 from cli.config_file import edits, quota, timing
 from cli.config_file.fields import BINDING
+from cli.tables import Column
 from models.naming import every, find
 from models.tables import CohortBinding
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(add_completion=False, no_args_is_help=True)
 
 
 @app.callback()
@@ -56,7 +57,7 @@ def group() -> None:
 
 @app.command()
 def add(
-    name: Annotated[str, typer.Argument(help="What you call it.")],
+    name: Annotated[str, typer.Argument(help="A name of your choice.")],
     source: Annotated[str, typer.Option(help=SOURCE)],
     cohort: Annotated[str, typer.Option(help=COHORT)],
     destination: Annotated[str, typer.Option(help=DESTINATION)],
@@ -130,7 +131,16 @@ def list_(as_json: Json = False) -> None:
         output.emit([views.binding(row) for row in rows])
     else:
         output.table(
-            ["id", "name", "source", "cohort", "destination", "attribute", "members", "runs"],
+            [
+                Column("id", 3),
+                Column("name"),
+                Column("source", 5),
+                Column("cohort", 4),
+                Column("destination", 6),
+                Column("attribute", 1),
+                Column("members", 2),
+                Column("runs"),
+            ],
             [
                 (
                     str(row.id),
@@ -197,11 +207,11 @@ def update(
     destination: Annotated[str | None, typer.Option(help=f"{DESTINATION} {MOVES}")] = None,
     attribute: Annotated[str | None, typer.Option(help=f"{ATTRIBUTE} {MOVES}")] = None,
     cron: Cron = None,
-    on_demand: Annotated[bool, typer.Option("--on-demand", help="No schedule and no --after.")] = False,
+    on_demand: Annotated[bool, typer.Option("--on-demand", help="Remove the schedule and --after.")] = False,
     timezone: Annotated[str | None, typer.Option(help=TIMEZONE)] = None,
     start: Start = None,
     end: End = None,
-    no_dates: Annotated[bool, typer.Option("--no-dates", help="Neither a first nor a last day.")] = False,
+    no_dates: Annotated[bool, typer.Option("--no-dates", help="Remove the first and the last day.")] = False,
     after: After = None,
     blackout: Blackout = None,
     no_blackout: Annotated[bool, typer.Option("--no-blackout", help="Push at any time.")] = False,

@@ -1,0 +1,68 @@
+"""A run that somebody asks for now, whichever way: the same rules, and refused in the same words."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from models.errors import ConfigurationError
+from models.membership import snapshots
+from models.membership.snapshots import FreshnessPolicy
+from models.naming import find
+from models.runs import lifecycle
+from models.tables import CohortBinding, SyncRun
+from models.types import Trigger
+
+KEY_MAX = 200
+
+
+def make(
+    session: Session,
+    binding: str,
+    *,
+    fresh: FreshnessPolicy,
+    now: datetime,
+    actor: str,
+    queue: bool = False,
+    force: bool = False,
+    full: bool = False,
+    idempotency_key: str | None = None,
+) -> SyncRun:
+    """A manual run of the binding with this name or id, to be published after the commit if it is queued.
+
+    `queue`: wait behind an unfinished run instead of being refused; `force`: past the month's quota; `full`: the
+    data extension is read first. A key that was seen before gives the run made then, whatever the quota.
+    """
+    for field, given in (("queue", queue), ("force", force), ("full", full)):
+        if not isinstance(given, bool):
+            raise ConfigurationError(
+                "SETTING_INVALID",
+                field=field,
+                value=str(given)[:40],
+                hint="Use true or false; no run was made.",
+            )
+    if idempotency_key is not None and (
+        not isinstance(idempotency_key, str) or not 0 < len(idempotency_key) <= KEY_MAX
+    ):
+        raise ConfigurationError(
+            "SETTING_INVALID",
+            field="idempotency_key",
+            value=str(idempotency_key)[:40],
+            hint=f"Use 1 to {KEY_MAX} characters; no run was made.",
+        )
+    found = find(session, CohortBinding, binding)
+    if not force and lifecycle.known(session, found, idempotency_key) is None:
+        snapshots.require_quota(session, found, now=now, fresh=fresh)
+    return lifecycle.dispatch(
+        session,
+        found,
+        trigger=Trigger.MANUAL,
+        scheduled_for=now,
+        now=now,
+        full=full,
+        force=force,
+        queue=queue,
+        idempotency_key=idempotency_key,
+        actor=actor,
+    )
