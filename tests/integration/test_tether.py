@@ -36,8 +36,8 @@ def test_a_tied_program_dies_with_its_parent(mode: str, tmp_path: Path) -> None:
         [
             sys.executable,
             "-c",
-            "import subprocess, sys, time; from cli import tether\n"
-            f"subprocess.Popen(tether.command('{mode}', '/bin/sleep', '100'), start_new_session=True)\n"
+            "import subprocess, sys, time; from cli.stack import parent_death\n"
+            f"subprocess.Popen(parent_death.command('{mode}', '/bin/sleep', '100'), start_new_session=True)\n"
             "time.sleep(100)",
         ],
         cwd=tmp_path,
