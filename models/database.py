@@ -6,19 +6,22 @@ that commits at its end. Nothing here knows a table.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool, QueuePool
 
 from config.settings import Settings
+from models.database_errors import named_errors
 from models.deadlines import bound
-from models.errors import ConfigurationError, TransientError
+from models.errors import ConfigurationError
 from models.secrets import Keyring, make_private_dir
 
 # A writer of SQLite waits for the one before it; the longest transaction is a compaction of 20M members (16 s).
@@ -45,16 +48,25 @@ class Database:
         """`sqlite` or `postgresql`."""
         return self.engine.dialect.name
 
+    @property
+    def place(self) -> str:
+        """Where it is: the file, or the server and the database."""
+        url = self.engine.url
+        return url.database or "" if self.dialect == "sqlite" else f"{url.host or 'localhost'}/{url.database}"
+
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A session for looking only: what it flushes is rolled back. What was loaded may be read afterwards."""
-        with named_errors(), Session(self.engine, expire_on_commit=False, autoflush=False) as session:
+        with (
+            named_errors(self.place),
+            Session(self.engine, expire_on_commit=False, autoflush=False) as session,
+        ):
             yield session  # closing rolls back; `rollback()` would also forget what the rows held
 
     @contextmanager
     def write(self) -> Iterator[Session]:
         """One transaction. On SQLite it takes the write lock at once, so that it can't fail half-way for it."""
-        with named_errors(), Session(self.engine, expire_on_commit=False) as session:
+        with named_errors(self.place), Session(self.engine, expire_on_commit=False) as session:
             session.connection(execution_options={"cohort_sync_write": True})
             yield session
             session.commit()
@@ -99,28 +111,6 @@ def bound_locks(session: Session) -> None:
         )
 
 
-@contextmanager
-def named_errors() -> Iterator[None]:
-    """A driver's failures under the names of the catalogue."""
-    try:
-        yield
-    except OperationalError as error:
-        if "no such table" in str(error.orig):
-            raise ConfigurationError("DATABASE_SCHEMA") from error
-        raise TransientError("DATABASE_UNREACHABLE", _safe(error)) from error
-    except DBAPIError as error:
-        if 'relation "' in str(error.orig) and "does not exist" in str(error.orig):
-            raise ConfigurationError("DATABASE_SCHEMA") from error
-        if error.connection_invalidated:
-            raise TransientError("DATABASE_UNREACHABLE", _safe(error)) from error
-        raise
-
-
-def _safe(error: DBAPIError) -> str:
-    """The driver's first line: it names the server, never a parameter of the statement."""
-    return (str(error.orig).splitlines() or [""])[0][:200]
-
-
 def _engine(settings: Settings, patience: float | None) -> Engine:
     pool: dict[str, Any] = (
         {"poolclass": QueuePool, "pool_size": 2, "max_overflow": 8}
@@ -131,6 +121,7 @@ def _engine(settings: Settings, patience: float | None) -> Engine:
         url = make_url(settings.database)
         if url.get_backend_name() == "sqlite":
             make_private_dir(settings.data_dir)
+            _make_private(url.database)
             engine = create_engine(
                 url,
                 # Closing the last connection of a WAL database writes it all back: 4 ms of each transaction.
@@ -160,6 +151,22 @@ def _engine(settings: Settings, patience: float | None) -> Engine:
         value=settings.database.split("@")[-1],
         hint="Use sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME.",
     )
+
+
+def _make_private(file: str | None) -> None:
+    """The file for its owner alone, before SQLite makes it: its log and index get the same mode."""
+    if not file or file == ":memory:":
+        return
+    with suppress(OSError):  # what can't be opened has a name once it is used
+        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            if os.fstat(handle).st_mode & 0o077:
+                os.fchmod(handle, 0o600)
+        finally:
+            os.close(handle)
+        for ending in ("-wal", "-shm"):
+            if (beside := Path(file + ending)).exists():
+                beside.chmod(0o600)
 
 
 def _sqlite_connect(connection: Any, _record: Any) -> None:

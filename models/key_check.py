@@ -68,7 +68,7 @@ def rotate(db: Database, *, now: datetime, actor: str) -> int:
 def _rotate_some(
     session: Session,
     keyring: Keyring,
-    table: type[AmplitudeProject | Destination],
+    table: Any,
     columns: tuple[InstrumentedAttribute[Any], ...],
     after: int,
 ) -> tuple[int | None, int]:

@@ -99,11 +99,12 @@ def trigger(
     queue: bool = False,
     force: bool = False,
     full: bool = False,
+    yes: bool = False,
 ) -> None:
     """Make a manual run of the binding with this name or id, and publish it.
 
     `queue`: wait behind an unfinished run instead of being refused; `force`: past the month's quota; `full`: the
-    data extension is read first.
+    data extension is read first; `yes`: past the guards.
     """
     ctx = context()
     now = ctx.clock()
@@ -123,6 +124,7 @@ def trigger(
                 full=full,
                 force=force,
                 queue=queue,
+                approved=yes,
                 idempotency_key=idempotency_key,
                 actor="sync.trigger",
             )

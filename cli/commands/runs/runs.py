@@ -29,6 +29,7 @@ app = typer.Typer()
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")]
+Reason = Annotated[str, typer.Option(help="Why, for the audit log.")]
 KEY_MAX = 200
 
 
@@ -57,6 +58,9 @@ def run(
         bool,
         typer.Option("--full", help="Read the data extension first: flags nobody knows of are removed, too."),
     ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Go past the guards; the audit log says who did.")
+    ] = False,
     idempotency_key: Annotated[
         str | None, typer.Option(help="The same key twice makes one run: safe to repeat.")
     ] = None,
@@ -71,7 +75,9 @@ def run(
     if idempotency_key is not None and not 0 < len(idempotency_key) <= KEY_MAX:
         raise typer.BadParameter(f"1 to {KEY_MAX} characters", param_hint="--idempotency-key")
     with context.database() as db:
-        made = _dispatch(db, binding, snapshot, idempotency_key, queue=queue, force=force, full=full)
+        made = _dispatch(
+            db, binding, snapshot, idempotency_key, queue=queue, force=force, full=full, approved=yes
+        )
         if made.state == RunState.QUEUED:
             publish(made)
         if waited:
@@ -162,26 +168,26 @@ def cancel(run: RunId, as_json: Json = False) -> None:
 
 
 @app.command()
-def approve(run: RunId, as_json: Json = False) -> None:
+def approve(run: RunId, reason: Reason = "", as_json: Json = False) -> None:
     """Let a run go on that a guard has held.
 
-    Example: cohort-sync approve 12
+    Example: cohort-sync approve 12 --reason 'asked the campaign team'
     """
     with context.database() as db:
         with db.write() as session:
-            row = lifecycle.approve(session, run, now=context.now(), actor=context.actor())
+            row = lifecycle.approve(session, run, now=context.now(), actor=context.actor(), reason=reason)
         publish(row)
     output.done(f"Run {row.id} is approved and goes on.", views.run(row), as_json=as_json)
 
 
 @app.command()
-def reject(run: RunId, as_json: Json = False) -> None:
+def reject(run: RunId, reason: Reason = "", as_json: Json = False) -> None:
     """End a run that a guard has held; nothing is pushed.
 
-    Example: cohort-sync reject 12
+    Example: cohort-sync reject 12 --reason 'asked the campaign team'
     """
     with context.database() as db, db.write() as session:
-        row = lifecycle.reject(session, run, now=context.now(), actor=context.actor())
+        row = lifecycle.reject(session, run, now=context.now(), actor=context.actor(), reason=reason)
     output.done(f"Run {row.id} is rejected; nothing was pushed.", views.run(row), as_json=as_json)
 
 
@@ -194,6 +200,7 @@ def _dispatch(
     queue: bool,
     force: bool,
     full: bool,
+    approved: bool,
 ) -> SyncRun:
     now = context.now()
     if file is not None:
@@ -215,6 +222,7 @@ def _dispatch(
             full=full,
             force=force,
             queue=queue,
+            approved=approved,
             idempotency_key=idempotency_key,
             actor=context.actor(),
         )
