@@ -162,6 +162,7 @@ for _name, _entry in COMMANDS.items():
 def main(argv: list[str] | None = None) -> int:
     """Run a command; its exit code. Never a traceback."""
     arguments = sys.argv[1:] if argv is None else argv
+    os.umask(0o077)  # whatever is made may hold personal data
     as_json = output.JSON_FLAG in arguments
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

@@ -6,17 +6,20 @@ that commits at its end. Nothing here knows a table.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Engine, create_engine, event, text
 from sqlalchemy.engine import ExceptionContext, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool, QueuePool
 
 from config.settings import Settings
+from models.database_errors import named_errors
 from models.deadlines import bound
 from models.errors import ConfigurationError, TransientError
 from models.secrets import Keyring, make_private_dir
@@ -45,16 +48,25 @@ class Database:
         """`sqlite` or `postgresql`."""
         return self.engine.dialect.name
 
+    @property
+    def place(self) -> str:
+        """Where it is: the file, or the server and the database."""
+        url = self.engine.url
+        return url.database or "" if self.dialect == "sqlite" else f"{url.host or 'localhost'}/{url.database}"
+
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A session for looking only: what it flushes is rolled back. What was loaded may be read afterwards."""
-        with named_errors(), Session(self.engine, expire_on_commit=False, autoflush=False) as session:
+        with (
+            named_errors(self.place),
+            Session(self.engine, expire_on_commit=False, autoflush=False) as session,
+        ):
             yield session  # closing rolls back; `rollback()` would also forget what the rows held
 
     @contextmanager
     def write(self) -> Iterator[Session]:
         """One transaction. On SQLite it takes the write lock at once, so that it can't fail half-way for it."""
-        with named_errors(), Session(self.engine, expire_on_commit=False) as session:
+        with named_errors(self.place), Session(self.engine, expire_on_commit=False) as session:
             session.connection(execution_options={"cohort_sync_write": True})
             yield session
             session.commit()
@@ -67,14 +79,14 @@ class Database:
             yield session
 
     def require_writable(self) -> None:
-        """DATABASE_UNREACHABLE if this server takes no writes, as one that was demoted in a failover."""
+        """DATABASE_READ_ONLY if this server takes no writes, as one that was demoted in a failover."""
         if self.dialect != "postgresql":
             return
         with self.read() as session:
             if session.scalar(text("SELECT current_setting('transaction_read_only')")) == "on":
                 session.connection().invalidate()
                 self.engine.dispose()
-                raise TransientError("DATABASE_UNREACHABLE", "The server takes no writes (read-only).")
+                raise TransientError("DATABASE_READ_ONLY", place=self.place)
 
     def dispose(self) -> None:
         """Close what is open."""
@@ -113,28 +125,6 @@ def bound_locks(session: Session) -> None:
 _GONE = frozenset({"25006", "57P01", "57P02", "57P03"})
 
 
-@contextmanager
-def named_errors() -> Iterator[None]:
-    """A driver's failures under the names of the catalogue."""
-    try:
-        yield
-    except OperationalError as error:
-        if "no such table" in str(error.orig):
-            raise ConfigurationError("DATABASE_SCHEMA") from error
-        raise TransientError("DATABASE_UNREACHABLE", _safe(error)) from error
-    except DBAPIError as error:
-        if 'relation "' in str(error.orig) and "does not exist" in str(error.orig):
-            raise ConfigurationError("DATABASE_SCHEMA") from error
-        if error.connection_invalidated:
-            raise TransientError("DATABASE_UNREACHABLE", _safe(error)) from error
-        raise
-
-
-def _safe(error: DBAPIError) -> str:
-    """The driver's first line: it names the server, never a parameter of the statement."""
-    return (str(error.orig).splitlines() or [""])[0][:200]
-
-
 def _engine(settings: Settings, patience: float | None) -> Engine:
     pool: dict[str, Any] = (
         {"poolclass": QueuePool, "pool_size": 2, "max_overflow": 8}
@@ -145,6 +135,7 @@ def _engine(settings: Settings, patience: float | None) -> Engine:
         url = make_url(settings.database)
         if url.get_backend_name() == "sqlite":
             make_private_dir(settings.data_dir)
+            _make_private(url.database)
             engine = create_engine(
                 url,
                 # Closing the last connection of a WAL database writes it all back: 4 ms of each transaction.
@@ -199,6 +190,22 @@ def _drop_what_is_gone(context: ExceptionContext) -> None:
     if state in _GONE or state.startswith("08"):
         context.is_disconnect = True
         context.invalidate_pool_on_disconnect = True
+
+
+def _make_private(file: str | None) -> None:
+    """The file for its owner alone, before SQLite makes it: its log and index get the same mode."""
+    if not file or file == ":memory:":
+        return
+    with suppress(OSError):  # what can't be opened has a name once it is used
+        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            if os.fstat(handle).st_mode & 0o077:
+                os.fchmod(handle, 0o600)
+        finally:
+            os.close(handle)
+        for ending in ("-wal", "-shm"):
+            if (beside := Path(file + ending)).exists():
+                beside.chmod(0o600)
 
 
 def _sqlite_connect(connection: Any, _record: Any) -> None:

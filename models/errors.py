@@ -447,6 +447,41 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "The cohort came back empty, and {members} members are flagged.",
         "Look at the cohort, then `cohort-sync approve {run}` or `cohort-sync reject {run}`.",
     ),
+    "GROWTH_GUARD": (
+        "The cohort has {members} members, and {before} before; binding {binding!r} allows {limit} % more without "
+        "a person.",
+        "Look at the cohort, then `cohort-sync approve {run}` or `cohort-sync reject {run}`.",
+    ),
+    "FIRST_SYNC_GUARD": (
+        "The first sync would flag {members} contacts; binding {binding!r} allows {limit} without a person.",
+        "Look at the cohort, then `cohort-sync approve {run}` or `cohort-sync reject {run}`.",
+    ),
+    "BLANK_GUARD": (
+        "{some} of the snapshot's {rows} rows have no contact key; binding {binding!r} allows {limit} % without "
+        "a person.",
+        "Look at the property that is mapped to Contact Key, then `cohort-sync approve {run}` or "
+        "`cohort-sync reject {run}`.",
+    ),
+    "DUPLICATE_GUARD": (
+        "{some} of the snapshot's {rows} rows name a contact again; binding {binding!r} allows {limit} % without "
+        "a person.",
+        "Look at the property that is mapped to Contact Key, then `cohort-sync approve {run}` or "
+        "`cohort-sync reject {run}`.",
+    ),
+    "DEVIATION_GUARD": (
+        "The cohort has {members} members, and the median of the last {runs} runs is {usual}; binding {binding!r} "
+        "allows {limit} % from it without a person.",
+        "Look at the cohort, then `cohort-sync approve {run}` or `cohort-sync reject {run}`.",
+    ),
+    "EXTENSION_GUARD": (
+        "The data extension is another one (id {now}) than the one that acknowledged the members (id {before}).",
+        "If it was made anew, `cohort-sync reject {run}`, then `cohort-sync run {binding} --full`, which reads it "
+        "first. If only its id has changed, `cohort-sync approve {run}`.",
+    ),
+    "HELD_EXPIRED": (
+        "Nobody decided about the held run in time; nothing was pushed.",
+        "Look at the cohort, then start another with `cohort-sync run {binding}`.",
+    ),
     "HELD_REJECTED": (
         "A person rejected the held run; nothing was pushed.",
         "Start another with `cohort-sync run {binding}` when the cohort is right.",
@@ -518,6 +553,27 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "DATABASE_SCHEMA": (
         "The database does not have this version's schema.",
         "Run `cohort-sync db upgrade`.",
+    ),
+    "DATABASE_NEWER": (
+        "A newer version of cohort-sync has upgraded the database; this one knows its schema up to {known}.",
+        "Use that version, or restore the backup that was made before the upgrade.",
+    ),
+    "DATABASE_FULL": (
+        "There is no room left for the database at {place}.",
+        "Make room on that disk; what was being written was not stored, and is tried again.",
+    ),
+    "DATABASE_READ_ONLY": (
+        "The database at {place} can't be written to.",
+        "Give the account that runs cohort-sync write access to the file and its directory, or point "
+        "COHORT_SYNC_DATABASE_URL to a server that takes writes.",
+    ),
+    "DATABASE_DAMAGED": (
+        "The database at {place} is damaged, or is no database.",
+        "Stop every process, keep a copy of the file with its -wal, and restore the last backup.",
+    ),
+    "DATABASE_NO_FILE": (
+        "The database at {place} can't be opened.",
+        "Check that the directory exists and that the account that runs cohort-sync may read and write it.",
     ),
     "ALREADY_RUNNING": (
         "A stack is already running on this data directory (process {pid}).",

@@ -35,7 +35,18 @@ from monitor.single_flight import SingleFlight
 if TYPE_CHECKING:
     from redis import Redis
 
-PROBLEMS = (*health.CODES, "BROKER_UNREACHABLE", "DATABASE_UNREACHABLE", "DATABASE_SCHEMA", "INTERNAL")
+PROBLEMS = (
+    *health.CODES,
+    "BROKER_UNREACHABLE",
+    "DATABASE_UNREACHABLE",
+    "DATABASE_SCHEMA",
+    "DATABASE_NEWER",
+    "DATABASE_FULL",
+    "DATABASE_READ_ONLY",
+    "DATABASE_DAMAGED",
+    "DATABASE_NO_FILE",
+    "INTERNAL",
+)
 WITHIN_SECONDS = 4.5  # Prometheus waits for 10, unless it was told otherwise
 
 log = structlog.get_logger(__name__)

@@ -167,7 +167,7 @@ def settle(hold: ClaimedRun, error: SyncError) -> None:
                 # Of this process, not of the run: one with the right key, or this one started again, carries it on.
                 lifecycle.wait(run, hold.later(KEY_WAIT_SECONDS))
             case HeldForApproval():
-                lifecycle.hold(run, error)
+                lifecycle.hold(run, error, until=hold.now + timedelta(days=ctx.settings.held_days))
             case TerminalError() if error.code == "CANCELLED":
                 lifecycle.finish(session, run, RunState.CANCELLED, now=hold.now)
             case TerminalError() if completion.spared(run, error):

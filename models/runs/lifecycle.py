@@ -56,12 +56,14 @@ def dispatch(
     force: bool = False,
     queue: bool = False,
     idempotency_key: str | None = None,
+    approved: bool = False,
     actor: str,
 ) -> SyncRun:
     """A queued run, to be published after the commit.
 
     A second unfinished run of a binding is refused; with `queue` it is deferred, and begins when the first has
     ended. With an idempotency key that was seen before, the run made then is returned. `force`: past the quota.
+    `approved`: past the guards, which the audit log says.
     """
     if (before := known(session, binding, idempotency_key)) is not None:
         return before
@@ -73,6 +75,7 @@ def dispatch(
         snapshot_id=snapshot_id,
         full=full,
         force=force,
+        approved=approved,
         idempotency_key=idempotency_key,
         state=state,
         stage=Stage.SNAPSHOT,
@@ -86,7 +89,10 @@ def dispatch(
         session.rollback()
         _free_state(session, binding, queue=False)
         raise
-    audit.record(session, now=now, actor=actor, action="run", kind="binding", name=binding.name, run=run.id)
+    said = {name: True for name, given in (("full", full), ("force", force), ("approved", approved)) if given}
+    audit.record(
+        session, now=now, actor=actor, action="run", kind="binding", name=binding.name, run=run.id, **said
+    )
     return run
 
 
@@ -213,9 +219,9 @@ def wait(run: SyncRun, wake_at: datetime) -> None:
     run.state, run.wake_at, run.lease_until = RunState.WAITING, wake_at, None
 
 
-def hold(run: SyncRun, error: SyncError) -> None:
-    """A guard stopped it: a person approves or rejects."""
-    run.state, run.lease_until = RunState.HELD, None
+def hold(run: SyncRun, error: SyncError, *, until: datetime | None = None) -> None:
+    """A guard stopped it: a person approves or rejects, or it ends at `until`."""
+    run.state, run.lease_until, run.held_until = RunState.HELD, None, until
     note_error(run, error)
 
 
@@ -341,22 +347,29 @@ def cancel(session: Session, run_id: int | str, *, now: datetime, actor: str) ->
     return run
 
 
-def approve(session: Session, run_id: int | str, *, now: datetime, actor: str) -> SyncRun:
+def approve(session: Session, run_id: int | str, *, now: datetime, actor: str, reason: str = "") -> SyncRun:
     """Let a held run go on past its guard; publish it after the commit."""
     run = _held(session, run_id, "approving it")
     run.state, run.approved, run.published_at = RunState.QUEUED, True, now
+    said = _decision(run, reason)
     note_error(run, None)
-    audit.record(session, now=now, actor=actor, action="approve", kind="run", name=str(run.id))
+    audit.record(session, now=now, actor=actor, action="approve", kind="run", name=str(run.id), **said)
     return run
 
 
-def reject(session: Session, run_id: int | str, *, now: datetime, actor: str) -> SyncRun:
+def reject(session: Session, run_id: int | str, *, now: datetime, actor: str, reason: str = "") -> SyncRun:
     """End a held run; nothing is pushed."""
     run = _held(session, run_id, "rejecting it")
+    said = _decision(run, reason)
     note_error(run, ConfigurationError("HELD_REJECTED", binding=run.binding.name))
     finish(session, run, RunState.CANCELLED, now=now)
-    audit.record(session, now=now, actor=actor, action="reject", kind="run", name=str(run.id))
+    audit.record(session, now=now, actor=actor, action="reject", kind="run", name=str(run.id), **said)
     return run
+
+
+def _decision(run: SyncRun, reason: str) -> dict[str, str | None]:
+    """What was decided about, for the audit log."""
+    return {"binding": run.binding.name, "guard": run.error_code, "reason": reason or None}
 
 
 def _held(session: Session, run_id: int | str, action: str) -> SyncRun:

@@ -115,7 +115,7 @@ def test_a_write_that_meets_a_demoted_server_is_tried_on_the_new_one(settings: S
                     session.execute(text("INSERT INTO kept VALUES (:n)"), {"n": n})
             except TransientError as error:
                 codes.append(error.code)
-        assert codes == ["DATABASE_UNREACHABLE"]
+        assert codes == ["DATABASE_READ_ONLY"]
         assert len(_rows(url, "SELECT n FROM kept")) == 2
         db.dispose()
 
@@ -135,7 +135,7 @@ def _refused(call: Any) -> bool:
     try:
         call()
     except TransientError as error:
-        return error.code == "DATABASE_UNREACHABLE"
+        return error.code == "DATABASE_READ_ONLY"
     return False
 
 

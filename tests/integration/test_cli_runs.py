@@ -32,6 +32,8 @@ from tests.support import Valkey, wait_until
 
 COUNTS = {"snapshot_rows", "members", "blank", "duplicate", "entered", "exited", "acknowledged", "rejected"}
 KEYS = {
+    "held",
+    "held_until",
     *("id", "binding", "trigger", "state", "stage", "scheduled_for", "started_at", "finished_at"),
     *("full", "missed", "counts", "requests", "error"),
 }

@@ -18,6 +18,7 @@ from cli import context, output
 from cli.commands.setup import checks
 from cli.config_file import vendors
 from cli.exit_codes import Code
+from models.contact_keys.masking import masked
 from models.database import Database
 from models.direction import Direction
 from models.errors import ConfigurationError, ContractError, SyncError
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False)
 
-SHOWN_OF_A_KEY = 2
 _MINUTES_FROM = 120
 QUOTA_STEP = "downloads"
 # As a run tells them, and beside them who stays, and who was acknowledged before.
@@ -189,11 +189,6 @@ def _samples(found: Findings, *, keys: bool) -> dict[str, Any]:
     return {"masked": not keys, "entered": shown(Direction.ENTER), "exited": shown(Direction.EXIT)}
 
 
-def masked(key: str) -> str:
-    """Enough to tell one kind of key from another, and nobody's: two characters at most, none of a short one."""
-    return f"{key[: min(SHOWN_OF_A_KEY, len(key) // 4)]}…"
-
-
 def _error(error: SyncError | None) -> dict[str, str] | None:
     if error is None:
         return None
@@ -218,9 +213,8 @@ def _print(told: dict[str, Any]) -> None:
     for step in told["checks"]:
         output.say(f"{told['binding']}: the check of {step['name']} fails, {step['code']}: {step['detail']}")
         output.say(f"what to do: {step['remedy']}")
-    for name, words in (("guard", "a run by hand"), ("guard_on_schedule", "a scheduled run")):
-        if told[name] is not None:
-            output.say(f"{words} would be held, {told[name]['code']}: {told[name]['message']}")
+    if told["guard"] is not None:
+        output.say(f"a run would be held, {told['guard']['code']}: {told['guard']['message']}")
     for error in told["in_the_way"]:
         output.say(f"note {error['code']}: {error['message']}")
     output.say("Nothing was pushed." if told["counts"] else "Nothing was fetched, no download was spent.")

@@ -8,6 +8,7 @@ from cli import output
 from models.observability import overview
 from models.runs.missed import counted
 from models.tables import SyncRun
+from models.types import RunState
 
 
 def report(row: SyncRun, now: datetime, reasons: list[overview.Reason]) -> None:
@@ -37,6 +38,8 @@ def report(row: SyncRun, now: datetime, reasons: list[overview.Reason]) -> None:
             ),
         ]
     )
+    if row.state == RunState.HELD:
+        _held(row, now)
     for reason in reasons:
         output.say(f"rejected  {reason.rows:,} {reason.direction}, {reason.code}: {reason.message}")
     if row.error_code:
@@ -49,6 +52,21 @@ def took(row: SyncRun, now: datetime) -> str | None:
     if row.started_at is None:
         return None
     return output.span((row.finished_at or now) - row.started_at)
+
+
+def _held(row: SyncRun, now: datetime) -> None:
+    """What the person who decides has to know. Keys are masked."""
+    facts = row.held_facts or {}
+    samples = facts.get("samples", {})
+    output.facts(
+        [
+            ("acknowledged before", facts.get("state_members")),
+            ("unchanged", facts.get("unchanged")),
+            ("would enter, such as", ", ".join(samples.get("enter", []))),
+            ("would leave, such as", ", ".join(samples.get("exit", []))),
+            ("decide until", output.when(row.held_until, now)),
+        ]
+    )
 
 
 def state_of(row: SyncRun) -> str:

@@ -34,6 +34,7 @@ RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")]
 AnyRun = Annotated[
     str, typer.Argument(metavar="RUN", help="A run's id, a binding's name for its newest run, or `latest`.")
 ]
+Reason = Annotated[str, typer.Option(help="Why, for the audit log.")]
 KEY_MAX = 200
 SINCE = "Only runs created from then on: a length of time ago such as 90m, 6h or 7d, or a date with or without a time."
 
@@ -61,6 +62,9 @@ def run(
         bool,
         typer.Option("--full", help="Read the data extension first, so that unknown flags are removed too."),
     ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Go past the guards; the audit log says who did.")
+    ] = False,
     idempotency_key: Annotated[
         str | None, typer.Option(help="Repeating the command with the same key creates no second run.")
     ] = None,
@@ -75,7 +79,9 @@ def run(
     if idempotency_key is not None and not 0 < len(idempotency_key) <= KEY_MAX:
         raise typer.BadParameter(f"1 to {KEY_MAX} characters", param_hint="--idempotency-key")
     with context.database() as db:
-        made = _dispatch(db, binding, snapshot, idempotency_key, queue=queue, force=force, full=full)
+        made = _dispatch(
+            db, binding, snapshot, idempotency_key, queue=queue, force=force, full=full, approved=yes
+        )
         if made.state == RunState.QUEUED:
             publish(made)
         if waited:
@@ -198,26 +204,26 @@ def cancel(run: RunId, as_json: Json = False) -> None:
 
 
 @app.command()
-def approve(run: RunId, as_json: Json = False) -> None:
+def approve(run: RunId, reason: Reason = "", as_json: Json = False) -> None:
     """Let a run go on that a guard has held.
 
-    Example: cohort-sync approve 12
+    Example: cohort-sync approve 12 --reason 'asked the campaign team'
     """
     with context.database() as db:
         with db.write() as session:
-            row = lifecycle.approve(session, run, now=context.now(), actor=context.actor())
+            row = lifecycle.approve(session, run, now=context.now(), actor=context.actor(), reason=reason)
         publish(row)
     output.done(f"Run {row.id} is approved and goes on.", views.run(row), as_json=as_json)
 
 
 @app.command()
-def reject(run: RunId, as_json: Json = False) -> None:
+def reject(run: RunId, reason: Reason = "", as_json: Json = False) -> None:
     """End a run that a guard has held; nothing is pushed.
 
-    Example: cohort-sync reject 12
+    Example: cohort-sync reject 12 --reason 'asked the campaign team'
     """
     with context.database() as db, db.write() as session:
-        row = lifecycle.reject(session, run, now=context.now(), actor=context.actor())
+        row = lifecycle.reject(session, run, now=context.now(), actor=context.actor(), reason=reason)
     output.done(f"Run {row.id} is rejected; nothing was pushed.", views.run(row), as_json=as_json)
 
 
@@ -230,6 +236,7 @@ def _dispatch(
     queue: bool,
     force: bool,
     full: bool,
+    approved: bool,
 ) -> SyncRun:
     now = context.now()
     if file is not None:
@@ -251,6 +258,7 @@ def _dispatch(
             full=full,
             force=force,
             queue=queue,
+            approved=approved,
             idempotency_key=idempotency_key,
             actor=context.actor(),
         )

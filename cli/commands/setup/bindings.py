@@ -26,11 +26,16 @@ from cli.commands.setup.binding_options import (
     WINDOW,
     After,
     Blackout,
+    Blank,
     Catchup,
     CatchupName,
     Cron,
+    Deviation,
+    Duplicate,
     End,
     FeedName,
+    FirstSync,
+    Growth,
     Guard,
     Jitter,
     Json,
@@ -45,6 +50,7 @@ from cli.config_file import edits, quota, timing
 from cli.config_file.fields import BINDING
 from cli.tables import Column
 from models.naming import every, find
+from models.setup.binding_fields import LIMITS
 from models.tables import CohortBinding
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
@@ -73,6 +79,11 @@ def add(
     catchup_window: Annotated[str, typer.Option(help=WINDOW, metavar="LENGTH")] = "24h",
     jitter: Annotated[str, typer.Option(help=JITTER, metavar="LENGTH")] = "0",
     max_removal_percent: Guard = None,
+    max_growth_percent: Growth = None,
+    max_first_sync: FirstSync = None,
+    max_blank_percent: Blank = None,
+    max_duplicate_percent: Duplicate = None,
+    max_deviation_percent: Deviation = None,
     feed: Annotated[FeedName, typer.Option(help=FEED)] = "download",
     no_check: NoCheck = False,
     as_json: Json = False,
@@ -183,6 +194,7 @@ def show(name: Name, as_json: Json = False) -> None:
         ("members", row.member_count),
         ("runs", timing.in_words(row)),
         ("removal guard", "the default" if guard is None else f"{guard} %"),
+        *((name.replace("_", "-"), limit) for name in LIMITS if (limit := getattr(row, name)) is not None),
         ("paused", row.pause_reason or "yes" if row.paused else "no"),
         ("failures in a row", row.failures_in_row),
         ("added", row.created_at),
@@ -220,6 +232,11 @@ def update(
     catchup_window: Length = None,
     jitter: Jitter = None,
     max_removal_percent: Guard = None,
+    max_growth_percent: Growth = None,
+    max_first_sync: FirstSync = None,
+    max_blank_percent: Blank = None,
+    max_duplicate_percent: Duplicate = None,
+    max_deviation_percent: Deviation = None,
     feed: Annotated[FeedName | None, typer.Option(help=FEED)] = None,
     no_check: NoCheck = False,
     as_json: Json = False,
