@@ -17,10 +17,10 @@ PYTEST ?= $(PY) -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 # Compiled modules and rewritten tests are kept: a test process would need seconds to make them anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test check audit coverage bench dist lock clean
+.PHONY: help demo test test-fast check audit coverage bench dist lock clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
 $(STAMP): requirements-dev.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "cohort-sync needs Python 3.11 or newer with the venv module: install it, or name it with make PYTHON=..."; exit 2; }
@@ -36,6 +36,10 @@ demo: $(STAMP)  ## the main job on this machine, against the sandbox vendors
 test: $(STAMP)  ## lint, types, layout rules and every test
 	@$(MAKE) --no-print-directory check
 	@$(PYTEST) tests --ignore=tests/benchmarks
+
+test-fast: $(STAMP)  ## lint, types, layout rules, unit and contract tests: no running product
+	@$(MAKE) --no-print-directory check
+	@$(PYTEST) tests/unit tests/contract
 
 check: $(STAMP)  ## ruff, mypy, import-linter and the audit only
 	@$(VENV)/bin/ruff check .

@@ -17,6 +17,8 @@ from xml.sax.saxutils import escape
 import orjson
 import requests
 
+from cli.stack import parent_death
+
 KEYS = ("sandbox-api-key", "sandbox-secret-key")
 CLIENT = {
     "grant_type": "client_credentials",
@@ -169,10 +171,9 @@ def until(done: Any, seconds: float = 10.0) -> None:
 
 @contextmanager
 def running(*arguments: str) -> Iterator[Sandbox]:
-    """A sandbox process; stopped politely at the end."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "sandbox", *arguments], stdout=subprocess.PIPE, text=True
-    ) as process:
+    """A sandbox process; stopped politely at the end, and with this process if that is killed."""
+    command = parent_death.command("exec", sys.executable, "-m", "sandbox", *arguments)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         sandbox = Sandbox(orjson.loads(process.stdout.readline()), process)
         try:
