@@ -197,15 +197,12 @@ def _make_private(file: str | None) -> None:
     if not file or file == ":memory:":
         return
     with suppress(OSError):  # what can't be opened has a name once it is used
-        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            if os.fstat(handle).st_mode & 0o077:
-                os.fchmod(handle, 0o600)
-        finally:
-            os.close(handle)
-        for ending in ("-wal", "-shm"):
-            if (beside := Path(file + ending)).exists():
-                beside.chmod(0o600)
+        # Only a new file is opened here: closing one takes this process's locks on it away (sqlite.org/howtocorrupt.html).
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    for ending in ("", "-wal", "-shm"):
+        with suppress(OSError):
+            if (found := Path(file + ending)).is_file() and found.stat().st_mode & 0o077:
+                found.chmod(0o600)
 
 
 def _sqlite_connect(connection: Any, _record: Any) -> None:

@@ -86,7 +86,7 @@ def test_all_mistakes_of_the_settings_are_told_at_once_without_a_secret(door: Do
 
 def test_what_nobody_expected_is_named_and_traced_only_for_debugging(door: Door, settings: Settings) -> None:
     settings.data_dir.mkdir()
-    (settings.data_dir / "secret.key").mkdir()
+    (settings.data_dir / "secret.key").write_bytes(b"\xff\xfe")  # no text
     said = door("runs", "--json")
     assert (said.code, said.error) == (1, "INTERNAL")
     with door.start("runs", env={"COHORT_SYNC_LOG_LEVEL": "DEBUG"}) as process:
@@ -99,7 +99,8 @@ def test_sqlite_is_upgraded_by_whoever_comes_first(door: Door, settings: Setting
     started = [door.start("runs", "--json") for _ in range(4)]
     for process in started:
         with process:
-            assert ended(process).json == []
+            said = ended(process)
+            assert said.json == [], said.out
         assert process.returncode == 0
     database = Database(settings)
     schema.require_current(database)
