@@ -318,12 +318,14 @@ def approve(session: Session, run_id: int | str, *, now: datetime, actor: str) -
     return run
 
 
-def reject(session: Session, run_id: int | str, *, now: datetime, actor: str) -> SyncRun:
-    """End a held run; nothing is pushed."""
+def reject(session: Session, run_id: int | str, *, reason: str = "", now: datetime, actor: str) -> SyncRun:
+    """End a held run; nothing is pushed. `reason`: why, for whoever reads the run later."""
     run = _held(session, run_id, "rejecting it")
-    note_error(run, ConfigurationError("HELD_REJECTED", binding=run.binding.name))
+    said = f"Reason: {reason}" if reason else ""
+    note_error(run, ConfigurationError("HELD_REJECTED", said, binding=run.binding.name))
     finish(session, run, RunState.CANCELLED, now=now)
-    audit.record(session, now=now, actor=actor, action="reject", kind="run", name=str(run.id))
+    details = {"reason": reason} if reason else {}
+    audit.record(session, now=now, actor=actor, action="reject", kind="run", name=str(run.id), **details)
     return run
 
 
