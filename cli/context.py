@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from config.settings import Settings, get_settings
-from models import broker, schema
+from models import broker, key_check, schema
 from models.database import Database
 from models.errors import ConfigurationError
 
@@ -37,11 +37,12 @@ def settings() -> Settings:
 
 
 @contextmanager
-def database(*, upgrade: bool = False) -> Iterator[Database]:
+def database(*, upgrade: bool = False, proven: bool = False) -> Iterator[Database]:
     """The database, at this version's schema.
 
     The embedded SQLite is upgraded without being asked: nobody but this command may have made it. PostgreSQL
-    may serve other hosts, so there a person says when (`db upgrade`).
+    may serve other hosts, so there a person says when (`db upgrade`). `proven`: SECRET_KEY_WRONG unless the keys
+    read every stored secret.
     """
     db = _connect(settings())
     try:
@@ -54,6 +55,8 @@ def database(*, upgrade: bool = False) -> Iterator[Database]:
                 if error.code != "DATABASE_SCHEMA" or db.dialect != "sqlite":
                     raise
                 schema.upgrade(db)
+        if proven:
+            key_check.prove(db)
         yield db
     finally:
         db.dispose()

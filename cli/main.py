@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from copy import copy
 from importlib import import_module
 from typing import Annotated, Any, NamedTuple
 
@@ -34,8 +35,14 @@ COMMANDS = {
     "demo": Entry(
         "cli.commands.operations.processes", _BEGIN, "See it work: the stack against sandbox vendors."
     ),
-    "status": Entry("cli.commands.operations.status", _BEGIN, "What there is, how it went, what needs you."),
-    "notices": Entry("cli.commands.operations.notices", _BEGIN, "What needed you, and who was told of it."),
+    "status": Entry(
+        "cli.commands.operations.status",
+        _BEGIN,
+        "Bindings, their last and next runs, and what needs attention.",
+    ),
+    "notices": Entry(
+        "cli.commands.operations.notices", _BEGIN, "What needed attention, and where each notice was sent."
+    ),
     "source": Entry("cli.commands.setup.sources", _SETUP, "Amplitude projects: where cohorts come from."),
     "destination": Entry(
         "cli.commands.setup.destinations", _SETUP, "Marketing Cloud business units: where flags go."
@@ -43,25 +50,24 @@ COMMANDS = {
     "binding": Entry(
         "cli.commands.setup.bindings", _SETUP, "Cohort bindings: one cohort kept in one attribute."
     ),
-    "apply": Entry("cli.commands.setup.apply", _SETUP, "Make what is set up what a file says."),
-    "export": Entry("cli.commands.setup.export", _SETUP, "What is set up, as a file for `apply`."),
-    "check": Entry(
-        "cli.commands.setup.checks", _SETUP, "Every precondition by name, with its remedy; touches nothing."
-    ),
+    "apply": Entry("cli.commands.setup.apply", _SETUP, "Change the setup to match a file."),
+    "export": Entry("cli.commands.setup.export", _SETUP, "Write the setup as a file for `apply`."),
+    "check": Entry("cli.commands.setup.checks", _SETUP, "Test every precondition; changes nothing."),
     "plan": Entry("cli.commands.runs.preview", _WORK, "What a run would do now; pushes nothing."),
     "run": Entry("cli.commands.runs.runs", _WORK, "Sync a binding now."),
     "runs": Entry("cli.commands.runs.runs", _WORK, "The newest runs."),
+    "watch": Entry("cli.commands.runs.runs", _WORK, "Follow a run to its end."),
     "show": Entry("cli.commands.runs.runs", _WORK, "One run: counts, requests, error, rejections."),
-    "why": Entry("cli.commands.runs.why", _WORK, "Is this person in, since which run, and why not."),
+    "why": Entry(
+        "cli.commands.runs.why", _WORK, "Whether one person is a member, since which run, and why not."
+    ),
     "cancel": Entry("cli.commands.runs.runs", _WORK, "Stop a run."),
-    "approve": Entry("cli.commands.runs.runs", _WORK, "Let a held run go on."),
+    "approve": Entry("cli.commands.runs.runs", _WORK, "Let a held run continue."),
     "reject": Entry("cli.commands.runs.runs", _WORK, "End a held run; nothing is pushed."),
     "verify": Entry(
         "cli.commands.runs.verify", _WORK, "Read Marketing Cloud back and compare it with what is stored."
     ),
-    "schedule": Entry(
-        "cli.commands.runs.schedule", _WORK, "What will run when, and what it will cost of the quota."
-    ),
+    "schedule": Entry("cli.commands.runs.schedule", _WORK, "Upcoming runs, and what they use of the quota."),
     "worker": Entry("cli.commands.operations.processes", _SERVE, "A worker: takes runs from the queue."),
     "scheduler": Entry(
         "cli.commands.operations.processes", _SERVE, "A scheduler: makes runs when they are due."
@@ -75,7 +81,11 @@ COMMANDS = {
         "cli.commands.operations.processes", _SERVE, "Both vendors on localhost, for trying things out."
     ),
     "db": Entry("cli.commands.operations.db", _SERVE, "The database's schema."),
+    "secrets": Entry("cli.commands.operations.secrets", _SERVE, "The key that secrets are encrypted with."),
 }
+
+
+ALIASES = {"ls": "list", "rm": "remove"}
 
 
 class Commands(TyperGroup):
@@ -92,6 +102,11 @@ def load(name: str) -> Any:
     module = typer.main.get_command(import_module(COMMANDS[name].module).app)
     commands = module.commands if isinstance(module, TyperGroup) else {}
     command = commands.get(name, module)
+    if isinstance(command, TyperGroup):
+        for alias, meant in ALIASES.items():
+            if meant in command.commands:
+                command.commands[alias] = hidden = copy(command.commands[meant])
+                hidden.hidden = True
     for one in [command, *getattr(command, "commands", {}).values()]:
         one.help = reflowed(one.help)
     return command
@@ -147,6 +162,7 @@ for _name, _entry in COMMANDS.items():
 def main(argv: list[str] | None = None) -> int:
     """Run a command; its exit code. Never a traceback."""
     arguments = sys.argv[1:] if argv is None else argv
+    os.umask(0o077)  # whatever is made may hold personal data
     as_json = output.JSON_FLAG in arguments
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

@@ -11,9 +11,11 @@ import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
+
+from cli.tables import NONE, Column, State, aligned, fitted, plain
 
 JSON_FLAG = "--json"
-NONE = "-"
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 
@@ -51,22 +53,31 @@ def error(code: str, message: str, remedy: str, *, as_json: bool) -> None:
         note(f"what to do: {remedy}")
 
 
-def table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
-    """Rows under headings; the sentence `empty` if there are none."""
-    cells = [[clean(text(value)) for value in row] for row in rows]
+def table(
+    columns: Sequence[str | Column],
+    rows: Iterable[Sequence[object]],
+    *,
+    empty: str,
+    now: datetime | None = None,
+) -> None:
+    """Rows under headings; the sentence `empty` if there are none.
+
+    With `now`, a terminal shows times by their distance from it; a pipe always gets the exact ones.
+    """
+    terminal = sys.stdout.isatty()
+    named = [Column(column) if isinstance(column, str) else column for column in columns]
+    cells = [[_cell(value, now if terminal else None) for value in row] for row in rows]
     if not cells:
         say(empty)
-    elif sys.stdout.isatty():
-        _rich_table(headings, cells)
-    else:
-        for line in _aligned([[heading.upper() for heading in headings], *cells]):
-            print(line)
+        return
+    for line in (fitted if terminal else plain)(named, cells):
+        print(line)
 
 
 def facts(pairs: Iterable[tuple[str, object]]) -> None:
     """One thing: a name and a value on each line."""
     rows = [[label, clean(text(value))] for label, value in pairs]
-    for line in _aligned(rows):
+    for line in aligned(rows):
         print(line)
 
 
@@ -94,9 +105,7 @@ def when(value: datetime | None, now: datetime) -> str:
     """A time, and how far it is from now."""
     if value is None:
         return NONE
-    away = value - now
-    far = span(abs(away))
-    return f"{text(value)} ({f'in {far}' if away > timedelta() else f'{far} ago'})"
+    return f"{text(value)} ({distance(value, now)})"
 
 
 def span(length: timedelta) -> str:
@@ -115,30 +124,30 @@ def clean(value: str) -> str:
     )
 
 
+def local(value: datetime | None, timezone: str, now: datetime) -> str:
+    """A scheduled time in the zone of its schedule, and how far it is from now."""
+    if value is None:
+        return NONE
+    there = value.astimezone(ZoneInfo(timezone))
+    return f"{there:%a %Y-%m-%d %H:%M} {timezone} ({distance(value, now)})"
+
+
+def distance(value: datetime, now: datetime) -> str:
+    """How far a time is from now: `in 3 h`, `5 min ago`."""
+    far = span(abs(value - now))
+    return f"in {far}" if value > now else f"{far} ago"
+
+
+def _cell(value: object, now: datetime | None) -> str:
+    if isinstance(value, datetime) and now is not None:
+        return distance(value, now)
+    shown = clean(text(value))
+    return State(shown) if isinstance(value, State) else shown
+
+
 def _json_value(value: object) -> str | None:
     if isinstance(value, datetime):
         return iso(value)
     if isinstance(value, date):
         return value.isoformat()
     raise TypeError(type(value).__name__)
-
-
-def _aligned(rows: list[list[str]]) -> Iterable[str]:
-    rows = [[cell.replace("\n", " ") for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-
-
-def _rich_table(headings: Sequence[str], rows: list[list[str]]) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    drawn = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
-    for heading in headings:
-        drawn.add_column(heading, overflow="fold")
-    for row in rows:
-        drawn.add_row(*(Text(cell) for cell in row))
-    Console().print(drawn)

@@ -7,6 +7,7 @@ from typing import Any
 
 from cli.output import iso
 from models.runs.missed import COUNTED
+from models.setup.binding_fields import LIMITS
 from models.setup.sources import keys_since
 from models.tables import AmplitudeProject, CohortBinding, Destination, SyncRun
 
@@ -36,6 +37,8 @@ def run(row: SyncRun) -> dict[str, Any]:
         },
         "requests": {"amplitude": row.amplitude_requests, "marketing_cloud": row.marketing_cloud_requests},
         "error": run_error(row),
+        "held_until": iso(row.held_until),
+        "held": row.held_facts,
     }
 
 
@@ -110,7 +113,7 @@ def binding(row: CohortBinding) -> dict[str, Any]:
         "blackouts": row.blackouts.split(",") if row.blackouts else [],
         "starts_on": row.starts_on.isoformat() if row.starts_on else None,
         "ends_on": row.ends_on.isoformat() if row.ends_on else None,
-        "max_removal_percent": row.max_removal_percent,
+        **{name: getattr(row, name) for name in LIMITS},
         "paused": row.paused,
         "pause_reason": row.pause_reason,
         "members": row.member_count,

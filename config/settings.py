@@ -59,6 +59,8 @@ class Settings(BaseSettings):
     retry_run_max_seconds: Seconds = 7200
     pause_after_failures: Annotated[int, Field(ge=0)] = 5  # occurrences in a row; 0: never
 
+    held_days: Annotated[float, Field(gt=0)] = 7  # a held run that nobody decides about ends then
+
     # Where people are told what needs them: apprise's URLs, separated by blanks or lines; empty: nowhere.
     notify_urls: SecretStr = SecretStr("")
     notify_min_seconds: Annotated[float, Field(ge=0)] = 300  # between two messages through one of them

@@ -6,17 +6,20 @@ that commits at its end. Nothing here knows a table.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event, text
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
+from sqlalchemy import URL, Engine, create_engine, event, text
+from sqlalchemy.engine import ExceptionContext, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool, QueuePool
 
 from config.settings import Settings
+from models.database_errors import named_errors
 from models.deadlines import bound
 from models.errors import ConfigurationError, TransientError
 from models.secrets import Keyring, make_private_dir
@@ -45,16 +48,25 @@ class Database:
         """`sqlite` or `postgresql`."""
         return self.engine.dialect.name
 
+    @property
+    def place(self) -> str:
+        """Where it is: the file, or the server and the database."""
+        url = self.engine.url
+        return url.database or "" if self.dialect == "sqlite" else f"{url.host or 'localhost'}/{url.database}"
+
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A session for looking only: what it flushes is rolled back. What was loaded may be read afterwards."""
-        with named_errors(), Session(self.engine, expire_on_commit=False, autoflush=False) as session:
+        with (
+            named_errors(self.place),
+            Session(self.engine, expire_on_commit=False, autoflush=False) as session,
+        ):
             yield session  # closing rolls back; `rollback()` would also forget what the rows held
 
     @contextmanager
     def write(self) -> Iterator[Session]:
         """One transaction. On SQLite it takes the write lock at once, so that it can't fail half-way for it."""
-        with named_errors(), Session(self.engine, expire_on_commit=False) as session:
+        with named_errors(self.place), Session(self.engine, expire_on_commit=False) as session:
             session.connection(execution_options={"cohort_sync_write": True})
             yield session
             session.commit()
@@ -65,6 +77,16 @@ class Database:
         with self.write() as session:
             lock(session, "what is set up")
             yield session
+
+    def require_writable(self) -> None:
+        """DATABASE_READ_ONLY if this server takes no writes, as one that was demoted in a failover."""
+        if self.dialect != "postgresql":
+            return
+        with self.read() as session:
+            if session.scalar(text("SELECT current_setting('transaction_read_only')")) == "on":
+                session.connection().invalidate()
+                self.engine.dispose()
+                raise TransientError("DATABASE_READ_ONLY", place=self.place)
 
     def dispose(self) -> None:
         """Close what is open."""
@@ -99,26 +121,8 @@ def bound_locks(session: Session) -> None:
         )
 
 
-@contextmanager
-def named_errors() -> Iterator[None]:
-    """A driver's failures under the names of the catalogue."""
-    try:
-        yield
-    except OperationalError as error:
-        if "no such table" in str(error.orig):
-            raise ConfigurationError("DATABASE_SCHEMA") from error
-        raise TransientError("DATABASE_UNREACHABLE", _safe(error)) from error
-    except DBAPIError as error:
-        if 'relation "' in str(error.orig) and "does not exist" in str(error.orig):
-            raise ConfigurationError("DATABASE_SCHEMA") from error
-        if error.connection_invalidated:
-            raise TransientError("DATABASE_UNREACHABLE", _safe(error)) from error
-        raise
-
-
-def _safe(error: DBAPIError) -> str:
-    """The driver's first line: it names the server, never a parameter of the statement."""
-    return (str(error.orig).splitlines() or [""])[0][:200]
+# SQLSTATE: read_only_sql_transaction, admin_shutdown, crash_shutdown, cannot_connect_now (PostgreSQL, appendix A).
+_GONE = frozenset({"25006", "57P01", "57P02", "57P03"})
 
 
 def _engine(settings: Settings, patience: float | None) -> Engine:
@@ -131,6 +135,7 @@ def _engine(settings: Settings, patience: float | None) -> Engine:
         url = make_url(settings.database)
         if url.get_backend_name() == "sqlite":
             make_private_dir(settings.data_dir)
+            _make_private(url.database)
             engine = create_engine(
                 url,
                 # Closing the last connection of a WAL database writes it all back: 4 ms of each transaction.
@@ -142,7 +147,8 @@ def _engine(settings: Settings, patience: float | None) -> Engine:
             event.listen(engine, "begin", _sqlite_begin)
             return engine
         if url.get_backend_name() == "postgresql":
-            return create_engine(
+            url, threshold = _prepare_threshold(url)
+            engine = create_engine(
                 url,
                 hide_parameters=True,  # they may be contact keys, and an error's text is logged
                 **pool,
@@ -150,9 +156,12 @@ def _engine(settings: Settings, patience: float | None) -> Engine:
                 connect_args={
                     "connect_timeout": max(2, round(patience or CONNECT_SECONDS)),  # psycopg's least
                     "application_name": "cohort-sync",
+                    "prepare_threshold": threshold,
                 },
             )
-    except (ArgumentError, NoSuchModuleError):
+            event.listen(engine, "handle_error", _drop_what_is_gone)
+            return engine
+    except (ArgumentError, NoSuchModuleError, ValueError):
         pass  # said below, without a traceback that holds the password
     raise ConfigurationError(
         "SETTING_INVALID",
@@ -160,6 +169,43 @@ def _engine(settings: Settings, patience: float | None) -> Engine:
         value=settings.database.split("@")[-1],
         hint="Use sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME.",
     )
+
+
+def _prepare_threshold(url: URL) -> tuple[URL, int | None]:
+    """The URL without `prepare_threshold`, and its value for psycopg, which wants a number; None if it has none.
+
+    None prepares nothing on the server: a pooler that hands a session from one client to another (PgBouncer in
+    transaction mode) would meet another client's statements under the same names.
+    """
+    given = url.query.get("prepare_threshold")
+    return url.difference_update_query(["prepare_threshold"]), None if given is None else int(str(given))
+
+
+def _drop_what_is_gone(context: ExceptionContext) -> None:
+    """A server that shuts down, is unreachable or was demoted: its connections are closed, and the next are new.
+
+    A demoted server keeps its sessions and answers reads, so without this a pool would keep them for ever.
+    """
+    state = getattr(context.original_exception, "sqlstate", None) or ""
+    if state in _GONE or state.startswith("08"):
+        context.is_disconnect = True
+        context.invalidate_pool_on_disconnect = True
+
+
+def _make_private(file: str | None) -> None:
+    """The file for its owner alone, before SQLite makes it: its log and index get the same mode."""
+    if not file or file == ":memory:":
+        return
+    with suppress(OSError):  # what can't be opened has a name once it is used
+        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            if os.fstat(handle).st_mode & 0o077:
+                os.fchmod(handle, 0o600)
+        finally:
+            os.close(handle)
+        for ending in ("-wal", "-shm"):
+            if (beside := Path(file + ending)).exists():
+                beside.chmod(0o600)
 
 
 def _sqlite_connect(connection: Any, _record: Any) -> None:

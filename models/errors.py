@@ -9,8 +9,8 @@
     │   └ HeldForApproval      a guard stopped the run
     └ LeaseLost           not ours any more: leave, change nothing
 
-A code is stable and stands in the catalogue below with what happened and what to do; the README's table is
-the same catalogue. A message may name a binding, a field, a scope or a status. It must never hold a secret
+A code is stable. The catalogue below has its message and its remedy; the table in docs/errors.md is
+generated from it. A message may name a binding, a field, a scope or a status. It must never hold a secret
 or a contact key: what is put into an error is shown to people and stored.
 """
 
@@ -18,6 +18,8 @@ from __future__ import annotations
 
 from shlex import quote
 from typing import Any
+
+import cohort_sync
 
 
 class SyncError(Exception):
@@ -108,7 +110,7 @@ def _rebuild(kind: type[SyncError], code: str, detail: str, context: dict[str, A
 CATALOGUE: dict[str, tuple[str, str]] = {
     # what was typed
     "NOT_FOUND": ("There is no {kind} named {name!r}.", "List them with `cohort-sync {listing}`."),
-    "NAME_TAKEN": ("A {kind} named {name!r} exists already.", "Choose another name, or use `update`."),
+    "NAME_TAKEN": ("A {kind} named {name!r} already exists.", "Choose another name, or use `update`."),
     "NAME_INVALID": (
         "{name!r} can't be a name.",
         "Use 1 to 100 characters without line breaks, and not digits alone (those are ids).",
@@ -135,9 +137,9 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "Check the variable or file; nothing was changed.",
     ),
     "SECRET_IN_FILE": (
-        "{field}: what stands here is no reference; a secret itself does not belong into a file like this.",
-        "Put it into a variable or a file of its own and write env:NAME or file:PATH. If others could read this "
-        "file, make a new secret.",
+        "{field} must be a reference such as env:NAME or file:PATH. Do not put the secret itself in this file.",
+        "Put the secret in an environment variable or in a file of its own. If others could read this file, "
+        "replace the secret.",
     ),
     "FILE_UNREADABLE": (
         "{file} can't be read ({why}).",
@@ -145,31 +147,39 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     ),
     "FILE_NOT_YAML": (
         "This is not YAML: {why}.",
-        "Correct the file there; nothing was changed. A value that begins with * or @, as a schedule may, stands in "
-        "quotes.",
+        "Correct that line; nothing was changed. Quote a value that begins with * or @, as a schedule may.",
     ),
     "FILE_REFUSED": (
         "Mistakes in {file}: {count}. Nothing was changed.",
-        "Correct them; each is named with its place.",
+        "Correct them; each is listed with its line.",
     ),
     "CHECKS_FAILED": (
         "Preconditions of {file} that are not met: {count}. Nothing was changed.",
-        "Meet them; each is named with its place. `--no-check` stores all the same.",
+        "Correct them; each is listed with its line. `--no-check` stores the file anyway.",
     ),
     "PLAN_OUTDATED": (
-        "Somebody changed what is set up while the plan was being checked; nothing of it was applied.",
+        "Somebody changed the setup while the plan was being checked; nothing was applied.",
         "Look at the plan again: `cohort-sync apply {file} --dry-run`.",
     ),
     "PRUNE_UNCONFIRMED": (
-        "What is not in {file} would be removed: {names}; nobody could be asked, and nothing was changed.",
-        "Look at the plan with `--dry-run`, then repeat it with `--yes`.",
+        "Not in {file}, and so to be removed: {names}. There is no terminal to confirm it on, so nothing was changed.",
+        "Look at the plan with `--dry-run`, then repeat the command with `--yes`.",
+    ),
+    "UNCONFIRMED": (
+        "{doing} needs a yes; nobody could be asked, and nothing was changed.",
+        "Repeat it with `--yes`, or on a terminal.",
     ),
     "KEY_UNKNOWN": ("There is no setting named {key!r} here.", "{hint}"),
-    "KEY_TWICE": ("{key!r} stands here twice, first in line {first}.", "Keep one of the two."),
+    "KEY_TWICE": ("{key!r} is given twice; the first is in line {first}.", "Keep one of the two."),
     "SETTING_MISSING": ("{field} is missing.", "{hint}"),
     "SECRET_KEY_WRONG": (
         "A stored secret can't be decrypted with the configured key.",
-        "Set COHORT_SYNC_SECRET_KEY to the key it was stored with (old keys may follow it, comma separated).",
+        "Set COHORT_SYNC_SECRET_KEY to the key it was stored with (old keys may follow it, comma separated), and "
+        "start the process again; nothing was failed for it.",
+    ),
+    "SECRET_KEY_ALONE": (
+        "COHORT_SYNC_SECRET_KEY holds one key, so there is none to change to.",
+        "Put the new key before the old one, comma separated, restart every process, and repeat this.",
     ),
     "CRON_INVALID": ("The schedule {cron!r} is not valid.", "{hint}"),
     "TIMEZONE_INVALID": (
@@ -179,17 +189,17 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "PLAN_ON_DEMAND_ONLY": (
         "Source {source!r} is of the {tier} tier, whose cohorts sync on demand only; "
         "a cron schedule needs the Audiences tier.",
-        "Run it by hand (`cohort-sync run`), or set `cohort-sync source update {source} --tier audiences` "
+        "Start it manually (`cohort-sync run`), or set `cohort-sync source update {source} --tier audiences` "
         "if the project has it.",
     ),
     "ATTRIBUTE_TAKEN": (
-        "The attribute {attribute!r} of destination {destination!r} belongs to binding {binding!r} already; "
-        "two cohorts can never share one.",
-        "Make a new field in the data extension and bind that one.",
+        "The attribute {attribute!r} of destination {destination!r} already belongs to binding {binding!r}; "
+        "two cohorts can't share one.",
+        "Add a new field to the data extension and bind that one.",
     ),
     "ATTRIBUTE_LOCKED": (
         "Binding {binding!r} has synced to {attribute!r}; its {field} can't be changed any more.",
-        "Copy the cohort in Amplitude, make a new field in the data extension, and bind the copy to it.",
+        "Copy the cohort in Amplitude, add a new field to the data extension, and bind the copy to it.",
     ),
     "MAPPING_LOCKED": (
         "Destination {destination!r} has been synced to; its mapped property can't be changed any more.",
@@ -228,7 +238,7 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     ),
     "COHORT_NOT_FOUND": (
         "Amplitude has no cohort {cohort!r} in source {source!r}.",
-        "Look at the ids with `cohort-sync source cohorts {source}`; an unpublished cohort is not listed.",
+        "List the ids with `cohort-sync source cohorts {source}`; an unpublished cohort is not listed.",
     ),
     "COHORT_ARCHIVED": ("Cohort {cohort!r} is archived.", "Restore it in Amplitude, or remove the binding."),
     "COHORT_OF_GROUPS": (
@@ -241,12 +251,12 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     ),
     "AMPLITUDE_RATE_LIMITED": (
         "Amplitude's limit on requests is reached.",
-        "Nothing: the run goes on by itself.",
+        "Nothing: the run continues on its own.",
     ),
     "AMPLITUDE_QUOTA": (
         "Source {source!r} has used its {quota} cohort downloads of this month.",
         "Wait for the first of the month (UTC), ask Amplitude for more, or feed bindings by webhook, which spends "
-        "none (docs/webhooks.md). `cohort-sync run --force` asks for one all the same.",
+        "none (docs/webhooks.md). `cohort-sync run --force` requests one anyway.",
     ),
     "QUOTA_FORECAST": (
         "Source {source!r} would need {total} cohort downloads in {month}; its quota is {quota}. Scheduled runs "
@@ -255,32 +265,32 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     ),
     "AMPLITUDE_UNAVAILABLE": (
         "Amplitude did not answer as it should.",
-        "Nothing: the run tries again by itself.",
+        "Nothing: the run retries on its own.",
     ),
     "AMPLITUDE_CONTRACT": (
         "Amplitude's answer to {call} is outside its documented shape.",
-        "Run again; if it stays, report it with the run's id.",
+        "Run again; if it repeats, report it with the run's id.",
     ),
     "SNAPSHOT_REQUEST_LOST": (
         "The answer to the request that costs a download was lost, and a retry would cost another one.",
-        "Run again; the next scheduled run does so by itself.",
+        "Run again, or wait for the next scheduled run.",
     ),
     "SNAPSHOT_DEADLINE": (
         "Amplitude did not finish the cohort within {minutes} minutes.",
         "Run again later; a large cohort with properties may need several tries.",
     ),
     "SNAPSHOT_PENDING": (
-        "The members for binding {binding!r} are not to be had yet.",
-        "Repeat the command, with a longer `--wait-seconds`: a download that was asked for goes on meanwhile, and "
-        "neither a plan nor `cohort-sync run {binding}` asks for another.",
+        "The snapshot for binding {binding!r} is not ready yet.",
+        "Repeat the command with a longer `--wait-seconds`. The requested download continues meanwhile, and neither "
+        "`plan` nor `cohort-sync run {binding}` requests another.",
     ),
     "SNAPSHOT_EXPIRED": (
         "Amplitude keeps a requested cohort for seven days; this one is older.",
-        "Run again: that requests it anew.",
+        "Run again; this requests it anew.",
     ),
     # a snapshot's file
     "SNAPSHOT_EMPTY": (
-        "The snapshot has no header line: it is not a cohort file.",
+        "The snapshot has no header line, so it is not a cohort file.",
         "An empty cohort still has a header. Run again, or check the file.",
     ),
     "SNAPSHOT_NOT_CSV": ("The snapshot is not a CSV file.", "Run again, or check the file."),
@@ -315,7 +325,7 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "Run again.",
     ),
     "WEBHOOK_FED": (
-        "Binding {binding!r} is fed by Amplitude's webhook; the next run would undo what a file says.",
+        "Binding {binding!r} is fed by Amplitude's webhook; the next run would undo a file's changes.",
         "Feed it by download for that: `cohort-sync binding update {binding} --feed download`.",
     ),
     "WEBHOOK_COHORT_UNKNOWN": (
@@ -323,9 +333,9 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "Bind it with `cohort-sync binding add --feed webhook`, or end its sync to this webhook in Amplitude.",
     ),
     "WEBHOOK_TOO_OLD": (
-        "The message about cohort {cohort!r} was computed more than a week ago, before messages that are folded "
-        "for good.",
-        "Nothing: Amplitude's sync fails, and its next one tells the change again.",
+        "The message about cohort {cohort!r} is more than a week old, and newer messages "
+        "have already been merged, so it can't be applied.",
+        "Nothing: Amplitude's sync fails, and its next one sends the change again.",
     ),
     # Marketing Cloud
     "MC_CREDENTIALS": (
@@ -339,7 +349,7 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     ),
     "MC_BLOCKED": (
         "Marketing Cloud blocks this account's requests for now.",
-        "Nothing at first: the run goes on by itself. If it lasts for hours, ask Salesforce support.",
+        "Nothing at first: the run continues on its own. If it lasts for hours, ask Salesforce support.",
     ),
     "MC_SUBDOMAIN_UNKNOWN": (
         "No Marketing Cloud tenant answers at the subdomain {subdomain!r}.",
@@ -356,15 +366,15 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     ),
     "MC_RATE_LIMITED": (
         "Marketing Cloud's limit on requests is reached.",
-        "Nothing: the run goes on by itself.",
+        "Nothing: the run continues on its own.",
     ),
     "MC_UNAVAILABLE": (
         "Marketing Cloud did not answer as it should.",
-        "Nothing: the run tries again by itself.",
+        "Nothing: the run retries on its own.",
     ),
     "MC_CONTRACT": (
         "Marketing Cloud's answer to {call} is outside its documented shape.",
-        "Run again; if it stays, report it with the run's id.",
+        "Run again; if it repeats, report it with the run's id.",
     ),
     "MC_REJECTED": (
         "Marketing Cloud refused the whole request {call}.",
@@ -372,31 +382,31 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     ),
     "MC_JOB_FAILED": (
         "Marketing Cloud's job ended in an error.",
-        "Nothing: the batch is sent again by itself.",
+        "Nothing: the batch is sent again automatically.",
     ),
     "MC_JOB_DEADLINE": (
         "A job of Marketing Cloud did not end within {minutes} minutes.",
-        "Nothing: the batch is sent again by itself.",
+        "Nothing: the batch is sent again automatically.",
     ),
     "SUBMISSION_UNCERTAIN": (
         "The answer to an earlier submission was lost; Marketing Cloud may execute it until {until}.",
-        "Nothing: the run goes on by itself then, so that the newer change is the last one.",
+        "Nothing: the run continues then, so that the newer change is applied last.",
     ),
     "MC_ROWS_MOVED": (
-        "While the data extension was read {unseen} of its {count} rows were not shown: rows changed place.",
-        "Nothing: it is read again by itself. If it stays, wait until nobody writes to the data extension.",
+        "While the data extension was read, {unseen} of its {count} rows did not appear: rows moved between pages.",
+        "Nothing: it is read again automatically. If this repeats, wait until nothing else writes to it.",
     ),
     "VERIFY_DISTURBED": (
-        "A run of binding {binding!r} was at work while the data extension was read: what differs may be its doing.",
-        "Do it again when none is due, or take that into account with `--anyway`.",
+        "A run of binding {binding!r} was active during the reading; it may have caused the differences.",
+        "Repeat it when no run is due, or accept this with `--anyway`.",
     ),
     "MC_SYNC_UNAVAILABLE": (
-        "Marketing Cloud refuses synchronous rows to destination {destination!r}.",
-        "Go back to asynchronous ones: `cohort-sync destination update {destination} --write-mode async`.",
+        "Marketing Cloud refuses synchronous rows for destination {destination!r}.",
+        "Go back to asynchronous rows: `cohort-sync destination update {destination} --write-mode async`.",
     ),
     "DATA_EXTENSION_MISSING": (
         'There is no data extension named exactly "Amplitude Engage" in this business unit.',
-        'Make it in Contact Builder, with the one primary key "Contact Key"; or correct --account-id.',
+        'Create it in Contact Builder with the single primary key "Contact Key"; or correct --account-id.',
     ),
     "DATA_EXTENSION_AMBIGUOUS": (
         '{count} data extensions named "Amplitude Engage" are visible to this business unit.',
@@ -409,19 +419,19 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     ),
     "PRIMARY_KEY_WRONG": (
         'The data extension\'s primary key must be one field named exactly "Contact Key"; it is {found}.',
-        "Make the data extension anew with that one key: a primary key can't be changed afterwards.",
+        "Create the data extension again with that key only: a primary key can't be changed later.",
     ),
     "ATTRIBUTE_MISSING": (
         "The data extension has no field {attribute!r} for binding {binding!r}.",
         'Add the field (Boolean, nullable) to "Amplitude Engage", or correct the binding\'s attribute.',
     ),
     "ATTRIBUTE_TYPE": (
-        "The field {attribute!r} is of the type {type}; a flag must be Boolean, Text or Number.",
-        "Make a Boolean field and bind that one.",
+        "The field {attribute!r} has the type {type}; a flag must be Boolean, Text or Number.",
+        "Add a Boolean field and bind that one.",
     ),
     "ATTRIBUTE_UNUSABLE": (
         "The field {attribute!r} can't hold a flag: {reason}.",
-        "Make a nullable Boolean field.",
+        "Add a nullable Boolean field.",
     ),
     "REQUIRED_FIELDS": (
         "The data extension has other required fields without a default: {fields}.",
@@ -430,32 +440,67 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     # guards and our own machinery
     "REMOVAL_GUARD": (
         "The run would remove {exited} of {members} members ({percent} %); binding {binding!r} allows "
-        "{limit} % without a person.",
+        "{limit} % without approval.",
         "Look at the cohort, then `cohort-sync approve {run}` or `cohort-sync reject {run}`.",
     ),
     "EMPTY_GUARD": (
         "The cohort came back empty, and {members} members are flagged.",
         "Look at the cohort, then `cohort-sync approve {run}` or `cohort-sync reject {run}`.",
     ),
+    "GROWTH_GUARD": (
+        "The cohort has {members} members, and {before} before; binding {binding!r} allows {limit} % more without "
+        "a person.",
+        "Look at the cohort, then `cohort-sync approve {run}` or `cohort-sync reject {run}`.",
+    ),
+    "FIRST_SYNC_GUARD": (
+        "The first sync would flag {members} contacts; binding {binding!r} allows {limit} without a person.",
+        "Look at the cohort, then `cohort-sync approve {run}` or `cohort-sync reject {run}`.",
+    ),
+    "BLANK_GUARD": (
+        "{some} of the snapshot's {rows} rows have no contact key; binding {binding!r} allows {limit} % without "
+        "a person.",
+        "Look at the property that is mapped to Contact Key, then `cohort-sync approve {run}` or "
+        "`cohort-sync reject {run}`.",
+    ),
+    "DUPLICATE_GUARD": (
+        "{some} of the snapshot's {rows} rows name a contact again; binding {binding!r} allows {limit} % without "
+        "a person.",
+        "Look at the property that is mapped to Contact Key, then `cohort-sync approve {run}` or "
+        "`cohort-sync reject {run}`.",
+    ),
+    "DEVIATION_GUARD": (
+        "The cohort has {members} members, and the median of the last {runs} runs is {usual}; binding {binding!r} "
+        "allows {limit} % from it without a person.",
+        "Look at the cohort, then `cohort-sync approve {run}` or `cohort-sync reject {run}`.",
+    ),
+    "EXTENSION_GUARD": (
+        "The data extension is another one (id {now}) than the one that acknowledged the members (id {before}).",
+        "If it was made anew, `cohort-sync reject {run}`, then `cohort-sync run {binding} --full`, which reads it "
+        "first. If only its id has changed, `cohort-sync approve {run}`.",
+    ),
+    "HELD_EXPIRED": (
+        "Nobody decided about the held run in time; nothing was pushed.",
+        "Look at the cohort, then start another with `cohort-sync run {binding}`.",
+    ),
     "HELD_REJECTED": (
         "A person rejected the held run; nothing was pushed.",
         "Start another with `cohort-sync run {binding}` when the cohort is right.",
     ),
     "OVERLAP_SKIPPED": (
-        "The run before it was still unfinished.",
-        "Nothing, or a slower schedule if it happens often.",
+        "The previous run was still unfinished.",
+        "Nothing. If it happens often, use a less frequent schedule.",
     ),
     "OCCURRENCES_MISSED": (
         "Occurrences missed while no scheduler ran: {count}, the first at {since}.",
-        "Nothing, if the next one comes early enough; else `cohort-sync run {binding}`. To have it catch up: "
+        "Nothing if the next occurrence is soon enough; otherwise `cohort-sync run {binding}`. To catch up in future: "
         "`cohort-sync binding update {binding} --catchup latest`, with a longer `--catchup-window`.",
     ),
     "BLACKOUT": (
-        "Nothing is pushed for binding {binding!r} until {until}: a blackout of its own.",
-        "Nothing: the run goes on by itself then. Or change it: `cohort-sync binding update {binding} --blackout`.",
+        "Nothing is pushed for binding {binding!r} until {until}, because of the binding's blackout.",
+        "Nothing: the run continues then. To change it: `cohort-sync binding update {binding} --blackout`.",
     ),
     "SCHEDULER_SILENT": (
-        "No scheduler ticks, though {count} bindings have a schedule.",
+        "No scheduler is running, though {count} bindings have a schedule.",
         "Start the stack with `cohort-sync up`, or a scheduler with `cohort-sync scheduler`.",
     ),
     "SCHEDULER_BEHIND": (
@@ -463,40 +508,40 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "Look at the scheduler's log; start one with `cohort-sync scheduler` if none runs.",
     ),
     "WORKERS_SILENT": (
-        "{count} runs wait for a worker, the first since {since}, and no worker is at work.",
+        "{count} runs wait for a worker, the first since {since}, and no worker is active.",
         "Start the stack with `cohort-sync up`, or a worker with `cohort-sync worker`.",
     ),
     "WORKERS_BUSY": (
-        "{count} runs wait for a worker, the first since {since}; {working} are being worked on.",
-        "Nothing if it passes; else start more workers, or raise COHORT_SYNC_WORKER_CONCURRENCY.",
+        "{count} runs wait for a worker, the first since {since}; {working} are in progress.",
+        "Nothing if it passes; otherwise start more workers, or raise COHORT_SYNC_WORKER_CONCURRENCY.",
     ),
     # what needs a person, beside the errors of runs: models/observability/alerts.py
     "RUN_UNCLAIMED": (
-        "Run {run} is queued, and no worker takes it.",
+        "Run {run} is queued, and no worker has claimed it.",
         "Start the stack with `cohort-sync up`, or a worker with `cohort-sync worker`.",
     ),
     "OVERDUE": (
-        "Binding {binding!r} was due at {since}, and no scheduler made its run.",
+        "Binding {binding!r} was due at {since}, and no scheduler has created its run.",
         "Start the stack with `cohort-sync up`, or a scheduler with `cohort-sync scheduler`.",
     ),
     "PAUSED": (
         "Binding {binding!r} is paused: {reason}.",
-        "`cohort-sync binding resume {binding}` when it may go on.",
+        "Run `cohort-sync binding resume {binding}` when it may continue.",
     ),
     "ROWS_REJECTED": (
         "Marketing Cloud refused {rows} rows of run {run}.",
         "Look at the reasons with `cohort-sync show {run}`; the next run tries them again.",
     ),
     "SECRET_AGE": (
-        "The client secret of destination {destination!r} is {days} days old; it may end after {limit}.",
-        "Make a new one in the installed package, then `cohort-sync destination update {destination} "
+        "The client secret of destination {destination!r} is {days} days old; it may expire after {limit}.",
+        "Create a new one in the installed package, then `cohort-sync destination update {destination} "
         "--client-secret -`.",
     ),
     "NOTIFY_FAILED": (
-        "Notifications have not got through to {channel} since {since}.",
+        "Notifications have not reached {channel} since {since}.",
         "Look with `cohort-sync notices --test`, then correct COHORT_SYNC_NOTIFY_URLS or what it names.",
     ),
-    "LEASE_LOST": ("Another worker owns run {run} now.", "Nothing: that worker goes on with it."),
+    "LEASE_LOST": ("Another worker owns run {run} now.", "Nothing: that worker continues it."),
     "BROKER_UNREACHABLE": (
         "The queue does not answer.",
         "Start the stack with `cohort-sync up`, or check COHORT_SYNC_REDIS_URL. A run made meanwhile is not lost.",
@@ -506,15 +551,37 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "Check COHORT_SYNC_DATABASE_URL and that the server runs.",
     ),
     "DATABASE_SCHEMA": (
-        "The database is not at this version's schema.",
+        "The database does not have this version's schema.",
         "Run `cohort-sync db upgrade`.",
     ),
+    "DATABASE_NEWER": (
+        "A newer version of cohort-sync has upgraded the database; this one knows its schema up to {known}.",
+        "Use that version, or restore the backup that was made before the upgrade.",
+    ),
+    "DATABASE_FULL": (
+        "There is no room left for the database at {place}.",
+        "Make room on that disk; what was being written was not stored, and is tried again.",
+    ),
+    "DATABASE_READ_ONLY": (
+        "The database at {place} can't be written to.",
+        "Give the account that runs cohort-sync write access to the file and its directory, or point "
+        "COHORT_SYNC_DATABASE_URL to a server that takes writes.",
+    ),
+    "DATABASE_DAMAGED": (
+        "The database at {place} is damaged, or is no database.",
+        "Stop every process, keep a copy of the file with its -wal, and restore the last backup.",
+    ),
+    "DATABASE_NO_FILE": (
+        "The database at {place} can't be opened.",
+        "Check that the directory exists and that the account that runs cohort-sync may read and write it.",
+    ),
     "ALREADY_RUNNING": (
-        "A stack runs on this data directory already (process {pid}).",
+        "A stack is already running on this data directory (process {pid}).",
         "Use that one, or stop it first.",
     ),
+    cohort_sync.CODE: cohort_sync.TEXTS,
     "INTERNAL": (
         "Something in cohort-sync itself went wrong ({kind}).",
-        "Run again; if it stays, report it with the run's id and the log of that run.",
+        "Run again; if it repeats, report it with the run's id and its log.",
     ),
 }

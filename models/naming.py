@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from sqlalchemy import select
@@ -11,6 +12,7 @@ from models.errors import ConfigurationError
 from models.tables import AmplitudeProject, CohortBinding, Destination
 
 NAME_MAX = 100
+ID_MAX = 2**63 - 1  # of an integer column, on SQLite and PostgreSQL
 Row = AmplitudeProject | Destination | CohortBinding
 Named = TypeVar("Named", bound=Row)
 KINDS: dict[type[Any], str] = {
@@ -50,11 +52,32 @@ def checked_name(session: Session, kind: type[Named], name: str, *, but: int | N
 def find(session: Session, kind: type[Named], name: str) -> Named:
     """The row of that name or id."""
     row = session.scalar(select(kind).where(kind.name_key == name_key(name)))
-    if row is None and name.isascii() and name.isdigit():
-        row = session.get(kind, int(name))
+    if row is None and (number := row_id(name)) is not None:
+        row = session.get(kind, number)
     if row is None:
-        raise ConfigurationError("NOT_FOUND", kind=KINDS[kind], name=name, listing=f"{KINDS[kind]} list")
+        raise ConfigurationError(
+            "NOT_FOUND",
+            _nearest(session, kind, name),
+            kind=KINDS[kind],
+            name=name[:NAME_MAX],
+            listing=f"{KINDS[kind]} list",
+        )
     return row
+
+
+def row_id(text: str) -> int | None:
+    """The text as an id that a row can have; None for any other text."""
+    if not (text.isascii() and text.isdigit()):
+        return None
+    number = int(text[:20])
+    return number if len(text) <= len(str(ID_MAX)) and number <= ID_MAX else None
+
+
+def _nearest(session: Session, kind: type[Named], name: str) -> str:
+    """A question that names the most similar name there is; nothing if none is similar."""
+    known = {row.name_key: row.name for row in session.execute(select(kind.name_key, kind.name))}
+    close = get_close_matches(name_key(name)[:NAME_MAX], known, n=1)
+    return f"Did you mean {known[close[0]]!r}?" if close else ""
 
 
 def every(session: Session, kind: type[Named]) -> list[Named]:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from models.database import Database, named_errors
+from models.database import Database
+from models.database_errors import named_errors
 from models.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def upgrade(db: Database) -> None:
     from alembic import command
     from alembic.util import CommandError
 
-    with named_errors(), db.engine.connect().execution_options(cohort_sync_write=True) as connection:
+    with named_errors(db.place), db.engine.connect().execution_options(cohort_sync_write=True) as connection:
         if db.dialect == "postgresql":
             connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _LOCK})
             connection.commit()
@@ -37,9 +38,7 @@ def upgrade(db: Database) -> None:
             command.upgrade(config, "head")
             connection.commit()
         except CommandError:  # it names a revision that this version does not have
-            raise ConfigurationError(
-                "DATABASE_SCHEMA", "A newer version of cohort-sync has upgraded it: use that version."
-            ) from None
+            raise ConfigurationError("DATABASE_NEWER", known=head()) from None
         finally:
             connection.rollback()
             if db.dialect == "postgresql":  # the connection goes back to the pool, and would keep the lock
@@ -55,7 +54,10 @@ def require_current(db: Database) -> None:
 
 def check(session: Session) -> None:
     """The same, within a transaction that goes on."""
-    if session.scalar(text("SELECT version_num FROM alembic_version")) != head():
+    found = session.scalar(text("SELECT version_num FROM alembic_version"))
+    if found is not None and str(found) > head():  # numbers of four digits, in order
+        raise ConfigurationError("DATABASE_NEWER", known=head())
+    if found != head():
         raise ConfigurationError("DATABASE_SCHEMA")
 
 

@@ -39,7 +39,7 @@ class Keyring:
     @classmethod
     def load(cls, settings: Settings) -> Keyring:
         """The configured ring, or the data directory's own key."""
-        return cls(settings.secret_key or [_key_of(settings.data_dir)])
+        return cls(settings.secret_key or _keys_of(settings.data_dir))
 
     def encrypt(self, secret: SecretStr) -> bytes:
         """A token under the newest key."""
@@ -51,6 +51,18 @@ class Keyring:
             return SecretStr(self._fernet.decrypt(token).decode())
         except InvalidToken:
             raise ConfigurationError("SECRET_KEY_WRONG") from None
+
+    def reads(self, token: bytes) -> bool:
+        """Whether the token was made under a key of the ring."""
+        try:
+            self._fernet.decrypt(token)
+        except InvalidToken:
+            return False
+        return True
+
+    def is_newest(self, token: bytes) -> bool:
+        """Whether the token was made under the newest key."""
+        return Keyring([SecretStr(self._newest.decode())]).reads(token)
 
     def rotate(self, token: bytes) -> bytes:
         """The same secret under the newest key."""
@@ -88,5 +100,39 @@ def private_file(path: Path, content: str) -> str:
     return path.read_text().strip()
 
 
-def _key_of(data_dir: Path) -> SecretStr:
-    return SecretStr(private_file(data_dir / KEY_FILE, Fernet.generate_key().decode()))
+def key_count(data_dir: Path) -> int:
+    """How many keys the data directory has: two while a rotation is under way."""
+    return len(_keys_of(data_dir))
+
+
+def add_key(data_dir: Path) -> None:
+    """A new first key beside the old ones."""
+    new = SecretStr(Fernet.generate_key().decode())
+    _keep_keys(data_dir, [new, *_keys_of(data_dir)])
+
+
+def drop_old_keys(data_dir: Path) -> None:
+    """The first key alone."""
+    _keep_keys(data_dir, _keys_of(data_dir)[:1])
+
+
+def _keep_keys(data_dir: Path, keys: list[SecretStr]) -> None:
+    """Replace the key file at once: whoever reads it has the old keys or the new ones."""
+    draft = data_dir / f"{KEY_FILE}.{os.getpid()}.new"
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        os.write(handle, ",".join(key.get_secret_value() for key in keys).encode())
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    draft.replace(data_dir / KEY_FILE)
+    folder = os.open(data_dir, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # or the replacement is lost with the power, after tokens were made under its key
+    finally:
+        os.close(folder)
+
+
+def _keys_of(data_dir: Path) -> list[SecretStr]:
+    text = private_file(data_dir / KEY_FILE, Fernet.generate_key().decode())
+    return [SecretStr(key.strip()) for key in text.split(",")]

@@ -157,7 +157,13 @@ class CohortBinding(Base):
     blackouts: Mapped[str] = mapped_column(String(400), default="", server_default=text("''"))
     # It also runs after each good run of that binding.
     after_id: Mapped[int | None] = mapped_column(ForeignKey("cohort_binding.id"), index=True)
-    max_removal_percent: Mapped[int | None]  # none: the default guard
+    # The guards (worker/stages/guard.py); none: the default one.
+    max_removal_percent: Mapped[int | None]
+    max_growth_percent: Mapped[int | None]
+    max_first_sync: Mapped[int | None]
+    max_blank_percent: Mapped[int | None]
+    max_duplicate_percent: Mapped[int | None]
+    max_deviation_percent: Mapped[int | None]
     paused: Mapped[bool] = mapped_column(Boolean)
     pause_reason: Mapped[str | None] = mapped_column(Text)
     next_due_at: Mapped[datetime | None]  # the nominal occurrence plus jitter; none: not scheduled
@@ -294,6 +300,8 @@ class SyncRun(Base):
     attempt: Mapped[int] = mapped_column(default=0)
     cancel_requested: Mapped[bool] = mapped_column(Boolean, default=False)
     approved: Mapped[bool] = mapped_column(Boolean, default=False)
+    held_until: Mapped[datetime | None]  # a held run nobody decides about ends then
+    held_facts: Mapped[dict[str, Any] | None]  # what a guard saw: numbers and masked keys
     snapshot_id: Mapped[int | None] = mapped_column(ForeignKey("snapshot.id"))
 
     snapshot_rows: Mapped[int] = mapped_column(default=0)

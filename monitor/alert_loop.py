@@ -89,12 +89,10 @@ class AlertLoop:
                 log.info("notified", channel=name, needs=held.message.needs, over=held.message.over)
             elif refused := deliveries.refused(self._db, held, now):
                 log.warning(
-                    "notification failed", code="NOTIFY_FAILED", channel=name, attempts=refused.attempts
+                    "notification_failed", code="NOTIFY_FAILED", channel=name, attempts=refused.attempts
                 )
                 if refused.given_up:
-                    log.error(
-                        "notices given up", code="NOTIFY_FAILED", channel=name, notices=refused.given_up
-                    )
+                    log.error("notices_dropped", code="NOTIFY_FAILED", channel=name, notices=refused.given_up)
             del self._sent[key]
 
     def _tidy(self, now: datetime) -> None:

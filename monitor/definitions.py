@@ -42,7 +42,7 @@ def _gauge(name: str, meaning: str, *labels: str) -> Family:
 # the whole
 BUILD = _gauge("build_info", "Always 1; the version of the monitor.", "version")
 PROBLEM = _gauge(
-    "problem", "1 while it is so: an error code of the README. Every code is there, always.", "code"
+    "problem", "1 while it is so: an error code of `docs/errors.md`. Every code is there, always.", "code"
 )
 NEEDS = _gauge("needs", "What needs a person, as `cohort-sync status` lists it, counted by code.", "code")
 SCHEDULERS = _gauge("schedulers", "Schedulers with a sign of life within 30 s; none while the queue is away.")

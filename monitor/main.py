@@ -67,7 +67,7 @@ class Monitor:
             self._code = error.code
         except Exception:
             self._code = "INTERNAL"
-            log.exception("look failed", code=self._code)
+            log.exception("look_failed", code=self._code)
         else:
             self._code, self._worked = None, time.monotonic()
         self._watchman.look(self._clock(), None if told is None else len(told.schedulers))
@@ -92,10 +92,10 @@ def serve(settings: Settings, listening: socket.socket) -> int:
     monitor = Monitor(settings)
     server = Server(listening, monitor.registry, monitor.ill)
     threading.Thread(target=server.serve_forever, name="server", daemon=True).start()
-    log.info("monitor started")
+    log.info("monitor_started")
     monitor.run(stop)
     server.shutdown()
     server.server_close()
     monitor.close()
-    log.info("monitor stopped")
+    log.info("monitor_stopped")
     return 0

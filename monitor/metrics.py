@@ -35,7 +35,18 @@ from monitor.single_flight import SingleFlight
 if TYPE_CHECKING:
     from redis import Redis
 
-PROBLEMS = (*health.CODES, "BROKER_UNREACHABLE", "DATABASE_UNREACHABLE", "DATABASE_SCHEMA", "INTERNAL")
+PROBLEMS = (
+    *health.CODES,
+    "BROKER_UNREACHABLE",
+    "DATABASE_UNREACHABLE",
+    "DATABASE_SCHEMA",
+    "DATABASE_NEWER",
+    "DATABASE_FULL",
+    "DATABASE_READ_ONLY",
+    "DATABASE_DAMAGED",
+    "DATABASE_NO_FILE",
+    "INTERNAL",
+)
 WITHIN_SECONDS = 4.5  # Prometheus waits for 10, unless it was told otherwise
 
 log = structlog.get_logger(__name__)
@@ -143,7 +154,7 @@ def _known(answer: Future[Known], until: float) -> Known | str:
     except SyncError as error:
         return error.code if error.code in PROBLEMS else "INTERNAL"
     except Exception:  # whatever it is, the scrape has the rest, and says so
-        log.exception("no figures", code="INTERNAL")
+        log.exception("metrics_unavailable", code="INTERNAL")
         return "INTERNAL"
 
 

@@ -36,14 +36,14 @@ class OutageNotifier:
                 self._line = NotificationLine(
                     line.about, line.code, line.message, line.remedy, line.began_at, now
                 )
-                log.info("looks work again", code=line.code)
+                log.info("looks_recovered", code=line.code)
         elif line is None or line.ended_at is not None or line.code != hindrance.code:
             # Without its detail: a driver's words may name more than everybody should read.
             plain = SyncError(hindrance.code, **hindrance.context)
             about = "database" if plain.code.startswith("DATABASE_") else "monitor"
             self._line = NotificationLine(about, plain.code, plain.message, plain.remedy, now)
             cause = hindrance.__cause__ if plain.code == "INTERNAL" else None
-            log.error("nothing can be seen", code=plain.code, message=plain.message, exc_info=cause)
+            log.error("looks_failing", code=plain.code, message=plain.message, exc_info=cause)
         if self._line is not None:
             self._tell(self._line, now)
 
@@ -91,7 +91,7 @@ class _ChannelState:
             self._next_at = now + min(RETRY_LAST, RETRY_FIRST * 2 ** min(self._attempts, 10))
             self._attempts += 1
             log.warning(
-                "notification failed",
+                "notification_failed",
                 code="NOTIFY_FAILED",
                 channel=self._channel.name,
                 attempts=self._attempts,

@@ -34,7 +34,7 @@ class Server(ThreadingHTTPServer):
 
     def handle_error(self, _request: Any, _client: Any) -> None:
         """An answer failed in the middle: said, without the standard library's print."""
-        log.error("not answered", code="INTERNAL", exc_info=sys.exception())
+        log.error("request_failed", code="INTERNAL", exc_info=sys.exception())
 
 
 class _Door(BaseHTTPRequestHandler):

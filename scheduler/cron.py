@@ -3,8 +3,8 @@
 croniter reads the text (names, `L`, `#`, `H` spread by key; `scheduler/cron_parser.py`) and nothing more. The
 stepping is ours, for three reasons, each shown by a test: croniter fires a fixed-hour job twice on the day clocks
 go back, adds a run nobody asked for on the day they go forward (`0 */2 * * *` at 03:00), and keeps the search
-position inside the object, which a cache shared by threads can't have. `docs/scheduling.md` states the rules and
-where they differ from cronsim, which is the model of what Debian's cron does.
+position inside the object, which a cache shared by threads can't have. `docs/scheduling.md` states the rules,
+`docs/design/scheduling.md` where they differ from cronsim, which is the model of what Debian's cron does.
 
 Pure: no clock, no database, no randomness. `now` is always an argument, so every answer can be repeated.
 (Zone rules are read from the installed IANA data by zoneinfo, once a zone.) It must never hold an object that

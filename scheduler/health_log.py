@@ -30,4 +30,4 @@ class HealthLog:
         with db.read() as session:
             found = health.facts(session, now, schedulers=1)
         for about, error in health.alarms(found):
-            log.warning("work is not done", about=about, code=error.code, message=error.message)
+            log.warning("work_stalled", about=about, code=error.code, message=error.message)

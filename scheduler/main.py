@@ -16,7 +16,7 @@ import structlog
 from config.graceful_stop import GracefulStop
 from config.logging import configure
 from config.settings import Settings
-from models import schema
+from models import key_check, schema
 from models.database import Database
 from models.errors import ConfigurationError, SyncError, TransientError
 from models.runs import due_work
@@ -75,7 +75,9 @@ class Loop:
                 failure = error
         if todo.decide or todo.publish:
             published = self._publisher.publish(self._db, now)
-        self._publisher.beat(now)
+        if self._publisher.beat_due:
+            self._db.require_writable()  # a scheduler that can't write is no sign of life
+            self._publisher.beat(now)
         self._watch.look(self._db, now)
         if failure is not None:
             raise failure
@@ -87,9 +89,9 @@ class Loop:
         self._failures += 1
         pause: float = min(LONGEST_PAUSE_SECONDS, self._tick_seconds * 2 ** min(self._failures, 10))
         if isinstance(error, SyncError):
-            log.error("tick failed", code=error.code, message=error.message, pause_seconds=pause)
+            log.error("tick_failed", code=error.code, message=error.message, pause_seconds=pause)
         else:
-            log.error("tick failed", code="INTERNAL", pause_seconds=pause, exc_info=error)
+            log.error("tick_failed", code="INTERNAL", pause_seconds=pause, exc_info=error)
         return pause
 
 
@@ -102,15 +104,16 @@ def main(settings: Settings) -> int:
         db = Database(settings)
         with suppress(TransientError):  # a database that is away now is waited for in the loop
             schema.require_current(db)
+            key_check.prove(db)
     except ConfigurationError as error:
-        log.error("not started", code=error.code, message=error.message, remedy=error.remedy)  # noqa: TRY400
+        log.error("scheduler_not_started", code=error.code, message=error.message, remedy=error.remedy)  # noqa: TRY400
         return 1
     publisher = Publisher(settings)
-    log.info("scheduler started", tick_seconds=settings.tick_seconds, database=db.dialect)
+    log.info("scheduler_started", tick_seconds=settings.tick_seconds, database=db.dialect)
     Loop(db, publisher, settings.tick_seconds).run(stop)
     publisher.close()
     db.dispose()
-    log.info("scheduler stopped")
+    log.info("scheduler_stopped")
     return 0
 
 

@@ -98,9 +98,14 @@ class Publisher:
                 break
         return sent
 
+    @property
+    def beat_due(self) -> bool:
+        """Whether it is time for the next sign of life."""
+        return time.monotonic() >= max(self._beat_again, self._ask_again)
+
     def beat(self, now: datetime) -> None:
         """Show in the broker that this scheduler ticks, every few seconds; a dead one's key expires."""
-        if time.monotonic() < max(self._beat_again, self._ask_again):
+        if not self.beat_due:
             return
         self._beat_again = time.monotonic() + HEARTBEAT_EVERY_SECONDS
         try:
@@ -145,14 +150,13 @@ class Publisher:
         try:
             with db.write() as session:
                 outbox.unmark_published(session, runs, marked)
-        except (
-            SyncError
-        ) as error:  # they keep their mark: as if this process had died, STALE_EMPTY is the delay
-            log.warning("unpublished rows keep their mark", runs=len(runs), code=error.code)
+        except SyncError as error:
+            # They keep their mark: as if this process had died, STALE_EMPTY is the delay.
+            log.warning("unpublish_failed", runs=len(runs), code=error.code)
 
     def _reached(self) -> None:
         if self._failures:
-            log.info("broker reachable again")
+            log.info("broker_recovered")
             self._failures = 0
 
     def _unreachable(self, error: Exception) -> None:
@@ -160,7 +164,7 @@ class Publisher:
         silence = min(LONGEST_SILENCE_SECONDS, 2 ** min(self._failures - 1, 4))
         self._ask_again = time.monotonic() + silence
         log.warning(
-            "broker unreachable",
+            "broker_unreachable",
             code="BROKER_UNREACHABLE",
             kind=type(error).__name__,
             ask_again_seconds=silence,

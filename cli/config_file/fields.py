@@ -16,14 +16,14 @@ from cli.commands.setup.binding_options import CatchupName, OverlapName
 from cli.config_file import secret_sources, timing
 from models.errors import ConfigurationError
 from models.naming import Row
-from models.setup.binding_fields import checked_attribute, checked_cohort, checked_percent
+from models.setup.binding_fields import LIMITS, checked_attribute, checked_cohort, checked_limit
 from models.setup.destinations import checked_account, checked_text
 from models.setup.sources import MONTHLY_DOWNLOADS
 from models.setup.subdomain import checked_subdomain
 from models.tables import AmplitudeProject, CohortBinding, Destination
 from models.types import Feed, Region, Tier, WriteMode
 
-DEFAULT = "default"  # what is typed for the removal guard that a binding without one has
+DEFAULT = "default"  # what is typed for a guard that a binding without a limit of its own has
 NUMBER_MAX = 1_000_000_000
 
 
@@ -99,7 +99,7 @@ def number(field: str, text: str) -> int:
 
 
 def _guard(field: str, text: str) -> int | None:
-    return None if text == DEFAULT else checked_percent(number(field, text))
+    return None if text == DEFAULT else checked_limit(field.replace("-", "_"), number(field, text))
 
 
 def _cron(_field: str, text: str) -> str:
@@ -210,7 +210,7 @@ BINDING = Kind(
         Setting("catchup", "catchup", _one_of(*get_args(CatchupName)), "latest"),
         Setting("catchup-window", "catchup_window_seconds", timing.seconds, 86_400, timing.length),
         Setting("jitter", "jitter_seconds", timing.seconds, 0, timing.length),
-        Setting("max-removal-percent", "max_removal_percent", _guard, None, int, none=DEFAULT),
+        *(Setting(name.replace("_", "-"), name, _guard, None, int, none=DEFAULT) for name in LIMITS),
     ),
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields, replace
-from datetime import date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 from models.errors import ConfigurationError
 from models.naming import schedule_key
@@ -31,6 +31,24 @@ def seconds(field: str, given: str) -> int:
             hint="Give seconds, or a number with s, m, h or d, such as 6h; a year at most.",
         )
     return length
+
+
+def moment(given: str | None, now: datetime, field: str) -> datetime | None:
+    """`6h` ago, `2026-11-25`, or `2026-11-25T06:00` (in UTC unless it names an offset); None stays None."""
+    if given is None:
+        return None
+    if _LENGTH.fullmatch(given.strip().lower()) and not given.strip().isdigit():
+        return now - timedelta(seconds=seconds(field, given))
+    try:
+        found = datetime.fromisoformat(given.strip())
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ConfigurationError(
+            "SETTING_INVALID",
+            field=field,
+            value=given,
+            hint="Give a length of time such as 6h or 7d, or a date such as 2026-11-25 or 2026-11-25T06:00.",
+        ) from None
 
 
 def length(seconds: int) -> str:

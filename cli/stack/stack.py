@@ -40,7 +40,7 @@ from config.graceful_stop import GracefulStop
 from config.logging import configure
 from config.queue import make_app
 from config.settings import Settings
-from models import schema
+from models import key_check, schema
 from models.database import Database
 
 # A worker ends when its tasks have; what is cut off is resumed by whoever claims the run next.
@@ -58,9 +58,11 @@ class Stack:
         settings: Settings,
         *,
         workers: int = 1,
+        pages: bool = True,
         log: Path | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
+        """Without `pages` there is neither Flower nor the monitor: nobody looks."""
         self.settings = settings
         self.environment = {**os.environ, **(environment or {}), **environment_of(settings)}
         self.flower_url = ""
@@ -68,6 +70,7 @@ class Stack:
         self.password = server.Credentials("", "")
         self.valkey: EmbeddedValkey | None = None
         self._workers = [f"worker-{number}" for number in range(1, workers + 1)]
+        self._pages = [ports.FLOWER, ports.MONITOR] if pages else []
         self._log = log
         self._supervisor = Supervisor()
         self._open = ExitStack()
@@ -80,11 +83,11 @@ class Stack:
                 stack.enter_context(DirectoryLock(self.settings.data_dir))
             _upgrade(self.settings)
             self.password = server.credentials(self.settings)
-            flower_port = stack.enter_context(ports.FLOWER.open_somewhere(self.settings))
-            monitor_port = stack.enter_context(ports.MONITOR.open_somewhere(self.settings))
-            self.flower_url, self.monitor_url = ports.url_of(flower_port), ports.url_of(monitor_port)
+            listening = {p: stack.enter_context(p.open_somewhere(self.settings)) for p in self._pages}
+            if listening:
+                self.flower_url, self.monitor_url = map(ports.url_of, listening.values())
             stack.enter_context(self._supervisor)
-            for program in self._programs(flower_port, monitor_port):
+            for program in self._programs(listening):
                 self._supervisor.start(program)
             self._open = stack.pop_all()
         return self
@@ -98,7 +101,7 @@ class Stack:
     @property
     def names(self) -> list[str]:
         """The processes this stack keeps running, the queue's server aside."""
-        return ["scheduler", *self._workers, "flower", "monitor"]
+        return ["scheduler", *self._workers, *(page.name for page in self._pages)]
 
     def pid(self, name: str) -> int | None:
         """A process by its name, None while it is down."""
@@ -118,29 +121,29 @@ class Stack:
             while time.monotonic() < deadline and not (leave and leave.asked):
                 with suppress(OSError, OperationalError, RedisError):
                     answers = app.control.ping(timeout=0.3, limit=len(self._workers), connection=connection)
-                    if len(answers or []) >= len(self._workers) and all(map(_answers, self._pages)):
+                    if len(answers or []) >= len(self._workers) and all(map(_answers, self._health)):
                         return True
                 leave.wait(0.1) if leave else time.sleep(0.1)
         return False
 
     @property
-    def _pages(self) -> tuple[str, str]:
-        return f"{self.flower_url}/healthcheck", f"{self.monitor_url}/healthz"
+    def _health(self) -> tuple[str, ...]:
+        return (f"{self.flower_url}/healthcheck", f"{self.monitor_url}/healthz") if self._pages else ()
 
-    def _programs(self, flower_port: socket.socket, monitor_port: socket.socket) -> Iterator[Program]:
+    def _programs(self, listening: Mapping[ports.Port, socket.socket]) -> Iterator[Program]:
         environment = self.environment
         yield Program("scheduler", ["run", "scheduler"], environment, log=self._log)
         for name in self._workers:
             yield Program(
                 name, ["run", "worker", "--name", name], environment, WORKER_GRACE_SECONDS, log=self._log
             )
-        for port, listening in ((ports.FLOWER, flower_port), (ports.MONITOR, monitor_port)):
+        for page, opened in listening.items():
             yield Program(
-                port.name,
-                ["run", port.name],
-                {**environment, port.variable: str(listening.fileno())},
+                page.name,
+                ["run", page.name],
+                {**environment, page.variable: str(opened.fileno())},
                 log=self._log,
-                pass_fds=(listening.fileno(),),
+                pass_fds=(opened.fileno(),),
             )
 
 
@@ -226,6 +229,7 @@ def _upgrade(settings: Settings) -> None:
     db = Database(settings)
     try:
         schema.upgrade(db)
+        key_check.prove(db)
     finally:
         db.dispose()
 

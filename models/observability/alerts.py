@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
-from sqlalchemy import ColumnElement, and_, func, literal_column, select
+from sqlalchemy import ColumnElement, and_, func, literal_column, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from models.errors import SyncError, TerminalError
@@ -102,7 +102,13 @@ def _held(session: Session) -> Iterator[Alert]:
     held = (
         select(CohortBinding.name, *_SAID)
         .join(SyncRun, SyncRun.binding_id == CohortBinding.id)
-        .where(SyncRun.finished_at.is_(None), SyncRun.state == RunState.HELD)
+        .where(
+            SyncRun.finished_at.is_(None),
+            or_(
+                SyncRun.state == RunState.HELD,
+                and_(SyncRun.state == RunState.WAITING, SyncRun.error_code == "SECRET_KEY_WRONG"),
+            ),
+        )
     )
     for name, run, code, message, remedy in session.execute(held):
         # Of the run, not of the binding: the next one that is held needs a person anew.

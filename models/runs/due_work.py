@@ -15,13 +15,15 @@ from typing import Any
 from sqlalchemy import Select, bindparam, select
 from sqlalchemy.orm import Session
 
-from models.runs import outbox, retries, schedule
+from models.runs import holds, outbox, retries, schedule
 from models.types import UtcDateTime
 
 
 @dataclass(frozen=True, slots=True)
 class DueWork:
-    """What there is to do. `decide`: bindings, deferred runs or retries are due. `publish`: runs need a message."""
+    """What there is to do. `decide`: bindings, deferred runs, retries or ends of held runs are due.
+    `publish`: runs need a message.
+    """
 
     decide: bool
     publish: bool
@@ -29,11 +31,14 @@ class DueWork:
 
 def look(session: Session, now: datetime, stale: timedelta) -> DueWork:
     """Ask; a message published `stale` ago may be lost. A few entries of indexes."""
-    due, startable, retry, *unpublished = session.execute(
+    due, startable, retry, held_until, *unpublished = session.execute(
         _question(), {"now": now, "lost": now - stale}
     ).one()
     return DueWork(
-        decide=(due is not None and due <= now) or bool(startable) or bool(retry),
+        decide=(due is not None and due <= now)
+        or bool(startable)
+        or bool(retry)
+        or (held_until is not None and held_until <= now),
         publish=any(run is not None for run in unpublished),
     )
 
@@ -43,5 +48,9 @@ def _question() -> Select[Any]:
     now: Any = bindparam("now", type_=UtcDateTime())
     lost: Any = bindparam("lost", type_=UtcDateTime())
     return select(
-        schedule.first_due(), schedule.any_startable(), retries.due(now), *outbox.any_needs(now, lost)
+        schedule.first_due(),
+        schedule.any_startable(),
+        retries.due(now),
+        holds.first_end(),
+        *outbox.any_needs(now, lost),
     )

@@ -6,7 +6,7 @@ another worker has the run. Nothing here knows a vendor or a queue.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -21,6 +21,7 @@ from models import audit
 from models.database import Database, bound_locks
 from models.errors import ConfigurationError, LeaseLost, SyncError
 from models.membership.snapshots import forget_upload
+from models.naming import NAME_MAX, find, row_id
 from models.runs import unresolved_batches
 from models.setup.chains import start_followers
 from models.tables import CohortBinding, SyncRun
@@ -28,6 +29,8 @@ from models.types import UNFINISHED, RunState, Stage, Trigger
 
 # Clocks of hosts differ a little: who is told to take a run must not refuse it for a few milliseconds.
 CLOCK_SLACK = timedelta(seconds=2)
+
+LATEST = "latest"
 
 
 @dataclass(frozen=True)
@@ -53,12 +56,14 @@ def dispatch(
     force: bool = False,
     queue: bool = False,
     idempotency_key: str | None = None,
+    approved: bool = False,
     actor: str,
 ) -> SyncRun:
     """A queued run, to be published after the commit.
 
     A second unfinished run of a binding is refused; with `queue` it is deferred, and begins when the first has
     ended. With an idempotency key that was seen before, the run made then is returned. `force`: past the quota.
+    `approved`: past the guards, which the audit log says.
     """
     if (before := known(session, binding, idempotency_key)) is not None:
         return before
@@ -70,6 +75,7 @@ def dispatch(
         snapshot_id=snapshot_id,
         full=full,
         force=force,
+        approved=approved,
         idempotency_key=idempotency_key,
         state=state,
         stage=Stage.SNAPSHOT,
@@ -83,7 +89,10 @@ def dispatch(
         session.rollback()
         _free_state(session, binding, queue=False)
         raise
-    audit.record(session, now=now, actor=actor, action="run", kind="binding", name=binding.name, run=run.id)
+    said = {name: True for name, given in (("full", full), ("force", force), ("approved", approved)) if given}
+    audit.record(
+        session, now=now, actor=actor, action="run", kind="binding", name=binding.name, run=run.id, **said
+    )
     return run
 
 
@@ -210,9 +219,9 @@ def wait(run: SyncRun, wake_at: datetime) -> None:
     run.state, run.wake_at, run.lease_until = RunState.WAITING, wake_at, None
 
 
-def hold(run: SyncRun, error: SyncError) -> None:
-    """A guard stopped it: a person approves or rejects."""
-    run.state, run.lease_until = RunState.HELD, None
+def hold(run: SyncRun, error: SyncError, *, until: datetime | None = None) -> None:
+    """A guard stopped it: a person approves or rejects, or it ends at `until`."""
+    run.state, run.lease_until, run.held_until = RunState.HELD, None, until
     note_error(run, error)
 
 
@@ -275,17 +284,46 @@ def note_error(run: SyncRun, error: SyncError | None) -> None:
 
 def get_run(session: Session, run_id: int | str) -> SyncRun:
     """The run of that id."""
-    run = session.get(SyncRun, int(run_id)) if str(run_id).isascii() and str(run_id).isdigit() else None
+    number = row_id(str(run_id))
+    run = session.get(SyncRun, number) if number is not None else None
     if run is None:
-        raise ConfigurationError("NOT_FOUND", kind="run", name=str(run_id), listing="runs")
+        raise ConfigurationError("NOT_FOUND", kind="run", name=str(run_id)[:NAME_MAX], listing="runs")
     return run
 
 
-def list_runs(session: Session, binding: CohortBinding | None = None, *, limit: int = 20) -> list[SyncRun]:
-    """The newest runs first."""
+def find_run(session: Session, name: str) -> SyncRun:
+    """The run of that id, the newest one of that binding, or the newest of all for `latest`."""
+    if row_id(name) is not None:
+        return get_run(session, name)
+    binding = None if name == LATEST else find(session, CohortBinding, name)
+    newest = list_runs(session, binding, limit=1)
+    if not newest:
+        raise ConfigurationError("NOT_FOUND", kind="run", name=name, listing="runs")
+    return newest[0]
+
+
+def list_runs(
+    session: Session,
+    binding: CohortBinding | None = None,
+    *,
+    states: Collection[RunState] | None = None,
+    triggers: Collection[Trigger] | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    limit: int = 20,
+) -> list[SyncRun]:
+    """The newest runs first, of those created from `since` on and before `until`."""
     query = select(SyncRun).order_by(SyncRun.id.desc()).limit(limit)
     if binding is not None:
         query = query.where(SyncRun.binding_id == binding.id)
+    if states:
+        query = query.where(SyncRun.state.in_(states))
+    if triggers:
+        query = query.where(SyncRun.trigger.in_(triggers))
+    if since is not None:
+        query = query.where(SyncRun.created_at >= since)
+    if until is not None:
+        query = query.where(SyncRun.created_at < until)
     return list(session.scalars(query))
 
 
@@ -309,24 +347,32 @@ def cancel(session: Session, run_id: int | str, *, now: datetime, actor: str) ->
     return run
 
 
-def approve(session: Session, run_id: int | str, *, now: datetime, actor: str) -> SyncRun:
+def approve(session: Session, run_id: int | str, *, now: datetime, actor: str, reason: str = "") -> SyncRun:
     """Let a held run go on past its guard; publish it after the commit."""
     run = _held(session, run_id, "approving it")
     run.state, run.approved, run.published_at = RunState.QUEUED, True, now
+    said = _decision(run, reason)
     note_error(run, None)
-    audit.record(session, now=now, actor=actor, action="approve", kind="run", name=str(run.id))
+    audit.record(session, now=now, actor=actor, action="approve", kind="run", name=str(run.id), **said)
     return run
 
 
-def reject(session: Session, run_id: int | str, *, reason: str = "", now: datetime, actor: str) -> SyncRun:
-    """End a held run; nothing is pushed. `reason`: why, for whoever reads the run later."""
+def reject(session: Session, run_id: int | str, *, now: datetime, actor: str, reason: str = "") -> SyncRun:
+    """End a held run; nothing is pushed."""
     run = _held(session, run_id, "rejecting it")
-    said = f"Reason: {reason}" if reason else ""
-    note_error(run, ConfigurationError("HELD_REJECTED", said, binding=run.binding.name))
+    said = _decision(run, reason)
+    note_error(
+        run,
+        ConfigurationError("HELD_REJECTED", f"Reason: {reason}" if reason else "", binding=run.binding.name),
+    )
     finish(session, run, RunState.CANCELLED, now=now)
-    details = {"reason": reason} if reason else {}
-    audit.record(session, now=now, actor=actor, action="reject", kind="run", name=str(run.id), **details)
+    audit.record(session, now=now, actor=actor, action="reject", kind="run", name=str(run.id), **said)
     return run
+
+
+def _decision(run: SyncRun, reason: str) -> dict[str, str | None]:
+    """What was decided about, for the audit log."""
+    return {"binding": run.binding.name, "guard": run.error_code, "reason": reason or None}
 
 
 def _held(session: Session, run_id: int | str, action: str) -> SyncRun:

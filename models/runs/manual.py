@@ -27,14 +27,16 @@ def make(
     queue: bool = False,
     force: bool = False,
     full: bool = False,
+    approved: bool = False,
     idempotency_key: str | None = None,
 ) -> SyncRun:
     """A manual run of the binding with this name or id, to be published after the commit if it is queued.
 
     `queue`: wait behind an unfinished run instead of being refused; `force`: past the month's quota; `full`: the
-    data extension is read first. A key that was seen before gives the run made then, whatever the quota.
+    data extension is read first; `approved`: past the guards. A key that was seen before gives the run made then,
+    whatever the quota.
     """
-    for field, given in (("queue", queue), ("force", force), ("full", full)):
+    for field, given in (("queue", queue), ("force", force), ("full", full), ("yes", approved)):
         if not isinstance(given, bool):
             raise ConfigurationError(
                 "SETTING_INVALID",
@@ -63,6 +65,7 @@ def make(
         full=full,
         force=force,
         queue=queue,
+        approved=approved,
         idempotency_key=idempotency_key,
         actor=actor,
     )

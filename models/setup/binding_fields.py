@@ -14,6 +14,15 @@ from models.tables import CohortBinding, Destination
 ATTRIBUTE_MAX = 128
 COHORT_MAX = 100
 PERCENT_MAX = 100
+# The guards' limits and the largest value of each.
+LIMITS = {
+    "max_removal_percent": PERCENT_MAX,
+    "max_growth_percent": 1_000_000,
+    "max_first_sync": 1_000_000_000,
+    "max_blank_percent": PERCENT_MAX,
+    "max_duplicate_percent": PERCENT_MAX,
+    "max_deviation_percent": 1_000_000,
+}
 
 
 def attribute_key(attribute: str) -> str:
@@ -55,12 +64,11 @@ def checked_cohort(cohort_id: str) -> str:
     return cohort_id
 
 
-def checked_percent(value: int | None) -> int | None:
-    """The removal guard; none: the default one."""
-    if value is not None and not 0 <= value <= PERCENT_MAX:
-        raise ConfigurationError(
-            "SETTING_INVALID", field="max-removal-percent", value=value, hint="Give 0 to 100."
-        )
+def checked_limit(name: str, value: int | None) -> int | None:
+    """A guard's limit, by its column; none: the default one."""
+    if value is not None and not 0 <= value <= LIMITS[name]:
+        hint = f"Give 0 to {LIMITS[name]}."
+        raise ConfigurationError("SETTING_INVALID", field=name.replace("_", "-"), value=value, hint=hint)
     return value
 
 

@@ -20,10 +20,11 @@ from models.naming import checked_name, find, name_key
 from models.runs import lifecycle, retries
 from models.setup import chains
 from models.setup.binding_fields import (
+    LIMITS,
     attribute_key,
     checked_attribute,
     checked_cohort,
-    checked_percent,
+    checked_limit,
     require_own,
 )
 from models.tables import AmplitudeProject, CohortBinding, Destination, SyncRun
@@ -58,11 +59,14 @@ def add_binding(
     timing: Timing,
     after: str | None = None,
     feed: Feed = Feed.DOWNLOAD,
-    max_removal_percent: int | None = None,
     now: datetime,
     actor: str,
+    **limits: int | None,
 ) -> CohortBinding:
-    """A new binding, refused if the attribute is another's or the plan allows no schedule."""
+    """A new binding, refused if the attribute is another's or the plan allows no schedule.
+
+    `limits` are those of its guards, by their columns.
+    """
     project = find(session, AmplitudeProject, source)
     target = find(session, Destination, destination)
     if timing.cron or after:
@@ -78,10 +82,10 @@ def add_binding(
         destination=target,
         attribute=attribute,
         attribute_key=attribute_key(attribute),
-        max_removal_percent=checked_percent(max_removal_percent),
         paused=False,
         created_at=now,
         **{field.name: getattr(timing, field.name) for field in fields(timing)},
+        **{name: checked_limit(name, limits.get(name)) for name in LIMITS},
     )
     session.add(binding)
     session.flush()
@@ -116,9 +120,9 @@ def update_binding(
     timing: Timing | None = None,
     after: str | None = None,
     feed: Feed | None = None,
-    max_removal_percent: int | Literal["default"] | None = None,
     now: datetime,
     actor: str,
+    **limits: int | Literal["default"] | None,
 ) -> CohortBinding:
     """Change what is given; `after` "" ends a chain. Once synced to, what is kept where can't be changed."""
     binding = find(session, CohortBinding, name)
@@ -138,10 +142,10 @@ def update_binding(
         changed["after"] = after or None
     if changed.keys() & {"source", "cron", "after"} and (binding.cron or binding.after_id is not None):
         require_audiences(binding.project)
-    if max_removal_percent is not None:
-        guard = None if max_removal_percent == "default" else checked_percent(max_removal_percent)
-        binding.max_removal_percent = guard
-        changed["max_removal_percent"] = max_removal_percent
+    for limit, value in limits.items():
+        if value is not None:
+            setattr(binding, limit, None if value == "default" else checked_limit(limit, value))
+            changed[limit] = value
     if new_name is not None:
         binding.name = changed["new_name"] = checked_name(session, CohortBinding, new_name, but=binding.id)
         binding.name_key = name_key(new_name)

@@ -9,7 +9,14 @@ from models.errors import ConfigurationError
 from models.setup import bindings
 from models.setup.bindings import Timing
 from models.types import RunState, Trigger
-from tests.product import ACTOR, Product, utc_now
+from tests.product import A_SECOND_LOOK, ACTOR, Product, utc_now
+
+
+@pytest.fixture
+def product(product: Product) -> Product:
+    """Every run of the main job leaves its worker while the vendor makes the cohort file, and is woken."""
+    product.sandbox.switch(**A_SECOND_LOOK)
+    return product
 
 
 def test_first_sync_change_and_no_change(product: Product) -> None:

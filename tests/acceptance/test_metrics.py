@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import requests
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 from sqlalchemy import func, select
 
 from models.tables import SyncRun
 from models.types import RunState
 from tests.product import UPSERT, Product
-from tests.scrape import Page
+from tests.scrape import Monitor, running_monitor
 
 COUNTERS = (
     "rows_acknowledged_total",
@@ -18,14 +21,15 @@ COUNTERS = (
 )
 
 
-def scrape(product: Product) -> Page:
-    answer = requests.get(f"{product.stack.monitor_url}/metrics", timeout=10)
-    answer.raise_for_status()
-    return Page(answer.text)
+@pytest.fixture
+def monitor(product: Product, tmp_path: Path) -> Iterator[Monitor]:
+    """`cohort-sync monitor` beside the running product."""
+    with running_monitor(product.db.settings, tmp_path) as found:
+        yield found
 
 
-def test_metrics_agree_with_the_database_and_the_vendor(product: Product) -> None:
-    before = scrape(product)
+def test_metrics_agree_with_the_database_and_the_vendor(product: Product, monitor: Monitor) -> None:
+    before = monitor.page()
     good, bad = product.bind(), product.bind("churnrk", "Churn Risk")
     product.succeeds(good)
     product.cohort("purchrs", churn={"exit": 30, "enter": 40, "seed": 5})
@@ -38,7 +42,7 @@ def test_metrics_agree_with_the_database_and_the_vendor(product: Product) -> Non
     )
     refused = product.sync(bad)
     assert refused.state == RunState.PARTIAL
-    page = scrape(product)
+    page = monitor.page()
 
     assert page.problems == set()
     assert page("schedulers") == 1
@@ -74,7 +78,7 @@ def test_metrics_agree_with_the_database_and_the_vendor(product: Product) -> Non
         ) == runs
 
 
-def test_no_key_of_a_person_and_no_secret_is_shown(product: Product) -> None:
+def test_no_key_of_a_person_and_no_secret_is_shown(product: Product, monitor: Monitor) -> None:
     people = ["ada@example.com", "bob@example.com", "zoe@example.com"]
     product.cohort("purchrs", members=people)
     product.sandbox.fault(
@@ -82,7 +86,7 @@ def test_no_key_of_a_person_and_no_secret_is_shown(product: Product) -> None:
     )
     assert product.sync(product.bind()).state == RunState.PARTIAL
     assert len(product.flagged("Purchasers")) == 2
-    text = scrape(product).text
+    text = monitor.page().text
     assert "Purchasers" in text
     for hidden in (*people, "sandbox-api-key", "sandbox-secret-key", "sandbox-client", "example.com"):
         assert hidden not in text

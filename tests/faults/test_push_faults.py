@@ -392,7 +392,7 @@ def test_cancelled_before_it_began(embedded: Product) -> None:
     product.until(run_id, state=RunState.WAITING, stage="snapshot")
     product.cancel(run_id)
     assert product.run(run_id).state == RunState.CANCELLED
-    product.sandbox.switch(amplitude_job_seconds=0.02)
+    product.sandbox.switch(amplitude_job_seconds=0.0)
     product.succeeds(binding)
     assert len(product.puts()) == 1
 

@@ -91,6 +91,9 @@ def configurations(draw: st.DrawFn) -> dict[str, Any]:
                     catchup_window=st.sampled_from(["0s", "90s", "15m", "48h"]),
                     jitter=st.sampled_from(["1s", "45m"]),
                     max_removal_percent=st.integers(0, 100),
+                    max_growth_percent=st.integers(0, 1_000_000),
+                    max_first_sync=st.integers(0, 1_000_000_000),
+                    max_deviation_percent=st.integers(0, 1_000),
                 )
             ),
         }

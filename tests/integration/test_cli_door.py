@@ -86,7 +86,7 @@ def test_all_mistakes_of_the_settings_are_told_at_once_without_a_secret(door: Do
 
 def test_what_nobody_expected_is_named_and_traced_only_for_debugging(door: Door, settings: Settings) -> None:
     settings.data_dir.mkdir()
-    (settings.data_dir / "cohort-sync.db").write_bytes(b"no database at all " * 100)
+    (settings.data_dir / "secret.key").mkdir()
     said = door("runs", "--json")
     assert (said.code, said.error) == (1, "INTERNAL")
     with door.start("runs", env={"COHORT_SYNC_LOG_LEVEL": "DEBUG"}) as process:
@@ -107,8 +107,9 @@ def test_sqlite_is_upgraded_by_whoever_comes_first(door: Door, settings: Setting
         session.connection().exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     database.dispose()
     said = door("runs", "--json")
-    assert (said.code, said.error) == (2, "DATABASE_SCHEMA")
+    assert (said.code, said.error) == (2, "DATABASE_NEWER")
     assert "newer version" in said.json["error"]["message"]
+    assert "db upgrade" not in said.json["error"]["remedy"]
 
 
 def test_postgresql_waits_for_a_person(settings: Settings, tmp_path: Path, postgres_url: str) -> None:

@@ -32,6 +32,8 @@ from tests.support import Valkey, wait_until
 
 COUNTS = {"snapshot_rows", "members", "blank", "duplicate", "entered", "exited", "acknowledged", "rejected"}
 KEYS = {
+    "held",
+    "held_until",
     *("id", "binding", "trigger", "state", "stage", "scheduled_for", "started_at", "finished_at"),
     *("full", "missed", "counts", "requests", "error"),
 }
@@ -167,9 +169,11 @@ def test_ctrl_c_leaves_the_waiting_and_not_the_run(door: Door, bound: Database) 
         process.send_signal(signal.SIGINT)
         said = ended(process)
     assert (said.code, said.out) == (130, "")
-    assert [line for line in said.err.splitlines() if not line.startswith("run ")] == []
     run = _run_of(bound, "vips")
     assert run is not None
+    assert [line for line in said.err.splitlines() if not line.startswith("run ")] == [
+        f"Run {run.id} continues. Follow it again: `cohort-sync watch {run.id}`."
+    ]
     assert run.state == "queued"
 
 

@@ -71,7 +71,7 @@ def test_a_source_from_its_first_to_its_last_day(door: Door, sqlite_db: Database
     with sqlite_db.read() as session:
         row = find(session, AmplitudeProject, "store")
         assert sqlite_db.keyring.decrypt(row.api_key_token).get_secret_value() == "a literal one"
-    assert door.ok("source", "remove", "store", "--json").json == {"id": 1, "name": "store"}
+    assert door.ok("source", "remove", "store", "--yes", "--json").json == {"id": 1, "name": "store"}
     assert door.ok("source", "list", "--json").json == []
     assert "no source yet" in door.ok("source", "list").out
 
@@ -151,7 +151,7 @@ def test_a_destination_and_the_subdomain_alone(door: Door, sqlite_db: Database) 
     assert door("destination", "update", "mc", "--account-id", "MID").code == 2
     assert [one["name"] for one in door.ok("destination", "list", "--json").json] == ["mc"]
     assert door.ok("destination", "list").out.count("mc563885") == 1
-    door.ok("destination", "remove", "mc")
+    door.ok("destination", "remove", "mc", "--yes")
 
 
 def _add(door: Door, name: str, *more: str) -> Any:
@@ -195,7 +195,7 @@ def test_a_binding_from_its_first_to_its_last_day(door: Door, bound: Database) -
     assert door.ok("binding", "resume", "best", "--json").json["paused"] is False
     assert door.ok("binding", "update", "best", "--on-demand", "--json").json["schedule"] is None
     assert door("binding", "update", "best", "--on-demand", "--cron", "0 6 * * *").code == 2
-    assert "flags in Marketing Cloud stay" in door.ok("binding", "remove", "best").out
+    assert "flags in Marketing Cloud stay" in door.ok("binding", "remove", "best", "--yes").out
     assert door.ok("binding", "list", "--json").json == []
 
 
@@ -215,7 +215,7 @@ def test_the_rules_of_the_domain_are_refused_by_name_and_change_nothing(door: Do
         assert (said.code, said.error) == (2, code)
     said = _add(door, "FIRST", "--attribute", "B")
     assert (said.code, said.error) == (2, "NAME_TAKEN")
-    assert door("source", "remove", "shop", "--json").error == "IN_USE"
+    assert door("source", "remove", "shop", "--yes", "--json").error == "IN_USE"
     assert [one["name"] for one in door.ok("binding", "list", "--json").json] == ["first"]
 
 

@@ -30,7 +30,7 @@ def test_the_secret_is_shown_when_it_is_made(door: Door, sqlite_db: Database) ->
     again = door.ok("source", "webhook", "SHOP", "--json").json
     assert again == {**first, "secret": None}
     assert first["secret"] not in door.ok("source", "webhook", "shop").out
-    rotated = door.ok("source", "webhook", "shop", "--rotate")
+    rotated = door.ok("source", "webhook", "shop", "--rotate", "--yes")
     assert "https://YOUR-HOST/webhooks/1" in rotated.out
     assert first["secret"] not in rotated.out
     with sqlite_db.read() as session:

@@ -133,7 +133,7 @@ def test_it_serves_two_pages_and_no_more(stack: Settings, tmp_path: Path) -> Non
         assert [page.problems for page in answers] == [set()] * 8
         assert monitor.stop(signal.SIGINT) == 0
         lines = [json.loads(line) for line in monitor.log.read_text().splitlines() if line.startswith("{")]
-        assert lines[-1]["event"] == "monitor stopped"
+        assert lines[-1]["event"] == "monitor_stopped"
 
 
 def test_a_taken_port_is_named(settings: Settings) -> None:

@@ -111,7 +111,7 @@ def test_a_need_is_told_once_again_after_a_day_and_so_is_its_end(filled: Databas
     assert ear.titles == ["cohort-sync: 1 thing needs you"]
     assert ear.last == [
         "buyers: PAUSED: Binding 'buyers' is paused: a campaign. "
-        "`cohort-sync binding resume buyers` when it may go on."
+        "Run `cohort-sync binding resume buyers` when it may continue."
     ]
     assert ear.heard[0]["type"] == "warning"
     post.looks(25 * HOUR, every=HOUR)
@@ -340,7 +340,7 @@ def test_what_can_not_be_delivered_for_a_day_is_given_up_and_said(filled: Databa
         pause(filled)
         with capture_logs() as lines:
             post.looks(26 * HOUR, every=900)
-        given_up = [line for line in lines if line["event"] == "notices given up"]
+        given_up = [line for line in lines if line["event"] == "notices_dropped"]
         assert [(line["log_level"], line["code"], line["channel"]) for line in given_up] == [
             ("error", "NOTIFY_FAILED", "json://127.0.0.1")
         ] * len(given_up)

@@ -100,13 +100,13 @@ def test_process_publishes_what_is_due_and_leaves_on_sigterm(
     (line,) = process.events("tick")[:1]
     assert (line["process"], line["bindings"], line["queued"]) == ("scheduler", 1, 1)
     assert len(process.events("tick")) < 5, "idle ticks are silent"
-    assert process.log()[-1]["event"] == "scheduler stopped"
+    assert process.log()[-1]["event"] == "scheduler_stopped"
 
 
 @pytest.mark.parametrize("db", ["sqlite"], indirect=True)
 def test_process_leaves_on_sigint(stack: Settings, start: Callable[[Settings], Process]) -> None:
     process = start(stack)
-    wait_until(lambda: process.events("scheduler started"), seconds=15)
+    wait_until(lambda: process.events("scheduler_started"), seconds=15)
     assert process.stop(signal.SIGINT) == 0
 
 
@@ -119,7 +119,7 @@ def test_occurrence_of_a_time_without_a_broker_is_published_when_it_is_back(
     process = start(stack)
     (run,) = wait_until(lambda: runs_of(db), seconds=15)
     assert (run.state, run.published_at) == (RunState.QUEUED, None)
-    wait_until(lambda: process.events("broker unreachable"), seconds=5)
+    wait_until(lambda: process.events("broker_unreachable"), seconds=5)
 
     valkey.start()
     wait_until(valkey.messages, seconds=10)
@@ -140,15 +140,15 @@ def test_process_waits_for_a_database_that_is_away(
     with psycopg.connect(postgres_url, autocommit=True) as admin:
         admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
         process = start(stack)
-        wait_until(lambda: len(process.events("tick failed")) >= 2, seconds=15)
-        assert process.events("tick failed")[0]["code"] == "DATABASE_UNREACHABLE"
+        wait_until(lambda: len(process.events("tick_failed")) >= 2, seconds=15)
+        assert process.events("tick_failed")[0]["code"] == "DATABASE_UNREACHABLE"
         admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
         wait_until(valkey.messages, seconds=15)
 
         admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
         admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
-        before = len(process.events("tick failed"))
-        wait_until(lambda: len(process.events("tick failed")) > before, seconds=10)
+        before = len(process.events("tick_failed"))
+        wait_until(lambda: len(process.events("tick_failed")) > before, seconds=10)
         began = time.monotonic()
         assert process.stop() == 0, "told to leave while the database is away"
         assert time.monotonic() - began < 3
@@ -162,4 +162,4 @@ def test_process_refuses_a_database_without_the_schema(
     process = start(settings)
     assert process.popen.wait(15) == 1
     (line,) = process.log()
-    assert (line["event"], line["code"]) == ("not started", "DATABASE_SCHEMA")
+    assert (line["event"], line["code"]) == ("scheduler_not_started", "DATABASE_SCHEMA")

@@ -145,7 +145,7 @@ def test_a_person_is_told_where_to_look_and_the_password_once(
     )
     assert other.returncode == 2
     assert (
-        f"ALREADY_RUNNING: A stack runs on this data directory already (process {process.pid})"
+        f"ALREADY_RUNNING: A stack is already running on this data directory (process {process.pid})"
         in other.stderr
     )
 

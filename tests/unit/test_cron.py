@@ -2,7 +2,7 @@
 
 The walk states the two rules in five lines and is too slow to ship; it is right by looking at it. cronsim is
 someone else's reading of the same rules; where it differs, the difference is pinned here and explained in
-docs/scheduling.md. Zones are judged at every change of their clocks from 2021 to 2030.
+docs/design/scheduling.md. Zones are judged at every change of their clocks from 2021 to 2030.
 """
 
 from __future__ import annotations
@@ -299,7 +299,7 @@ def test_without_changes_like_cronsim_and_croniter(minute: str, hour: str, rest:
         assert ours.next_after(begin) == judge.get_next(datetime)
 
 
-# --- where cronsim differs; docs/scheduling.md has the reasons ----------------------------------------------
+# --- where cronsim differs; docs/design/scheduling.md has the reasons ---------------------------------------
 
 
 def both(cron: str, zone: str, start: str, end: str) -> tuple[list[str], list[str]]:

@@ -9,6 +9,7 @@ import pytest
 from cli import main
 from cli.config_file.fields import KINDS, SOURCE, Kind, Setting, Without
 from models.errors import ConfigurationError
+from models.setup.binding_fields import LIMITS
 
 ABOUT_THE_COMMAND = {"name", "no_check", "as_json", "help"}
 
@@ -66,7 +67,7 @@ def test_what_is_shown_reads_back(kind: Kind, name: str) -> None:
         "catchup": "none",
         "catchup-window": "90m",
         "jitter": "45s",
-        "max-removal-percent": "0",
+        **{limit.replace("_", "-"): "0" for limit in LIMITS},
     }
     text = texts.get(name, "abc")
     shown = setting.shown(setting.read(name, text))

@@ -1,4 +1,4 @@
-"""The README says what the code says. Run as a program, it writes the error table anew."""
+"""The README and docs/errors.md say what the code says. Run as a program, it writes the error table anew."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from models.errors import CATALOGUE, SyncError
 
 README = Path(__file__).parents[2] / "README.md"
+ERRORS = README.parent / "docs" / "errors.md"
 BEGIN, END = "<!-- errors: python tests/unit/test_readme.py -->", "<!-- /errors -->"
 
 
@@ -26,7 +27,7 @@ def _cell(text: str) -> str:
 
 def test_error_table_is_the_catalogue() -> None:
     """Every code has its line, in the catalogue's own words."""
-    text = README.read_text()
+    text = ERRORS.read_text()
     assert text.split(BEGIN)[1].split(END)[0].strip() == error_table()
 
 
@@ -49,6 +50,14 @@ def test_commands_in_the_readme_exist() -> None:
     assert named <= set(COMMANDS)
 
 
+def test_the_readme_is_short_and_its_links_lead_somewhere() -> None:
+    text = README.read_text()
+    assert len(text.split()) < 2_000
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
+    assert links
+    assert [link for link in links if not (README.parent / link).exists()] == []
+
+
 def test_the_file_in_the_docs_is_the_example() -> None:
     """The one that a test applies against the sandbox."""
     root = README.parent
@@ -56,9 +65,9 @@ def test_the_file_in_the_docs_is_the_example() -> None:
 
 
 def main() -> None:
-    """Write the table into the README."""
-    head, rest = README.read_text().split(BEGIN)
-    README.write_text(f"{head}{BEGIN}\n{error_table()}\n{END}{rest.split(END)[1]}")
+    """Write the table into docs/errors.md."""
+    head, rest = ERRORS.read_text().split(BEGIN)
+    ERRORS.write_text(f"{head}{BEGIN}\n{error_table()}\n{END}{rest.split(END)[1]}")
 
 
 if __name__ == "__main__":

@@ -11,11 +11,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from models.contact_keys.codec import row_overhead
+from models.contact_keys.masking import masked
 from models.database import Database
 from models.direction import Direction
 from models.errors import TerminalError
 from models.membership import state
-from models.runs import batches, lifecycle, unresolved_batches
+from models.runs import batches, holds, lifecycle, unresolved_batches
 from models.setup import destinations
 from models.tables import CohortBinding, SyncRun
 from models.types import Stage
@@ -25,6 +26,8 @@ from worker.membership.diff import Diff, PlannedBatch, StateReader, compare
 from worker.membership.snapshot_file import digest_of
 from worker.stages import full_run, guard, job_tracking, snapshot_store
 from worker.vendors.marketing_cloud.client import BATCH_BYTES, BATCH_ROWS, CONTACT_KEY, DataExtension, Field
+
+SAMPLES = 5
 
 
 def diff(hold: ClaimedRun) -> Stage | None:
@@ -67,8 +70,10 @@ def _decided(hold: ClaimedRun, run: SyncRun, path: Path, digest: str | None, wor
     with hold.marketing_cloud(run.binding.destination) as cloud:
         extension, field = require_destination(cloud, run.binding, longest_key=found.longest_key)
     if not run.approved:
-        held = guard.objection(run.binding, found.counts, run.trigger, run=run.id, full=run.full)
+        past = guard_past(hold.ctx.db, run.binding, extension)
+        held = guard.objection(run.binding, found.counts, run=run.id, full=run.full, past=past)
         if held is not None:
+            _store_facts(hold, found)
             raise held
     return _plan(hold, found, extension, field, seen.unknown() if seen else ())
 
@@ -89,6 +94,28 @@ def reader(db: Database, binding: CohortBinding) -> StateReader:
             yield from unresolved_batches.iter_lost(session, binding.id)
 
     return StateReader(chunks=chunks, deltas=deltas, uncertain=uncertain, members=binding.member_count)
+
+
+def guard_past(db: Database, binding: CohortBinding, extension: DataExtension | None) -> guard.Past:
+    """What the guards compare with."""
+    with db.read() as session:
+        return guard.Past(
+            sizes=holds.sizes(session, binding.id, last=guard.HISTORY),
+            reached=holds.reached(session, binding.id),
+            acknowledged_by=holds.acknowledged_by(session, binding.id),
+            there_now=extension.id if extension else None,
+        )
+
+
+def _store_facts(hold: ClaimedRun, found: Diff) -> None:
+    """What the person who decides is shown; keys are masked."""
+    samples = {str(one): [masked(key) for key in found.sample(one, SAMPLES)] for one in Direction}
+    with hold.transaction() as (_, run):
+        run.held_facts = {
+            "state_members": found.counts.state_members,
+            "unchanged": found.counts.unchanged,
+            "samples": samples,
+        }
 
 
 def _unchanged(hold: ClaimedRun, digest: str) -> bool:

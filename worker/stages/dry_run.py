@@ -40,10 +40,9 @@ from worker.context import Context
 from worker.inspection.check import require_destination
 from worker.membership.diff import Diff, DiffCounts, StateReader, compare
 from worker.stages import blackout, guard, snapshot_store, webhook_snapshot
-from worker.stages.diff import planned
+from worker.stages.diff import SAMPLES, guard_past, planned
 from worker.stages.snapshot import bring
 
-SAMPLES = 5
 Result = TypeVar("Result")
 
 
@@ -51,7 +50,8 @@ Result = TypeVar("Result")
 class Findings:
     """What a run by hand would do now. `requests` are the rows of each upsert, none where a check fails.
 
-    `held` and `held_on_schedule` are the guards' objections to a run by hand and to a scheduled one.
+    `held` is the guards' objection to a run by hand, `held_on_schedule` to a scheduled one: the same since runs by hand
+    are guarded as well.
     """
 
     counts: DiffCounts
@@ -159,22 +159,27 @@ class DryRun(ClaimedRun):
         binding, counts = self.draft.binding, found.counts
         requests: list[int] = []
         failed: ConfigurationError | None = None
+        extension = None
         if counts.entered or counts.exited:
             try:
                 with self.marketing_cloud(binding.destination) as cloud:
-                    _, attribute = self._patiently(
+                    extension, attribute = self._patiently(
                         lambda: require_destination(cloud, binding, longest_key=found.longest_key)
                     )
                 requests = [batch.n for batch in planned(found, attribute)]
             except ConfigurationError as error:
                 failed = error
+        past = guard_past(self.ctx.db, binding, extension)
+        held = None
+        if counts.entered or counts.exited:
+            held = guard.objection(binding, counts, run="RUN", past=past)
         return Findings(
             counts,
             {direction: found.sample(direction, SAMPLES) for direction in Direction},
             requests,
             failed,
-            guard.objection(binding, counts, Trigger.MANUAL, run="RUN"),
-            guard.objection(binding, counts, Trigger.SCHEDULE, run="RUN"),
+            held,
+            held,
         )
 
     def _patiently(self, step: Callable[[], Result]) -> Result:

@@ -9,7 +9,7 @@ import typer
 from cli import context, output
 from models import schema
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(add_completion=False, no_args_is_help=True)
 
 
 @app.callback()
@@ -19,7 +19,7 @@ def group() -> None:
 
 @app.command()
 def upgrade(
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Bring the database to this version's schema; nothing happens if it is there.
 

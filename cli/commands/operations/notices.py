@@ -14,7 +14,7 @@ from models.observability import notices as kept
 from models.secrets import Keyring
 from models.tables import Notice, NoticeDelivery
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 TEST_SECONDS = 60.0  # for all of them together
 
@@ -23,12 +23,14 @@ Told = list[tuple[NoticeDelivery, str]]
 
 @app.command()
 def notices(
-    ended: Annotated[bool, typer.Option("--all", help="Also those that are over, of 90 days.")] = False,
-    limit: Annotated[int, typer.Option(min=1, max=100_000, help="So many at most.")] = 100,
+    ended: Annotated[
+        bool, typer.Option("--all", help="Include resolved notices of the last 90 days.")
+    ] = False,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="Maximum number of rows.")] = 100,
     test: Annotated[
         bool, typer.Option("--test", help="Send a message through each configured URL now.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """What needs you, the newest first, and who was told of it when.
 

@@ -6,7 +6,6 @@ Each is a process of its own in production; what it does stands in `cli/stack/st
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -15,7 +14,7 @@ from cli import context
 from models.errors import SyncError
 from models.secrets import Keyring
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 DEMO_MEMBERS = 50_000
 
@@ -43,7 +42,7 @@ def up(
 @app.command()
 def demo(
     members: Annotated[int, typer.Option(min=1, help="Members of the largest sample cohort.")] = DEMO_MEMBERS,
-    keep: Annotated[bool, typer.Option("--keep", help="Leave the stack up to look at.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the stack running afterwards.")] = False,
 ) -> None:
     """See it work: the stack against sandbox vendors, two syncs, and a comparison.
 
@@ -58,10 +57,10 @@ def demo(
 
 @app.command()
 def worker(
-    name: Annotated[str, typer.Option(help="Its name among the workers of this host.")] = "worker",
+    name: Annotated[str, typer.Option(help="The worker's name, unique on this host.")] = "worker",
     concurrency: Annotated[
         int | None,
-        typer.Option(min=1, max=64, help="Tasks at once; COHORT_SYNC_WORKER_CONCURRENCY if not given."),
+        typer.Option(min=1, max=64, help="Parallel tasks (default: COHORT_SYNC_WORKER_CONCURRENCY)."),
     ] = None,
 ) -> None:
     """A worker: takes runs from the queue. Any number of them, on any number of hosts.
@@ -69,7 +68,7 @@ def worker(
     Example: cohort-sync worker --name worker-2
     """
     settings = context.settings()
-    with context.database():
+    with context.database(proven=True):
         pass  # a wrong database is said here and not by the first task
     from config.queue import QUEUE, WAKE_QUEUE
     from worker.app import app as celery
@@ -97,7 +96,7 @@ def scheduler() -> None:
     Example: cohort-sync scheduler
     """
     settings = context.settings()
-    with context.database():
+    with context.database(proven=True):
         pass
     from scheduler.main import main
 
@@ -112,7 +111,9 @@ def flower() -> None:
     """
     from cli.flower import server as page
 
-    raise typer.Exit(page.run(context.settings()))
+    settings = context.settings()
+    _prove_if_there()
+    raise typer.Exit(page.run(settings))
 
 
 @app.command()
@@ -122,8 +123,7 @@ def monitor() -> None:
     Example: COHORT_SYNC_MONITOR_PORT=9464 cohort-sync monitor
     """
     settings = context.settings()
-    with suppress(SyncError), context.database():
-        pass  # SQLite is made if need be; a database that is away or old is what the monitor is there to show
+    _prove_if_there()  # SQLite is made if need be
     from cli.commands.operations import monitor as watching
 
     raise typer.Exit(watching.run(settings))
@@ -140,3 +140,13 @@ def sandbox(ctx: typer.Context) -> None:
     from sandbox.app import main
 
     raise typer.Exit(main(ctx.args))
+
+
+def _prove_if_there() -> None:
+    """Refuse a wrong key; a database that is away or old keeps nobody from watching."""
+    try:
+        with context.database(proven=True):
+            pass
+    except SyncError as error:
+        if error.code == "SECRET_KEY_WRONG":
+            raise

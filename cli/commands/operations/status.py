@@ -13,13 +13,15 @@ from typing import Annotated, Any
 import typer
 
 from cli import context, output, views
+from cli.tables import NONE, Column, State
 from models.membership import snapshots
 from models.naming import every
 from models.observability import alerts, health, overview
+from models.setup.blackouts import blackout_until, parse_blackouts
 from models.tables import AmplitudeProject, CohortBinding, SyncRun
 from models.types import RunState
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Page:
 
 @app.command()
 def status(
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """What there is, how it went, when it runs next, and what needs you.
 
@@ -118,14 +120,21 @@ def _run(row: SyncRun | None) -> dict[str, Any] | None:
 
 def _print(page: Page) -> None:
     output.table(
-        ["binding", "attribute", "members", "now", "last result", "next run"],
+        [
+            Column("binding"),
+            Column("attribute", 3),
+            Column("members", 2),
+            Column("now", 1),
+            Column("last result"),
+            Column("next run"),
+        ],
         [
             (
                 binding.name,
                 binding.attribute,
                 binding.member_count,
                 _current(page.current.get(binding.id)),
-                _last(page.last.get(binding.id), page.now),
+                State(_last(page.last.get(binding.id), page.now)),
                 _next(binding, page.now),
             )
             for binding in page.bindings
@@ -161,4 +170,9 @@ def _last(run: SyncRun | None, now: datetime) -> str:
 def _next(binding: CohortBinding, now: datetime) -> str:
     if binding.paused:
         return "paused"
-    return "on demand" if binding.cron is None else output.when(binding.next_due_at, now)
+    if binding.next_due_at is None:
+        return "on demand" if binding.cron is None else NONE
+    # As `schedule` foresees it: a run that is due in a blackout starts at its end.
+    blackouts = parse_blackouts(binding.blackouts.split(",")) if binding.blackouts else ()
+    starts = blackout_until(blackouts, binding.timezone, max(binding.next_due_at, now)) or binding.next_due_at
+    return output.local(starts, binding.timezone, now)

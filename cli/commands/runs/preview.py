@@ -18,6 +18,7 @@ from cli import context, output
 from cli.commands.setup import checks
 from cli.config_file import vendors
 from cli.exit_codes import Code
+from models.contact_keys.masking import masked
 from models.database import Database
 from models.direction import Direction
 from models.errors import ConfigurationError, ContractError, SyncError
@@ -32,9 +33,8 @@ if TYPE_CHECKING:
     from worker.inspection.estimate import Estimate
     from worker.stages.dry_run import DryRun, Findings
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
-SHOWN_OF_A_KEY = 2
 _MINUTES_FROM = 120
 QUOTA_STEP = "downloads"
 # As a run tells them, and beside them who stays, and who was acknowledged before.
@@ -46,21 +46,23 @@ COUNTS = (
 
 @app.command()
 def plan(
-    binding: Annotated[str, typer.Argument(help="The binding's name, or its id.")],
+    binding: Annotated[str, typer.Argument(help="The binding's name or id.")],
     snapshot: Annotated[
         Path | None,
-        typer.Option(exists=True, dir_okay=False, readable=True, help="A cohort file for a download."),
+        typer.Option(
+            exists=True, dir_okay=False, readable=True, help="Use this cohort file instead of a download."
+        ),
     ] = None,
     show_keys: Annotated[
-        bool, typer.Option("--show-keys", help="Show the sampled contact keys in full: personal data.")
+        bool, typer.Option("--show-keys", help="Show the sampled contact keys in full (personal data).")
     ] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Ask for a download though the month's quota is spent.")
+        bool, typer.Option("--force", help="Request a download even if the month's quota is used up.")
     ] = False,
     wait_seconds: Annotated[
-        float, typer.Option(min=0, help="How long to wait for the vendors, Amplitude's job above all.")
+        float, typer.Option(min=0, help="How long to wait for the vendors, mainly Amplitude's job.")
     ] = 600,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """What a run would do now: who enters and leaves, what it costs, what would stop it. Pushes nothing.
 
@@ -187,11 +189,6 @@ def _samples(found: Findings, *, keys: bool) -> dict[str, Any]:
     return {"masked": not keys, "entered": shown(Direction.ENTER), "exited": shown(Direction.EXIT)}
 
 
-def masked(key: str) -> str:
-    """Enough to tell one kind of key from another, and nobody's: two characters at most, none of a short one."""
-    return f"{key[: min(SHOWN_OF_A_KEY, len(key) // 4)]}…"
-
-
 def _error(error: SyncError | None) -> dict[str, str] | None:
     if error is None:
         return None
@@ -216,9 +213,8 @@ def _print(told: dict[str, Any]) -> None:
     for step in told["checks"]:
         output.say(f"{told['binding']}: the check of {step['name']} fails, {step['code']}: {step['detail']}")
         output.say(f"what to do: {step['remedy']}")
-    for name, words in (("guard", "a run by hand"), ("guard_on_schedule", "a scheduled run")):
-        if told[name] is not None:
-            output.say(f"{words} would be held, {told[name]['code']}: {told[name]['message']}")
+    if told["guard"] is not None:
+        output.say(f"a run would be held, {told['guard']['code']}: {told['guard']['message']}")
     for error in told["in_the_way"]:
         output.say(f"note {error['code']}: {error['message']}")
     output.say("Nothing was pushed." if told["counts"] else "Nothing was fetched, no download was spent.")

@@ -8,6 +8,7 @@ from cli import output
 from models.observability import overview
 from models.runs.missed import counted
 from models.tables import SyncRun
+from models.types import RunState
 
 
 def report(row: SyncRun, now: datetime, reasons: list[overview.Reason]) -> None:
@@ -23,10 +24,7 @@ def report(row: SyncRun, now: datetime, reasons: list[overview.Reason]) -> None:
             ("missed", _missed(row)),
             ("started", output.when(row.started_at, now)),
             ("finished", output.when(row.finished_at, now)),
-            (
-                "took",
-                output.span(row.finished_at - row.started_at) if row.finished_at and row.started_at else None,
-            ),
+            ("took", took(row, now)),
             ("snapshot rows", row.snapshot_rows),
             ("members", row.members),
             ("blank, duplicate", f"{row.blank:,}, {row.duplicate:,}"),
@@ -40,11 +38,35 @@ def report(row: SyncRun, now: datetime, reasons: list[overview.Reason]) -> None:
             ),
         ]
     )
+    if row.state == RunState.HELD:
+        _held(row, now)
     for reason in reasons:
         output.say(f"rejected  {reason.rows:,} {reason.direction}, {reason.code}: {reason.message}")
     if row.error_code:
         output.say(f"{row.error_code}: {row.error_message}")
         output.say(f"what to do: {row.error_remedy}")
+
+
+def took(row: SyncRun, now: datetime) -> str | None:
+    """How long the run has taken, so far if it has not ended; None before it has started."""
+    if row.started_at is None:
+        return None
+    return output.span((row.finished_at or now) - row.started_at)
+
+
+def _held(row: SyncRun, now: datetime) -> None:
+    """What the person who decides has to know. Keys are masked."""
+    facts = row.held_facts or {}
+    samples = facts.get("samples", {})
+    output.facts(
+        [
+            ("acknowledged before", facts.get("state_members")),
+            ("unchanged", facts.get("unchanged")),
+            ("would enter, such as", ", ".join(samples.get("enter", []))),
+            ("would leave, such as", ", ".join(samples.get("exit", []))),
+            ("decide until", output.when(row.held_until, now)),
+        ]
+    )
 
 
 def state_of(row: SyncRun) -> str:

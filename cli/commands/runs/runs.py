@@ -10,7 +10,9 @@ import typer
 
 from cli import context, output, views
 from cli.commands.runs import wait
-from cli.commands.runs.report import report, state_of
+from cli.commands.runs.report import report, state_of, took
+from cli.config_file.timing import moment
+from cli.tables import Column, State
 from models.database import Database
 from models.errors import CATALOGUE, ConfigurationError, ContractError
 from models.membership import snapshots
@@ -25,40 +27,46 @@ from models.types import Feed, RunState, Trigger
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")]
+AnyRun = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run's id, a binding's name for its newest run, or `latest`.")
+]
+Reason = Annotated[str, typer.Option(help="Why, for the audit log.")]
 KEY_MAX = 200
+SINCE = "Only runs created from then on: a length of time ago such as 90m, 6h or 7d, or a date with or without a time."
 
 
 @app.command()
 def run(
-    binding: Annotated[str, typer.Argument(help="The binding's name, or its id.")],
-    waited: Annotated[
-        bool, typer.Option("--wait", help="Show its progress, and exit with the run's code.")
-    ] = False,
+    binding: Annotated[str, typer.Argument(help="The binding's name or id.")],
+    waited: Annotated[bool, typer.Option("--wait", help="Follow the run, and exit with its code.")] = False,
     snapshot: Annotated[
         Path | None,
         typer.Option(
             exists=True,
             dir_okay=False,
             readable=True,
-            help="A cohort file (CSV, may be gzip) for a download.",
+            help="Use this cohort file (CSV, plain or gzip) instead of a download.",
         ),
     ] = None,
     queue: Annotated[
         bool, typer.Option("--queue", help="Wait behind an unfinished run instead of being refused.")
     ] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Ask for a download though the month's quota is spent.")
+        bool, typer.Option("--force", help="Request a download even if the month's quota is used up.")
     ] = False,
     full: Annotated[
         bool,
-        typer.Option("--full", help="Read the data extension first: flags nobody knows of are removed, too."),
+        typer.Option("--full", help="Read the data extension first, so that unknown flags are removed too."),
+    ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Go past the guards; the audit log says who did.")
     ] = False,
     idempotency_key: Annotated[
-        str | None, typer.Option(help="The same key twice makes one run: safe to repeat.")
+        str | None, typer.Option(help="Repeating the command with the same key creates no second run.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -71,7 +79,9 @@ def run(
     if idempotency_key is not None and not 0 < len(idempotency_key) <= KEY_MAX:
         raise typer.BadParameter(f"1 to {KEY_MAX} characters", param_hint="--idempotency-key")
     with context.database() as db:
-        made = _dispatch(db, binding, snapshot, idempotency_key, queue=queue, force=force, full=full)
+        made = _dispatch(
+            db, binding, snapshot, idempotency_key, queue=queue, force=force, full=full, approved=yes
+        )
         if made.state == RunState.QUEUED:
             publish(made)
         if waited:
@@ -82,62 +92,94 @@ def run(
 
 @app.command("runs")
 def list_(
-    binding: Annotated[str | None, typer.Argument(help="The binding's name, or its id; all if none.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="So many at most.")] = 20,
+    binding: Annotated[str | None, typer.Argument(help="The binding's name or id (default: all).")] = None,
+    state: Annotated[list[RunState] | None, typer.Option(help="Only runs in this state; repeatable.")] = None,
+    trigger: Annotated[list[Trigger] | None, typer.Option(help="Only runs made by this; repeatable.")] = None,
+    since: Annotated[str | None, typer.Option(metavar="TIME", help=SINCE)] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Only runs created before; as --since.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Maximum number of rows.")] = 20,
     as_json: Json = False,
 ) -> None:
     """The newest runs first.
 
-    Example: cohort-sync runs vips --limit 5
+    Example: cohort-sync runs vips --state failed --since 7d
     """
+    now = context.now()
+    narrowed = any((binding, state, trigger, since, until))
     with context.database() as db, db.read() as session:
-        only = find(session, CohortBinding, binding) if binding is not None else None
-        rows = lifecycle.list_runs(session, only, limit=limit)
+        rows = lifecycle.list_runs(
+            session,
+            find(session, CohortBinding, binding) if binding is not None else None,
+            states=state,
+            triggers=trigger,
+            since=moment(since, now, "--since"),
+            until=moment(until, now, "--until"),
+            limit=limit,
+        )
     if as_json:
         output.emit([views.run(row) for row in rows])
         return
     output.table(
         [
-            "run",
-            "binding",
-            "trigger",
-            "state",
-            "started",
-            "members",
-            "entered",
-            "exited",
-            "rejected",
-            "missed",
-            "error",
+            Column("run"),
+            Column("binding"),
+            Column("state"),
+            Column("started", 1),
+            Column("took", 3),
+            Column("members", 4),
+            Column("entered", 2),
+            Column("exited", 2),
+            Column("rejected", 2),
+            Column("trigger", 5),
+            Column("missed", 6),
+            Column("error", 1),
         ],
         [
             (
                 str(row.id),
                 row.binding.name,
-                row.trigger,
-                state_of(row),
+                State(state_of(row)),
                 row.started_at,
+                took(row, now),
                 row.members,
                 row.entered,
                 row.exited,
-                row.rejected,
+                row.rejected or None,
+                row.trigger,
                 counted(row.missed),
                 row.error_code,
             )
             for row in rows
         ],
-        empty="There is no run yet: `cohort-sync run BINDING`.",
+        empty="There is no such run." if narrowed else "There is no run yet: `cohort-sync run BINDING`.",
+        now=now,
     )
 
 
 @app.command()
-def show(run: RunId, as_json: Json = False) -> None:
+def watch(run: AnyRun = lifecycle.LATEST, as_json: Json = False) -> None:
+    """Follow a run from where it is now to its end, and exit with its code.
+
+    Example: cohort-sync watch vips
+
+    Ctrl-C ends the watching, not the run.
+    """
+    with context.database() as db:
+        with db.read() as session:
+            found = lifecycle.find_run(session, run).id
+        wait.follow(db, found, as_json=as_json)
+
+
+@app.command()
+def show(run: AnyRun, as_json: Json = False) -> None:
     """One run: its counts, requests, error and rejections.
 
-    Example: cohort-sync show 12 --json
+    Example: cohort-sync show latest
     """
     with context.database() as db, db.read() as session:
-        row = lifecycle.get_run(session, run)
+        row = lifecycle.find_run(session, run)
         reasons = overview.rejections(session, row.id)
     if as_json:
         output.emit(views.run(row))
@@ -162,26 +204,26 @@ def cancel(run: RunId, as_json: Json = False) -> None:
 
 
 @app.command()
-def approve(run: RunId, as_json: Json = False) -> None:
+def approve(run: RunId, reason: Reason = "", as_json: Json = False) -> None:
     """Let a run go on that a guard has held.
 
-    Example: cohort-sync approve 12
+    Example: cohort-sync approve 12 --reason 'asked the campaign team'
     """
     with context.database() as db:
         with db.write() as session:
-            row = lifecycle.approve(session, run, now=context.now(), actor=context.actor())
+            row = lifecycle.approve(session, run, now=context.now(), actor=context.actor(), reason=reason)
         publish(row)
     output.done(f"Run {row.id} is approved and goes on.", views.run(row), as_json=as_json)
 
 
 @app.command()
-def reject(run: RunId, as_json: Json = False) -> None:
+def reject(run: RunId, reason: Reason = "", as_json: Json = False) -> None:
     """End a run that a guard has held; nothing is pushed.
 
-    Example: cohort-sync reject 12
+    Example: cohort-sync reject 12 --reason 'asked the campaign team'
     """
     with context.database() as db, db.write() as session:
-        row = lifecycle.reject(session, run, now=context.now(), actor=context.actor())
+        row = lifecycle.reject(session, run, now=context.now(), actor=context.actor(), reason=reason)
     output.done(f"Run {row.id} is rejected; nothing was pushed.", views.run(row), as_json=as_json)
 
 
@@ -194,6 +236,7 @@ def _dispatch(
     queue: bool,
     force: bool,
     full: bool,
+    approved: bool,
 ) -> SyncRun:
     now = context.now()
     if file is not None:
@@ -215,6 +258,7 @@ def _dispatch(
             full=full,
             force=force,
             queue=queue,
+            approved=approved,
             idempotency_key=idempotency_key,
             actor=context.actor(),
         )

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 import typer
 
 from cli import context, output
 from cli.config_file import quota
+from cli.tables import Column
 from models.naming import every
 from models.tables import AmplitudeProject, CohortBinding
 from scheduler.forecast import Expected, planned
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 SHOWN = 40
 PRICES = {True: "a download", False: "shared", None: "webhook"}
@@ -21,8 +22,8 @@ PRICES = {True: "a download", False: "shared", None: "webhook"}
 
 @app.command()
 def schedule(
-    days: Annotated[int, typer.Option(min=1, max=366, help="So far ahead.")] = 31,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    days: Annotated[int, typer.Option(min=1, max=366, help="How many days ahead to look.")] = 31,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """What will run when, and the month's Amplitude downloads against the quota.
 
@@ -51,15 +52,15 @@ def schedule(
             }
         )
     else:
-        _print(runs, sources)
+        _print(runs, sources, now)
 
 
-def _print(runs: list[Expected], sources: list[tuple[str, list[quota.Month]]]) -> None:
+def _print(runs: list[Expected], sources: list[tuple[str, list[quota.Month]]], now: datetime) -> None:
     output.table(
-        ["at", "binding", "source", "cohort", "costs"],
+        [Column("at"), Column("binding"), Column("source", 3), Column("cohort", 2), Column("costs", 1)],
         [
             (
-                run.at,
+                output.local(run.at, run.binding.timezone, now),
                 run.binding.name + (" (chained)" if run.chained else ""),
                 run.binding.source,
                 run.binding.cohort[0],

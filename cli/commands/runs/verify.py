@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from cli import context, output, views
+from cli import confirm, context, output, views
 from cli.commands.runs import wait
 from cli.commands.runs.runs import publish
 from cli.config_file import vendors
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from worker.context import Context
     from worker.inspection.comparison import Comparison
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 SHOWN = 20
 Told = Callable[[int, int], None]
@@ -52,9 +52,12 @@ class Looked:
 
 @app.command()
 def verify(
-    binding: Annotated[str, typer.Argument(help="The binding's name, or its id.")],
+    binding: Annotated[str, typer.Argument(help="The binding's name or id.")],
     anyway: Annotated[
-        bool, typer.Option("--anyway", help="Also while a run is at work, whose doing then counts as well.")
+        bool,
+        typer.Option(
+            "--anyway", help="Compare even while a run is active; its changes then count as differences."
+        ),
     ] = False,
     show_keys: Annotated[
         bool,
@@ -63,28 +66,35 @@ def verify(
     repair: Annotated[
         bool,
         typer.Option(
-            "--repair", help="Make it what is stored: a full run without a download, if they differ."
+            "--repair",
+            help="If they differ, make the data extension match the stored state, by a full run without a download.",
         ),
     ] = False,
+    yes: confirm.Yes = False,
     waited: Annotated[
-        bool, typer.Option("--wait", help="With --repair: wait for the run, then look again.")
+        bool, typer.Option("--wait", help="With --repair: wait for the run, then compare again.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Read the data extension back and compare it with the members that are stored; changes nothing by itself.
 
     Missing: stored, and not flagged there. Extra: flagged there, and not stored. Exits 5 if there are any, and
     with the run's code if a run that was waited for did not succeed.
 
-    Example: cohort-sync verify vips --repair --wait
+    Example: cohort-sync verify vips --repair --wait --yes
     """
     if waited and not repair:
         raise typer.BadParameter("only --repair makes a run to wait for", param_hint="--wait")
     with context.database() as db:
         with db.read() as session:
             row = find(session, CohortBinding, binding)
+        if repair:
+            confirm.require_answerable(doing=_doing(row), yes=yes)
         looked = look(db, row, anyway=anyway)
-        run = _repair(db, row, waited=waited) if repair and not looked.audit.equal else None
+        run = None
+        if repair and not looked.audit.equal:
+            _confirm(row, looked, yes=yes)
+            run = _repair(db, row, waited=waited)
         if run is not None and run.state in {RunState.SUCCEEDED, RunState.PARTIAL}:
             looked = look(db, row, anyway=anyway)
     _show(row, looked, run, keys=show_keys, as_json=as_json)
@@ -115,6 +125,19 @@ def look(db: Database, binding: CohortBinding, *, anyway: bool = False) -> Looke
                 "note: the end of an earlier push is unknown; the next run settles it, or pushes anew."
             )
     return looked
+
+
+def _doing(binding: CohortBinding) -> str:
+    return f"Overwriting {binding.attribute!r} in Marketing Cloud with what is stored of {binding.name!r}"
+
+
+def _confirm(binding: CohortBinding, looked: Looked, *, yes: bool) -> None:
+    found = looked.audit
+    confirm.require(
+        f"Flag {found.missing:,} contacts and unflag {found.extra:,} in {binding.attribute!r}?",
+        doing=_doing(binding),
+        yes=yes,
+    )
 
 
 def _repair(db: Database, binding: CohortBinding, *, waited: bool) -> SyncRun:

@@ -47,7 +47,11 @@ class Progress:
 
 def follow(db: Database, run_id: int, *, as_json: bool) -> NoReturn:
     """Watch the run until it has ended or is held, print it, and exit with its code."""
-    row = until_end(db, run_id)
+    try:
+        row = until_end(db, run_id)
+    except KeyboardInterrupt:
+        output.note(f"Run {run_id} continues. Follow it again: `cohort-sync watch {run_id}`.")
+        raise
     if as_json:
         output.emit(views.run(row))
     else:

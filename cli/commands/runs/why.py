@@ -21,7 +21,7 @@ from models.types import BatchState
 if TYPE_CHECKING:
     from worker.inspection.trace import Trace
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 STDIN = "-"
 _WAY = {Direction.ENTER: "in", Direction.EXIT: "out"}
@@ -29,11 +29,14 @@ _WAY = {Direction.ENTER: "in", Direction.EXIT: "out"}
 
 @app.command()
 def why(
-    binding: Annotated[str, typer.Argument(help="The binding's name, or its id.")],
+    binding: Annotated[str, typer.Argument(help="The binding's name or id.")],
     contact_key: Annotated[
-        str, typer.Argument(help="The person's contact key; - reads it from stdin, past a shell's history.")
+        str,
+        typer.Argument(
+            help="The person's contact key; - reads it from standard input, which keeps it out of the shell's history."
+        ),
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Is this person in: since which run, when pushed, when acknowledged, why rejected.
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import context, output
+from cli import confirm, context, output
 from cli.commands.setup import checks
 from cli.commands.setup.binding_options import NEW_SYNC
 from cli.config_file import parser, quota
@@ -24,21 +24,21 @@ from models.errors import ConfigurationError, SyncError
 from models.tables import CohortBinding
 from models.types import Feed
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 SIGNS = {"add": "+", "update": "~", "remove": "-"}
 
 
 @app.command()
 def apply(
-    file: Annotated[str, typer.Argument(help="The file; - is stdin.")],
+    file: Annotated[str, typer.Argument(help="The file; - reads standard input.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; change nothing.")] = False,
     prune: Annotated[
-        bool, typer.Option("--prune", help="Remove what the file's sections do not name.")
+        bool, typer.Option("--prune", help="Remove what the file's sections do not list.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before removing.")] = False,
-    no_check: Annotated[bool, typer.Option("--no-check", help="Do not ask the vendors first.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    yes: confirm.Yes = False,
+    no_check: Annotated[bool, typer.Option("--no-check", help="Skip the checks at the vendors.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Make what is set up what a file says: all of it, or nothing (docs/apply.md).
 
@@ -113,11 +113,13 @@ def _confirm(plan: ChangeSet, file: str, *, yes: bool) -> None:
         for change in plan.changes
         if change.action == "remove"
     )
-    if not names or yes:
-        return
-    if not context.interactive():
-        raise ConfigurationError("PRUNE_UNCONFIRMED", file=file, names=names)
-    typer.confirm(f"Remove {names}? The flags in Marketing Cloud stay as they are.", abort=True, err=True)
+    if names:
+        confirm.require(
+            f"Remove {names}? The flags in Marketing Cloud stay as they are.",
+            doing=f"Removing {names}",
+            yes=yes,
+            refusal=ConfigurationError("PRUNE_UNCONFIRMED", file=file, names=names),
+        )
 
 
 def _print(plan: ChangeSet) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cli import context, output, views
+from cli import confirm, context, output, views
 from cli.commands.setup.binding_options import Json, Name
 from cli.config_file import timing
 from models.naming import find
@@ -16,7 +16,7 @@ from models.tables import CohortBinding
 
 def remove(
     name: Name,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: confirm.Yes = False,
     as_json: Json = False,
 ) -> None:
     """Forget a binding with its state and history.
@@ -28,10 +28,12 @@ def remove(
     with context.database() as db:
         with db.read() as session:
             found = find(session, CohortBinding, name)
-        if not yes and context.interactive():
-            typer.confirm(
-                f"Forget {found.name!r}, its {found.member_count:,} members and its history?", abort=True
-            )
+        confirm.require(
+            f"Forget {found.name!r}, its {found.member_count:,} members and its history? "
+            "The flags in Marketing Cloud stay as they are.",
+            doing=f"Removing binding {found.name!r}, whose flags in Marketing Cloud would stay,",
+            yes=yes,
+        )
         with db.edit() as session:
             bindings.remove_binding(session, str(found.id), now=context.now(), actor=context.actor())
     output.done(
@@ -43,7 +45,7 @@ def remove(
 
 def pause(
     name: Name,
-    reason: Annotated[str, typer.Option(help="Why, for whoever wonders.")] = "paused by hand",
+    reason: Annotated[str, typer.Option(help="The reason, shown to others.")] = "paused by hand",
     as_json: Json = False,
 ) -> None:
     """No scheduled run until it is resumed; a run by hand is still possible.

@@ -26,11 +26,16 @@ from cli.commands.setup.binding_options import (
     WINDOW,
     After,
     Blackout,
+    Blank,
     Catchup,
     CatchupName,
     Cron,
+    Deviation,
+    Duplicate,
     End,
     FeedName,
+    FirstSync,
+    Growth,
     Guard,
     Jitter,
     Json,
@@ -43,10 +48,12 @@ from cli.commands.setup.binding_options import (
 )
 from cli.config_file import edits, quota, timing
 from cli.config_file.fields import BINDING
+from cli.tables import Column
 from models.naming import every, find
+from models.setup.binding_fields import LIMITS
 from models.tables import CohortBinding
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(add_completion=False, no_args_is_help=True)
 
 
 @app.callback()
@@ -56,7 +63,7 @@ def group() -> None:
 
 @app.command()
 def add(
-    name: Annotated[str, typer.Argument(help="What you call it.")],
+    name: Annotated[str, typer.Argument(help="A name of your choice.")],
     source: Annotated[str, typer.Option(help=SOURCE)],
     cohort: Annotated[str, typer.Option(help=COHORT)],
     destination: Annotated[str, typer.Option(help=DESTINATION)],
@@ -72,6 +79,11 @@ def add(
     catchup_window: Annotated[str, typer.Option(help=WINDOW, metavar="LENGTH")] = "24h",
     jitter: Annotated[str, typer.Option(help=JITTER, metavar="LENGTH")] = "0",
     max_removal_percent: Guard = None,
+    max_growth_percent: Growth = None,
+    max_first_sync: FirstSync = None,
+    max_blank_percent: Blank = None,
+    max_duplicate_percent: Duplicate = None,
+    max_deviation_percent: Deviation = None,
     feed: Annotated[FeedName, typer.Option(help=FEED)] = "download",
     no_check: NoCheck = False,
     as_json: Json = False,
@@ -130,7 +142,16 @@ def list_(as_json: Json = False) -> None:
         output.emit([views.binding(row) for row in rows])
     else:
         output.table(
-            ["id", "name", "source", "cohort", "destination", "attribute", "members", "runs"],
+            [
+                Column("id", 3),
+                Column("name"),
+                Column("source", 5),
+                Column("cohort", 4),
+                Column("destination", 6),
+                Column("attribute", 1),
+                Column("members", 2),
+                Column("runs"),
+            ],
             [
                 (
                     str(row.id),
@@ -173,6 +194,7 @@ def show(name: Name, as_json: Json = False) -> None:
         ("members", row.member_count),
         ("runs", timing.in_words(row)),
         ("removal guard", "the default" if guard is None else f"{guard} %"),
+        *((name.replace("_", "-"), limit) for name in LIMITS if (limit := getattr(row, name)) is not None),
         ("paused", row.pause_reason or "yes" if row.paused else "no"),
         ("failures in a row", row.failures_in_row),
         ("added", row.created_at),
@@ -197,11 +219,11 @@ def update(
     destination: Annotated[str | None, typer.Option(help=f"{DESTINATION} {MOVES}")] = None,
     attribute: Annotated[str | None, typer.Option(help=f"{ATTRIBUTE} {MOVES}")] = None,
     cron: Cron = None,
-    on_demand: Annotated[bool, typer.Option("--on-demand", help="No schedule and no --after.")] = False,
+    on_demand: Annotated[bool, typer.Option("--on-demand", help="Remove the schedule and --after.")] = False,
     timezone: Annotated[str | None, typer.Option(help=TIMEZONE)] = None,
     start: Start = None,
     end: End = None,
-    no_dates: Annotated[bool, typer.Option("--no-dates", help="Neither a first nor a last day.")] = False,
+    no_dates: Annotated[bool, typer.Option("--no-dates", help="Remove the first and the last day.")] = False,
     after: After = None,
     blackout: Blackout = None,
     no_blackout: Annotated[bool, typer.Option("--no-blackout", help="Push at any time.")] = False,
@@ -210,6 +232,11 @@ def update(
     catchup_window: Length = None,
     jitter: Jitter = None,
     max_removal_percent: Guard = None,
+    max_growth_percent: Growth = None,
+    max_first_sync: FirstSync = None,
+    max_blank_percent: Blank = None,
+    max_duplicate_percent: Duplicate = None,
+    max_deviation_percent: Deviation = None,
     feed: Annotated[FeedName | None, typer.Option(help=FEED)] = None,
     no_check: NoCheck = False,
     as_json: Json = False,

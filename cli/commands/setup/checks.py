@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from worker.context import Context
     from worker.inspection.check import Step
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()
 def check(
-    binding: Annotated[str | None, typer.Argument(help="The binding's name, or its id; all if none.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    binding: Annotated[str | None, typer.Argument(help="The binding's name or id (default: all).")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Every precondition of a sync by name, with its remedy.
 

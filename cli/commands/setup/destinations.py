@@ -7,20 +7,21 @@ from typing import Annotated, Literal
 
 import typer
 
-from cli import context, output, views
+from cli import confirm, context, output, views
 from cli.config_file import secret_sources
+from cli.tables import Column
 from models.naming import every, find
 from models.setup import destinations
 from models.tables import Destination
 from models.types import WriteMode
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(add_completion=False, no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="The destination's name, or its id.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+Name = Annotated[str, typer.Argument(help="The destination's name or id.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 ClientSecret = Annotated[str | None, typer.Option(help=f"The package's client secret. {secret_sources.HELP}")]
 AccountId = Annotated[
-    str | None, typer.Option(help="The business unit's MID, if it is not the package's own.")
+    str | None, typer.Option(help="The business unit's MID, if different from the package's own.")
 ]
 MadeOn = Annotated[
     datetime | None,
@@ -28,12 +29,12 @@ MadeOn = Annotated[
         "--client-secret-made-on",
         formats=["%Y-%m-%d"],
         metavar="DATE",
-        help="The day the secret was made, if not today: it may end after 180 days.",
+        help="The day the secret was created (default: today). It may expire after 180 days.",
     ),
 ]
 WriteModeName = Literal["async", "sync"]
 WRITE_MODE = (
-    "How rows are written: by asynchronous jobs, or, where those are not to be had, 50 at once (slow)."
+    "How rows are written: asynchronous jobs, or, for accounts without them, 50 rows per call (slow)."
 )
 SUBDOMAIN = "The subdomain only, such as mc563885gzs27c5t9-63k636ttgm: never a URL."
 CLIENT_ID = "The installed package's client id. Also env:NAME or file:PATH."
@@ -47,7 +48,7 @@ def group() -> None:
 
 @app.command()
 def add(
-    name: Annotated[str, typer.Argument(help="What you call it.")],
+    name: Annotated[str, typer.Argument(help="A name of your choice.")],
     subdomain: Annotated[str, typer.Option(help=SUBDOMAIN)],
     client_id: Annotated[str, typer.Option(help=CLIENT_ID)],
     contact_key_property: Annotated[str, typer.Option(help=PROPERTY)],
@@ -64,7 +65,7 @@ def add(
     """
     identity = secret_sources.read_secret("client id", client_id).get_secret_value()
     secret = secret_sources.read_secret("client secret", client_secret)
-    with context.database() as db, db.edit() as session:
+    with context.database(proven=True) as db, db.edit() as session:
         row = destinations.add_destination(
             session,
             db.keyring,
@@ -94,7 +95,14 @@ def list_(as_json: Json = False) -> None:
         output.emit([views.destination(row) for row in rows])
     else:
         output.table(
-            ["id", "name", "subdomain", "business unit", "contact key is", "secret since"],
+            [
+                Column("id", 3),
+                Column("name"),
+                Column("subdomain", 1),
+                Column("business unit", 4),
+                Column("contact key is", 2),
+                Column("secret since", 5),
+            ],
             [
                 (
                     str(row.id),
@@ -183,13 +191,20 @@ def update(
 
 
 @app.command()
-def remove(name: Name, as_json: Json = False) -> None:
+def remove(name: Name, yes: confirm.Yes = False, as_json: Json = False) -> None:
     """Remove a destination that no binding uses.
 
-    Example: cohort-sync destination remove mc
+    Example: cohort-sync destination remove mc --yes
     """
-    with context.database() as db, db.edit() as session:
-        found = find(session, Destination, name)
+    with context.database() as db:
+        with db.read() as session:
+            found = find(session, Destination, name)
+        confirm.require(
+            f"Remove destination {found.name!r} with its client secret?",
+            doing=f"Removing destination {found.name!r}",
+            yes=yes,
+        )
         row = {"id": found.id, "name": found.name}
-        destinations.remove_destination(session, name, now=context.now(), actor=context.actor())
+        with db.edit() as session:
+            destinations.remove_destination(session, str(found.id), now=context.now(), actor=context.actor())
     output.done(f"Destination {row['name']!r} is removed.", row, as_json=as_json)

@@ -18,7 +18,7 @@ from cli.config_file.fields import KINDS, Kind
 from cli.config_file.parser import VERSION
 from models.naming import Row, every
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 # What every reader of YAML takes for the text it is: no number, no date, no word that means something else.
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*(?: [A-Za-z0-9_./-]+)*", re.ASCII)
@@ -30,7 +30,7 @@ _WORDS = re.compile(r"(?:y|yes|n|no|on|off|true|false|null)", re.IGNORECASE)
 
 @app.command()
 def export(
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """What is set up, as a file for `apply`; without secrets, which stay as they are stored.
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cli import context, output, views
+from cli import confirm, context, output, views
 from cli.commands.setup import webhooks
 from cli.config_file import secret_sources, vendors
 from models.membership import snapshots
@@ -18,10 +18,10 @@ from models.types import Region, Tier
 if TYPE_CHECKING:
     from worker.vendors.amplitude.client import Cohort, Usage
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(add_completion=False, no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="The source's name, or its id.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+Name = Annotated[str, typer.Argument(help="The source's name or id.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 RegionName = Literal["default", "eu"]
 TierName = Literal["growth", "enterprise", "audiences"]
 ApiKey = Annotated[str | None, typer.Option(help=f"The project's API key. {secret_sources.HELP}")]
@@ -36,12 +36,12 @@ def group() -> None:
 
 @app.command()
 def add(
-    name: Annotated[str, typer.Argument(help="What you call it.")],
+    name: Annotated[str, typer.Argument(help="A name of your choice.")],
     api_key: ApiKey = None,
     secret_key: SecretKey = None,
-    region: Annotated[RegionName, typer.Option(help="Where the project lives.")] = "default",
+    region: Annotated[RegionName, typer.Option(help="Amplitude's region of the project.")] = "default",
     tier: Annotated[
-        TierName, typer.Option(help="The project's plan; only Audiences may run on a schedule.")
+        TierName, typer.Option(help="The project's plan; only Audiences allows schedules.")
     ] = "growth",
     monthly_quota: Quota = sources.MONTHLY_DOWNLOADS,
     as_json: Json = False,
@@ -55,7 +55,7 @@ def add(
         secret_sources.read_secret("API key", api_key),
         secret_sources.read_secret("secret key", secret_key),
     )
-    with context.database() as db, db.edit() as session:
+    with context.database(proven=True) as db, db.edit() as session:
         row = sources.add_source(
             session,
             db.keyring,
@@ -119,7 +119,7 @@ def update(
     new_name: Annotated[str | None, typer.Option("--name", help="A new name.")] = None,
     api_key: ApiKey = None,
     secret_key: SecretKey = None,
-    region: Annotated[RegionName | None, typer.Option(help="Where the project lives.")] = None,
+    region: Annotated[RegionName | None, typer.Option(help="Amplitude's region of the project.")] = None,
     tier: Annotated[TierName | None, typer.Option(help="The project's plan.")] = None,
     monthly_quota: Annotated[int | None, typer.Option(min=0, help="Cohort downloads a month.")] = None,
     as_json: Json = False,
@@ -146,12 +146,17 @@ def update(
 
 
 @app.command()
-def remove(name: Name, as_json: Json = False) -> None:
-    """Remove a source that no binding uses. Example: cohort-sync source remove shop"""
-    with context.database() as db, db.edit() as session:
-        found = find(session, AmplitudeProject, name)
+def remove(name: Name, yes: confirm.Yes = False, as_json: Json = False) -> None:
+    """Remove a source that no binding uses. Example: cohort-sync source remove shop --yes"""
+    with context.database() as db:
+        with db.read() as session:
+            found = find(session, AmplitudeProject, name)
+        confirm.require(
+            f"Remove source {found.name!r} with its keys?", doing=f"Removing source {found.name!r}", yes=yes
+        )
         row = {"id": found.id, "name": found.name}
-        sources.remove_source(session, name, now=context.now(), actor=context.actor())
+        with db.edit() as session:
+            sources.remove_source(session, str(found.id), now=context.now(), actor=context.actor())
     output.done(f"Source {row['name']!r} is removed.", row, as_json=as_json)
 
 
@@ -193,7 +198,7 @@ def cohorts(name: Name, as_json: Json = False) -> None:
 def usage(
     name: Name,
     local: Annotated[
-        bool, typer.Option("--local", help="Our own count alone; Amplitude is not asked.")
+        bool, typer.Option("--local", help="Show cohort-sync's own count without asking Amplitude.")
     ] = False,
     as_json: Json = False,
 ) -> None:

@@ -6,10 +6,12 @@ from typing import Annotated
 
 import typer
 
-from cli import context, output
+from cli import confirm, context, output
 from models.membership import webhooks
+from models.naming import find
+from models.tables import AmplitudeProject
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 MEGABYTE = 1_000_000
 
@@ -17,15 +19,17 @@ MEGABYTE = 1_000_000
 @app.command()
 def receiver(
     host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 is any free one.")] = 8080,
-    max_megabytes: Annotated[int, typer.Option(min=1, max=1000, help="The largest message it takes.")] = 32,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 picks a free one.")] = 8080,
+    max_megabytes: Annotated[
+        int, typer.Option(min=1, max=1000, help="The largest message accepted, in bytes.")
+    ] = 32,
 ) -> None:
     """A receiver of Amplitude's cohort webhook. Any number of them, behind a proxy that speaks TLS.
 
     Example: cohort-sync receiver --host 0.0.0.0 --port 8080
     """
     settings = context.settings()
-    with context.database():
+    with context.database(proven=True):
         pass
     from receiver.main import serve
 
@@ -41,22 +45,30 @@ def receiver(
 
 
 def webhook(
-    name: Annotated[str, typer.Argument(help="The source's name, or its id.")],
-    rotate: Annotated[
-        bool, typer.Option("--rotate", help="A new secret; the old one is refused from then on.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    name: Annotated[str, typer.Argument(help="The source's name or id.")],
+    rotate: Annotated[bool, typer.Option("--rotate", help="Create a new secret.")] = False,
+    yes: confirm.Yes = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """What to type into Amplitude's cohort webhook; its secret is shown when it is made, and never again.
 
     Example: cohort-sync source webhook shop
     """
-    with context.database() as db, db.edit() as session:
-        source, secret = webhooks.make_secret(
-            session, db.keyring, name, rotate=rotate, now=context.now(), actor=context.actor()
-        )
-        since = source.webhook_secret_at
-        path = f"/webhooks/{source.id}"
+    with context.database(proven=True) as db:
+        with db.read() as session:
+            found = find(session, AmplitudeProject, name)
+        if rotate and found.webhook_secret_token is not None:
+            confirm.require(
+                f"Make a new secret for {found.name!r}? What Amplitude sends with the old one is refused at once.",
+                doing=f"Ending the webhook secret of source {found.name!r}",
+                yes=yes,
+            )
+        with db.edit() as session:
+            source, secret = webhooks.make_secret(
+                session, db.keyring, str(found.id), rotate=rotate, now=context.now(), actor=context.actor()
+            )
+            since = source.webhook_secret_at
+            path = f"/webhooks/{source.id}"
     shown = secret.get_secret_value() if secret is not None else None
     if as_json:
         output.emit({"path": path, "header": webhooks.HEADER, "secret": shown, "since": output.iso(since)})

@@ -1,0 +1,152 @@
+"""Finding and following runs: filters, names in place of ids, a run taken up again, and names nearly right."""
+
+from __future__ import annotations
+
+import signal
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from cli.config_file.timing import moment
+from config.settings import Settings
+from models.database import Database
+from models.errors import ConfigurationError
+from models.naming import find
+from models.runs import lifecycle
+from models.tables import CohortBinding, SyncRun
+from models.types import RunState, Stage, Trigger
+from tests.factories import make_binding, make_destination, make_source
+from tests.integration.door import Door, ended
+from tests.support import Valkey
+
+NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def door(sqlite_db: Database, valkey: Valkey, tmp_path: Path) -> Door:
+    settings: Settings = sqlite_db.settings.model_copy(update={"redis_url": valkey.url})
+    make_source(sqlite_db)
+    make_destination(sqlite_db)
+    make_binding(sqlite_db, "vips")
+    make_binding(sqlite_db, "buyers", attribute="Buyers")
+    return Door(settings, tmp_path)
+
+
+def made(db: Database, name: str, state: RunState, at: datetime) -> int:
+    with db.write() as session:
+        run = lifecycle.dispatch(
+            session,
+            find(session, CohortBinding, name),
+            trigger=Trigger.MANUAL,
+            scheduled_for=at,
+            now=at,
+            actor="test",
+        )
+        if state.finished:
+            lifecycle.finish(session, run, state, now=at)
+        return run.id
+
+
+@pytest.fixture
+def runs(door: Door, sqlite_db: Database) -> list[int]:
+    del door
+    now = datetime.now(UTC)
+    return [
+        made(sqlite_db, "vips", RunState.FAILED, now - timedelta(days=9)),
+        made(sqlite_db, "vips", RunState.SUCCEEDED, now - timedelta(hours=3)),
+        made(sqlite_db, "buyers", RunState.FAILED, now - timedelta(hours=2)),
+        made(sqlite_db, "vips", RunState.QUEUED, now),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ((), [3, 2, 1, 0]),
+        (("vips",), [3, 1, 0]),
+        (("--state", "failed"), [2, 0]),
+        (("--state", "failed", "--state", "queued"), [3, 2, 0]),
+        (("--since", "7d"), [3, 2, 1]),
+        (("--since", "7d", "--until", "1h"), [2, 1]),
+        (("--until", "2020-01-01"), []),
+        (("--trigger", "schedule"), []),
+        (("vips", "--trigger", "manual", "--limit", "1"), [3]),
+    ],
+)
+def test_runs_are_filtered(
+    door: Door, runs: list[int], options: tuple[str, ...], expected: list[int]
+) -> None:
+    found = [run["id"] for run in door.ok("runs", *options, "--json").json]
+    assert found == [runs[n] for n in expected]
+
+
+def test_a_filter_that_is_none_is_refused(door: Door) -> None:
+    assert door("runs", "--state", "gone").code == 2
+    said = door("runs", "--since", "yesterday", "--json")
+    assert (said.code, said.error) == (2, "SETTING_INVALID")
+
+
+def test_a_run_is_found_by_its_id_its_binding_and_as_the_latest(door: Door, runs: list[int]) -> None:
+    for name, place in ((str(runs[0]), 0), ("vips", 3), ("buyers", 2), ("latest", 3)):
+        assert door.ok("show", name, "--json").json["id"] == runs[place]
+    for name in ("999", "9" * 30, "nobody"):
+        said = door("show", name, "--json")
+        assert (said.code, said.error) == (2, "NOT_FOUND")
+
+
+def test_a_name_nearly_right_is_answered_with_the_right_one(door: Door) -> None:
+    said = door("binding", "show", "buyres", "--json")
+    assert said.error == "NOT_FOUND"
+    assert "Did you mean 'buyers'?" in said.json["error"]["message"]
+    assert "Did you mean" not in door("binding", "show", "xyz", "--json").json["error"]["message"]
+
+
+def test_short_names_of_commands(door: Door) -> None:
+    assert door.ok("binding", "ls", "--json").json == door.ok("binding", "list", "--json").json
+    assert " ls " not in door.ok("binding", "--help").out
+
+
+def test_a_run_is_watched_from_where_it_is_to_its_end(
+    door: Door, runs: list[int], sqlite_db: Database
+) -> None:
+    watching = door.start("watch", "vips", "--json")
+    with sqlite_db.read() as session:
+        assert session.get_one(SyncRun, runs[3]).state == RunState.QUEUED
+    held = lifecycle.claim(sqlite_db, runs[3], Stage.SNAPSHOT, now=datetime.now(UTC), lease=60)
+    assert held is not None
+    with lifecycle.fenced(sqlite_db, held, now=datetime.now(UTC), lease=60) as (session, run):
+        lifecycle.finish(session, run, RunState.PARTIAL, now=datetime.now(UTC))
+    said = ended(watching)
+    assert (said.code, said.json["state"]) == (3, "partial")
+
+
+def test_ctrl_c_says_that_the_run_continues_and_how_to_come_back(door: Door, runs: list[int]) -> None:
+    watching = door.start("watch")
+    assert watching.stderr is not None
+    assert f"run {runs[3]} queued" in watching.stderr.readline()
+    watching.send_signal(signal.SIGINT)
+    said = ended(watching)
+    assert said.code == 130
+    assert f"Run {runs[3]} continues. Follow it again: `cohort-sync watch {runs[3]}`." in said.err
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("6h", NOW - timedelta(hours=6)),
+        ("90 m", NOW - timedelta(minutes=90)),
+        ("2026-11-20", datetime(2026, 11, 20, tzinfo=UTC)),
+        ("2026-11-20T06:00", datetime(2026, 11, 20, 6, tzinfo=UTC)),
+        ("2026-11-20T06:00+02:00", datetime(2026, 11, 20, 4, tzinfo=UTC)),
+        (None, None),
+    ],
+)
+def test_moments(given: str | None, meant: datetime | None) -> None:
+    assert moment(given, NOW, "--since") == meant
+
+
+@pytest.mark.parametrize("given", ["", "soon", "0001-01-01T00:00+14:00", "2026-13-01", "7", "-6h"])
+def test_what_is_no_moment_is_refused(given: str) -> None:
+    with pytest.raises(ConfigurationError, match="SETTING_INVALID"):
+        moment(given, NOW, "--since")

@@ -1,0 +1,105 @@
+"""A database that can't be used says why, where it is, and what to do; and nobody else may read it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+
+from config.settings import Settings
+from models import schema
+from models.database import Database
+from models.errors import ConfigurationError, SyncError, TransientError
+from tests.factories import make_source
+from tests.integration.door import Door
+
+
+@pytest.fixture
+def door(sqlite_db: Database, tmp_path: Path) -> Door:
+    return Door(sqlite_db.settings, tmp_path)
+
+
+def file_of(db: Database) -> Path:
+    return db.settings.data_dir / "cohort-sync.db"
+
+
+@pytest.mark.parametrize("content", [b"no database at all " * 100, None])
+def test_a_damaged_file(door: Door, sqlite_db: Database, content: bytes | None) -> None:
+    file = file_of(sqlite_db)
+    if content is None:  # a page in the middle is another's
+        content = bytearray(file.read_bytes())
+        content[4096 : 4096 * 40] = b"\xff" * 4096 * 39
+    file.write_bytes(content)
+    said = door("runs", "--json")
+    assert (said.code, said.error) == (1, "DATABASE_DAMAGED")
+    assert str(file) in said.json["error"]["message"]
+    assert "backup" in said.json["error"]["remedy"]
+
+
+def test_a_file_that_cant_be_opened(door: Door, sqlite_db: Database) -> None:
+    file = file_of(sqlite_db)
+    file.unlink()
+    file.mkdir()
+    said = door("status", "--json")
+    assert (said.code, said.error) == (1, "DATABASE_NO_FILE")
+    assert str(file) in said.json["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("pragma", "code"), [("query_only = 1", "DATABASE_READ_ONLY"), ("max_page_count = 1", "DATABASE_FULL")]
+)
+def test_a_file_that_takes_no_more(sqlite_db: Database, pragma: str, code: str) -> None:
+    @event.listens_for(sqlite_db.engine, "connect")
+    def _limit(connection: Any, _record: Any) -> None:
+        connection.execute(f"PRAGMA {pragma}")
+
+    def fill() -> None:  # until the pages there are full
+        for number in range(500):
+            make_source(sqlite_db, f"source {number}")
+
+    with pytest.raises(TransientError) as caught:
+        fill()
+    assert caught.value.code == code
+    assert str(file_of(sqlite_db)) in caught.value.message
+
+
+def test_a_server_that_takes_no_writes(postgres_db: Database) -> None:
+    def write() -> None:
+        with postgres_db.write() as session:
+            session.connection().exec_driver_sql("SET TRANSACTION READ ONLY")
+            session.connection().exec_driver_sql("DELETE FROM sync_run")
+
+    with pytest.raises(SyncError) as caught:
+        write()
+    assert caught.value.code == "DATABASE_READ_ONLY"
+
+
+def test_a_newer_schema_is_no_reason_to_upgrade(db: Database, tmp_path: Path) -> None:
+    with db.write() as session:
+        session.connection().exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(ConfigurationError, match="DATABASE_NEWER"):
+        schema.require_current(db)
+    door = Door(db.settings, tmp_path)
+    for words in (["runs", "--json"], ["db", "upgrade", "--json"]):
+        said = door(*words)
+        assert (said.code, said.error) == (2, "DATABASE_NEWER")
+        assert "db upgrade" not in said.out
+
+
+def test_nobody_else_may_read_what_is_stored(
+    settings: Settings, sqlite_template: Path, tmp_path: Path
+) -> None:
+    settings.data_dir.mkdir(mode=0o755)
+    file = settings.data_dir / "cohort-sync.db"
+    shutil.copy(sqlite_template, file)
+    file.chmod(0o644)
+    db = Database(settings)
+    make_source(db)
+    Door(settings, tmp_path).ok("status")
+    assert (settings.data_dir / "cohort-sync.db-wal").exists()
+    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in settings.data_dir.iterdir()}
+    db.dispose()
+    assert set(modes.values()) == {"0o600"}, modes

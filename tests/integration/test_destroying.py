@@ -1,0 +1,144 @@
+"""What destroys asks: refused without a terminal unless `--yes`, and after a no the database is as it was."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from cli import main
+from models.database import Database
+from models.tables import Base
+from tests.factories import make_binding, make_destination, make_source
+from tests.integration.door import COMMAND, Door, Said
+
+# Each command that destroys, with arguments for the setup below. What is new and destroys belongs here.
+DESTROYING = {
+    "source remove": ["spare"],
+    "source webhook": ["amplitude", "--rotate"],
+    "destination remove": ["spare"],
+    "binding remove": ["vips"],
+    "apply": ["empty.yaml", "--prune"],
+    "verify": ["vips", "--repair"],
+}
+OPTIONS = {"--prune", "--repair", "--rotate", "--clear", "--clear-flags"}
+WORDS = {"remove", "forget", "restore", "purge", "delete", "reset"}
+NEEDS_A_VENDOR = {"verify"}  # it asks when it knows how many rows it would change
+
+
+def leaves() -> Iterator[tuple[str, Any]]:
+    """Every command of the table, with those of the groups."""
+    for name in main.COMMANDS:
+        command = main.load(name)
+        commands = getattr(command, "commands", {})
+        if not commands:
+            yield name, command
+        yield from ((f"{name} {one}", leaf) for one, leaf in commands.items() if not leaf.hidden)
+
+
+def test_exactly_the_commands_that_destroy_have_a_yes() -> None:
+    for path, command in leaves():
+        options = {option for parameter in command.params for option in parameter.opts}
+        if path != "run":  # there it goes past the guards
+            assert ("--yes" in options) == (path in DESTROYING), path
+        if WORDS & set(path.split()) or OPTIONS & options:
+            assert path in DESTROYING, path
+
+
+@pytest.fixture
+def door(sqlite_db: Database, tmp_path: Path) -> Door:
+    for name in ("amplitude", "spare"):
+        make_source(sqlite_db, name)
+    make_destination(sqlite_db)
+    make_destination(sqlite_db, "spare", subdomain="spare")
+    make_binding(sqlite_db, "vips")
+    (tmp_path / "empty.yaml").write_text("version: 1\nbindings: {}\n")
+    door = Door(sqlite_db.settings, tmp_path)
+    door.ok("source", "webhook", "amplitude")
+    return door
+
+
+@pytest.mark.parametrize("path", DESTROYING)
+def test_without_a_terminal_it_is_refused_and_nothing_is_changed(
+    door: Door, sqlite_db: Database, path: str
+) -> None:
+    before = everything(sqlite_db)
+    said = door(*path.split(), *DESTROYING[path], "--json")
+    assert (said.code, said.error) == (2, "PRUNE_UNCONFIRMED" if path == "apply" else "UNCONFIRMED")
+    assert "nothing was changed" in said.json["error"]["message"]
+    assert "--yes" in said.json["error"]["remedy"]
+    piped = subprocess.run(
+        [COMMAND, *path.split(), *DESTROYING[path]],
+        cwd=door.cwd,
+        env=door.environment,
+        input="y\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert piped.returncode == 2
+    assert everything(sqlite_db) == before
+
+
+@pytest.mark.parametrize("path", sorted(DESTROYING.keys() - NEEDS_A_VENDOR))
+def test_a_no_says_that_nothing_was_changed(door: Door, sqlite_db: Database, path: str) -> None:
+    before = everything(sqlite_db)
+    said = answered(door, b"n\n", *path.split(), *DESTROYING[path])
+    assert said.code == 130
+    assert "Nothing was changed." in said.out
+    assert everything(sqlite_db) == before
+
+
+@pytest.mark.parametrize("path", sorted(DESTROYING.keys() - NEEDS_A_VENDOR))
+@pytest.mark.parametrize("answer", [b"y\n", b""])
+def test_a_yes_does_it(door: Door, sqlite_db: Database, path: str, answer: bytes) -> None:
+    before = everything(sqlite_db)
+    words = [*path.split(), *DESTROYING[path]]
+    said = answered(door, answer, *words) if answer else door(*words, "--yes")
+    assert said.code == 0, said.out + said.err
+    assert everything(sqlite_db) != before
+
+
+def everything(db: Database) -> dict[str, list[Any]]:
+    """All rows of all tables."""
+    with db.read() as session:
+        return {
+            table.name: [tuple(row) for row in session.execute(select(table))]
+            for table in Base.metadata.sorted_tables
+        }
+
+
+def answered(door: Door, answer: bytes, *words: str) -> Said:
+    """The command on a terminal whose person types this when asked."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [COMMAND, *words],
+        cwd=door.cwd,
+        env=door.environment,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        while b"[y/N]" not in shown:
+            shown += os.read(ours, 1000)
+        os.write(ours, answer)
+        while True:
+            try:
+                shown += (more := os.read(ours, 1000))
+            except OSError:  # the other end is closed
+                break
+            if not more:
+                break
+        code = process.wait(20)
+    os.close(ours)
+    return Said(code, shown.decode(), "")
