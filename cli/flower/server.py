@@ -77,7 +77,7 @@ def run(settings: Settings) -> int:
         listening = ports.FLOWER.open(settings)
         announce(ports.url_of(listening), known)
     listening.setblocking(False)
-    asyncio.run(_serve(listening, _options(known, settings)))
+    asyncio.run(_serve(listening, _options(known, settings), settings))
     return 0
 
 
@@ -106,12 +106,13 @@ def _options(known: Credentials, settings: Settings) -> Any:
     return options
 
 
-async def _serve(listening: socket.socket, options: Any) -> None:
+async def _serve(listening: socket.socket, options: Any, settings: Settings) -> None:
     from flower.app import Flower
+    from flower.urls import handlers as known_handlers
     from flower.urls import settings as application_settings
     from tornado.httpserver import HTTPServer
 
-    from cli.flower import tasks
+    from cli.flower import api, handlers, loader, pages, tasks
     from worker.app import app
 
     stop = asyncio.Event()
@@ -119,6 +120,10 @@ async def _serve(listening: socket.socket, options: Any) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     app.set_default()  # Flower looks a result up by its id alone
     tasks.name_the_actor()
+    database = handlers.open_database(settings)
+    known_handlers[0:0] = [*pages.handlers(database), *api.handlers(database)]
+    application_settings["template_loader"] = loader.CohortsLoader(application_settings["template_path"])
+    application_settings.update(pages.settings(database))
     flower = Flower(capp=app, options=options, **application_settings)
     server = HTTPServer(flower, ssl_options=flower.ssl_options, xheaders=options.xheaders)
     server.add_socket(listening)

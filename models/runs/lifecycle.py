@@ -361,7 +361,10 @@ def reject(session: Session, run_id: int | str, *, now: datetime, actor: str, re
     """End a held run; nothing is pushed."""
     run = _held(session, run_id, "rejecting it")
     said = _decision(run, reason)
-    note_error(run, ConfigurationError("HELD_REJECTED", binding=run.binding.name))
+    note_error(
+        run,
+        ConfigurationError("HELD_REJECTED", f"Reason: {reason}" if reason else "", binding=run.binding.name),
+    )
     finish(session, run, RunState.CANCELLED, now=now)
     audit.record(session, now=now, actor=actor, action="reject", kind="run", name=str(run.id), **said)
     return run
