@@ -266,6 +266,14 @@ class SyncRun(Base):
             postgresql_where=text("finished_at IS NULL"),
         ),
         Index("ix_sync_run_history", "binding_id", "id"),
+        # Whether somebody has used a download; and its foreign key.
+        Index(
+            "ix_sync_run_snapshot",
+            "snapshot_id",
+            "binding_id",
+            sqlite_where=text("snapshot_id IS NOT NULL"),
+            postgresql_where=text("snapshot_id IS NOT NULL"),
+        ),
         Index("uq_sync_run_retry", "retry_of", "retry", unique=True),
         Index(
             "ix_sync_run_retry_at",
@@ -335,6 +343,14 @@ class PushBatch(Base):
         UniqueConstraint("run_id", "seq"),
         Index("ix_push_batch_state", "binding_id", "state", "id"),
         Index("ix_push_batch_run", "run_id", "state", "seq"),
+        # The log of a binding's state: what is folded into a generation is not read again.
+        Index(
+            "ix_push_batch_log",
+            "binding_id",
+            "id",
+            sqlite_where=text("state = 'acknowledged' AND folded_generation IS NULL"),
+            postgresql_where=text("state = 'acknowledged' AND folded_generation IS NULL"),
+        ),
         Index(
             "ix_push_batch_flying",
             "data_extension_id",
@@ -443,6 +459,7 @@ class Rejection(Base):
     __tablename__ = "rejection"
     __table_args__ = (
         UniqueConstraint("binding_id", "comparison_key", "direction"),
+        Index("ix_rejection_run", "run_id"),
         {"sqlite_autoincrement": True},
     )
 

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import BigInteger, DateTime, Integer
+from sqlalchemy import BigInteger, ColumnElement, DateTime, Integer, literal_column
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
 # SQLite counts up only an INTEGER primary key; PostgreSQL's is a bigint.
 Id = BigInteger().with_variant(Integer, "sqlite")
+
+
+def literals(words: Iterable[StrEnum]) -> list[ColumnElement[str]]:
+    """The words as they stand in a query's text, for `column.in_`.
+
+    A bound parameter hides them from the planner: SQLite uses a partial index only if its condition stands in the
+    query word by word, and PostgreSQL only as long as it plans a statement anew for each of its values.
+    """
+    return [literal_word(word) for word in words]
+
+
+def literal_word(word: StrEnum) -> ColumnElement[str]:
+    """One such word, for `column ==`."""
+    return literal_column(f"'{word}'")
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -89,6 +104,7 @@ class RunState(StrEnum):
 
 # At most one run of a binding is in one of these: a partial unique index says so.
 UNFINISHED = (RunState.QUEUED, RunState.RUNNING, RunState.WAITING, RunState.HELD)
+UNFINISHED_WORDS = literals(UNFINISHED)
 
 
 class Stage(StrEnum):
@@ -124,6 +140,11 @@ class BatchState(StrEnum):
     DROPPED = "dropped"
     LOST = "lost"
     SUPERSEDED = "superseded"
+
+
+# A batch in one of these may be a job at the vendor: it counts for the jobs in flight.
+IN_FLIGHT = (BatchState.SENDING, BatchState.SUBMITTED)
+IN_FLIGHT_WORDS = literals(IN_FLIGHT)
 
 
 class WriteMode(StrEnum):

@@ -31,7 +31,7 @@ from models.tables import (
     SyncRun,
     WebhookMessage,
 )
-from models.types import UNFINISHED, SnapshotState
+from models.types import UNFINISHED_WORDS, SnapshotState
 
 WEBHOOK = "webhook"
 # Amplitude repeats a message for about four minutes (8 retries, 1 s to 2 min, doubling), a failed sync with its
@@ -194,7 +194,7 @@ def _oldest_needed(session: Session, snapshot: Snapshot) -> int:
             select(func.min(Snapshot.upto))
             .join(SyncRun, SyncRun.snapshot_id == Snapshot.id)
             .where(
-                SyncRun.state.in_(UNFINISHED),
+                SyncRun.state.in_(UNFINISHED_WORDS),
                 Snapshot.kind == WEBHOOK,
                 Snapshot.project_id == snapshot.project_id,
                 Snapshot.cohort_id == snapshot.cohort_id,

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import BinaryIO
 
-from sqlalchemy import ColumnElement, and_, delete, func, literal_column, or_, select, update
+from sqlalchemy import ColumnElement, and_, delete, exists, func, literal_column, or_, select, update
 from sqlalchemy.orm import Session
 
 from config.settings import Settings
 from models.database import lock
 from models.errors import ConfigurationError
 from models.tables import AmplitudeProject, CohortBinding, Snapshot, SnapshotPart, SyncRun
-from models.types import UNFINISHED, Feed, SnapshotState, Trigger
+from models.types import UNFINISHED_WORDS, Feed, SnapshotState, Trigger
 
 DOWNLOAD, UPLOAD, STATE = "download", "upload", "state"  # and "webhook": models/membership/cohort_lists.py
 # A literal: SQLite uses a partial index only if its condition stands in the query word by word.
@@ -44,9 +44,9 @@ def shareable(
     a dry run (`worker/stages/dry_run.py`): if recent, it serves any run, whether it has ended or not.
     """
     slack = fresh.seconds if trigger in {Trigger.SCHEDULE, Trigger.RETRY} else 0
-    used = select(SyncRun.snapshot_id).where(
-        SyncRun.binding_id == binding.id, SyncRun.snapshot_id.is_not(None)
-    )
+    used = exists().where(SyncRun.snapshot_id == Snapshot.id, SyncRun.binding_id == binding.id)
+    # No download takes longer than its deadline: older ones can't serve, whatever became of them.
+    oldest = due - timedelta(seconds=max(slack, fresh.seconds + 2 * fresh.deadline))
     ended, asked = Snapshot.completed_at, Snapshot.requested_at
     return session.scalar(
         select(Snapshot)
@@ -56,7 +56,8 @@ def shareable(
             Snapshot.kind == DOWNLOAD,
             Snapshot.property == binding.destination.contact_key_property,
             Snapshot.state.in_((SnapshotState.REQUESTED, SnapshotState.COMPLETED)),
-            Snapshot.id.not_in(used),
+            Snapshot.requested_at >= oldest,
+            ~used,
             or_(
                 asked >= due - timedelta(seconds=slack),
                 _of_a_plan(binding)
@@ -73,16 +74,12 @@ def shareable(
 
 def _of_a_plan(binding: CohortBinding) -> ColumnElement[bool]:
     """The condition for a snapshot of the binding's cohort that no run has used: a run joins its own at once."""
-    used = (
-        select(SyncRun.snapshot_id)
-        .join(CohortBinding, SyncRun.binding_id == CohortBinding.id)
-        .where(
-            CohortBinding.project_id == binding.project_id,
-            CohortBinding.cohort_id == binding.cohort_id,
-            SyncRun.snapshot_id.is_not(None),
-        )
+    return ~exists().where(
+        SyncRun.snapshot_id == Snapshot.id,
+        SyncRun.binding_id == CohortBinding.id,
+        CohortBinding.project_id == binding.project_id,
+        CohortBinding.cohort_id == binding.cohort_id,
     )
-    return Snapshot.id.not_in(used)
 
 
 def join_or_begin(
@@ -134,7 +131,9 @@ def _being_requested(session: Session, binding: CohortBinding, now: datetime) ->
         Snapshot.cohort_id == binding.cohort_id,
         Snapshot.state == SnapshotState.REQUESTING,
     )
-    by_a_run = asked.join(SyncRun, SyncRun.snapshot_id == Snapshot.id).where(SyncRun.state.in_(UNFINISHED))
+    by_a_run = asked.join(SyncRun, SyncRun.snapshot_id == Snapshot.id).where(
+        SyncRun.state.in_(UNFINISHED_WORDS)
+    )
     # Nobody tells whether a plan was killed; no answer takes longer than this.
     by_a_plan = asked.where(Snapshot.requested_at > now - timedelta(minutes=1), _of_a_plan(binding))
     return any(session.scalar(query.limit(1)) is not None for query in (by_a_run, by_a_plan))

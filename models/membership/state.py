@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from models.direction import Direction
 from models.tables import CohortBinding, MemberChunk, PushBatch
-from models.types import BatchState
+from models.types import BatchState, literal_word
 
 
 def iter_chunks(session: Session, binding_id: int) -> Iterator[bytes]:
@@ -82,6 +82,6 @@ def replace_base(session: Session, binding_id: int, parts: Iterable[tuple[int, b
 def _in_log(binding_id: int) -> ColumnElement[bool]:
     return (
         (PushBatch.binding_id == binding_id)
-        & (PushBatch.state == BatchState.ACKNOWLEDGED)
+        & (PushBatch.state == literal_word(BatchState.ACKNOWLEDGED))
         & PushBatch.folded_generation.is_(None)
     )

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
-from sqlalchemy import ColumnElement, and_, func, literal_column, or_, select
+from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from models.errors import SyncError, TerminalError
@@ -19,7 +19,7 @@ from models.naming import name_key
 from models.observability import health
 from models.setup.destinations import SECRET_DAYS, SECRET_WARN_DAYS
 from models.tables import AmplitudeProject, CohortBinding, Destination, NoticeChannel, Snapshot, SyncRun
-from models.types import UNFINISHED, RunState
+from models.types import UNFINISHED_WORDS, RunState
 
 QUOTA_WARN = 0.9
 # Of what one cause makes at once, the oldest are named; how many there are says the alarm of that cause.
@@ -28,8 +28,6 @@ NOT_RETRIED = timedelta(minutes=5)  # a retry that was due so long ago is not be
 CHANNEL = "channel"
 UNHEARD = timedelta(minutes=10)  # of a channel that refuses: a few attempts
 
-# Literals, not parameters: SQLite uses a partial index only if its condition stands in the query word by word.
-_UNFINISHED: list[ColumnElement[str]] = [literal_column(f"'{state}'") for state in UNFINISHED]
 # What a run that was stopped says of itself: it always does, and a gap would hide the run.
 _SAID = (
     SyncRun.id,
@@ -144,7 +142,7 @@ def _ended_badly(session: Session, now: datetime) -> Iterator[Alert]:
             again,
             and_(
                 again.binding_id == CohortBinding.id,
-                again.state.in_(_UNFINISHED),
+                again.state.in_(UNFINISHED_WORDS),
                 again.state != RunState.HELD,
                 again.retry_of == func.coalesce(SyncRun.retry_of, SyncRun.id),
             ),
@@ -191,13 +189,13 @@ def _old_secrets(session: Session, today: date) -> Iterator[Alert]:
 
 
 def _spent(session: Session, now: datetime) -> Iterator[Alert]:
-    spent = func.count()
-    nearly = (
-        select(AmplitudeProject.id, AmplitudeProject.name, spent, AmplitudeProject.monthly_quota)
-        .join(Snapshot, Snapshot.project_id == AmplitudeProject.id)
-        .where(spent_since(month_of(now)))
-        .group_by(AmplitudeProject.id)
-        .having(spent >= AmplitudeProject.monthly_quota * QUOTA_WARN)
+    spent = (  # a range of an index for each source: its month, not its years
+        select(func.count())
+        .where(Snapshot.project_id == AmplitudeProject.id, spent_since(month_of(now)))
+        .scalar_subquery()
+    )
+    nearly = select(AmplitudeProject.id, AmplitudeProject.name, spent, AmplitudeProject.monthly_quota).where(
+        spent > 0, spent >= AmplitudeProject.monthly_quota * QUOTA_WARN
     )
     for source, name, used, quota in session.execute(nearly.order_by(AmplitudeProject.name_key)):
         yield Alert(

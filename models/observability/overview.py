@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
-from models.tables import PushBatch, Rejection, SyncRun
-from models.types import UNFINISHED, BatchState, RunState
+from models.tables import CohortBinding, PushBatch, Rejection, SyncRun
+from models.types import UNFINISHED_WORDS, BatchState, RunState
 
 
 @dataclass(frozen=True)
@@ -23,25 +23,31 @@ class Reason:
 
 def last_results(session: Session) -> dict[int, SyncRun]:
     """The newest run that has ended, by binding; one that was skipped is no result."""
-    newest = (
-        select(func.max(SyncRun.id))
-        .where(SyncRun.finished_at.is_not(None), SyncRun.state != RunState.SKIPPED)
-        .group_by(SyncRun.binding_id)
+    run = aliased(SyncRun)
+    newest = (  # a few steps back in the index of each binding's history
+        select(run.id)
+        .where(
+            run.binding_id == CohortBinding.id, run.finished_at.is_not(None), run.state != RunState.SKIPPED
+        )
+        .order_by(run.id.desc())
+        .limit(1)
+        .correlate(CohortBinding)
+        .scalar_subquery()
     )
-    return {run.binding_id: run for run in session.scalars(select(SyncRun).where(SyncRun.id.in_(newest)))}
+    found = select(SyncRun).where(SyncRun.id.in_(select(newest).select_from(CohortBinding)))
+    return {run.binding_id: run for run in session.scalars(found)}
 
 
 def unfinished(session: Session) -> dict[int, SyncRun]:
     """The run that is under way or held, by binding: there is one at most."""
-    return {
-        run.binding_id: run for run in session.scalars(select(SyncRun).where(SyncRun.state.in_(UNFINISHED)))
-    }
+    open_ones = select(SyncRun).where(SyncRun.state.in_(UNFINISHED_WORDS))
+    return {run.binding_id: run for run in session.scalars(open_ones)}
 
 
 def unfinished_of(session: Session, binding_id: int) -> SyncRun | None:
     """The binding's run that is under way or held."""
     return session.scalar(
-        select(SyncRun).where(SyncRun.binding_id == binding_id, SyncRun.state.in_(UNFINISHED))
+        select(SyncRun).where(SyncRun.binding_id == binding_id, SyncRun.state.in_(UNFINISHED_WORDS))
     )
 
 

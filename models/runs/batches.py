@@ -18,10 +18,9 @@ from models.runs import rejections, unresolved_batches
 from models.runs.rejections import RejectedRow
 from models.runs.slots import may_take
 from models.tables import CohortBinding, PushBatch, SyncRun
-from models.types import BatchState
+from models.types import IN_FLIGHT_WORDS, BatchState
 
 QUIET_MIN = timedelta(seconds=3)
-_FLYING = (BatchState.SENDING, BatchState.SUBMITTED)
 
 
 def plan(
@@ -121,7 +120,7 @@ def take_slot(
         .join(SyncRun, PushBatch.run_id == SyncRun.id)
         .where(
             PushBatch.data_extension_id == batch.data_extension_id,
-            PushBatch.state.in_(_FLYING),
+            PushBatch.state.in_(IN_FLIGHT_WORDS),
             PushBatch.sent_at > now - timedelta(seconds=deadline),
             or_(SyncRun.finished_at.is_(None), PushBatch.sent_at > now - timedelta(seconds=orphaned)),
         )
@@ -324,7 +323,7 @@ def in_flight(session: Session, run_id: int) -> list[PushBatch]:
     return list(
         session.scalars(
             select(PushBatch)
-            .where(PushBatch.run_id == run_id, PushBatch.state.in_(_FLYING))
+            .where(PushBatch.run_id == run_id, PushBatch.state.in_(IN_FLIGHT_WORDS))
             .order_by(PushBatch.seq)
         )
     )

@@ -25,7 +25,7 @@ from models.naming import NAME_MAX, find, row_id
 from models.runs import unresolved_batches
 from models.setup.chains import start_followers
 from models.tables import CohortBinding, SyncRun
-from models.types import UNFINISHED, RunState, Stage, Trigger
+from models.types import UNFINISHED_WORDS, RunState, Stage, Trigger, literal_word
 
 # Clocks of hosts differ a little: who is told to take a run must not refuse it for a few milliseconds.
 CLOCK_SLACK = timedelta(seconds=2)
@@ -107,13 +107,13 @@ def known(session: Session, binding: CohortBinding, idempotency_key: str | None)
 
 def _free_state(session: Session, binding: CohortBinding, *, queue: bool) -> RunState:
     """The state in which another run of the binding may be made."""
-    before = session.scalars(
-        select(SyncRun).where(
-            SyncRun.binding_id == binding.id, SyncRun.state.in_((*UNFINISHED, RunState.DEFERRED))
+    begun, waits = (  # an entry each of a partial index, however long the binding's history is
+        session.scalars(select(SyncRun).where(SyncRun.binding_id == binding.id, in_state)).all()
+        for in_state in (
+            SyncRun.state.in_(UNFINISHED_WORDS),
+            SyncRun.state == literal_word(RunState.DEFERRED),
         )
-    ).all()
-    waits = [run for run in before if run.state == RunState.DEFERRED]
-    begun = [run for run in before if run.state != RunState.DEFERRED]
+    )
     if not begun:
         return RunState.QUEUED
     if queue and not waits:

@@ -10,10 +10,9 @@ from sqlalchemy.orm import Session
 
 from models.errors import ConfigurationError
 from models.tables import CohortBinding, PushBatch, SyncRun
-from models.types import BatchState, RunState
+from models.types import UNFINISHED_WORDS, BatchState, RunState
 
 # A run that is held or deferred has nothing at the vendor.
-_AT_WORK = (RunState.QUEUED, RunState.RUNNING, RunState.WAITING)
 
 
 def mark(session: Session, binding: CohortBinding) -> int:
@@ -26,7 +25,11 @@ def require_still(session: Session, binding: CohortBinding) -> None:
     """RUN_UNFINISHED while a run of the binding is at work or about to be."""
     run = session.scalar(
         select(SyncRun)
-        .where(SyncRun.binding_id == binding.id, SyncRun.state.in_(_AT_WORK))
+        .where(
+            SyncRun.binding_id == binding.id,
+            SyncRun.state.in_(UNFINISHED_WORDS),
+            SyncRun.state != RunState.HELD,
+        )
         .order_by(SyncRun.id)
         .limit(1)
     )

@@ -21,7 +21,6 @@ from sqlalchemy import (
     Select,
     and_,
     exists,
-    literal_column,
     or_,
     select,
     update,
@@ -34,13 +33,9 @@ from models.errors import TerminalError
 from models.runs import new_runs, retries
 from models.runs.missed import counted
 from models.tables import AmplitudeProject, CohortBinding, SyncRun
-from models.types import UNFINISHED, RunState, Tier, Trigger
+from models.types import UNFINISHED_WORDS, RunState, Tier, Trigger, literal_word
 
 ACTOR = "scheduler"
-
-# Literals, not parameters: SQLite uses a partial index only if its condition stands in the query word by word.
-_UNFINISHED: list[ColumnElement[str]] = [literal_column(f"'{state}'") for state in UNFINISHED]
-_DEFERRED: ColumnElement[str] = literal_column(f"'{RunState.DEFERRED}'")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +134,8 @@ def lock_due(session: Session, now: datetime, limit: int) -> list[DueBinding]:
     ).mappings()
     due = rows.all()
     ids = [row["id"] for row in due]
-    unfinished = _with_run(session, ids, SyncRun.state.in_(_UNFINISHED))
-    deferred = _with_run(session, ids, SyncRun.state == _DEFERRED)
+    unfinished = _with_run(session, ids, SyncRun.state.in_(UNFINISHED_WORDS))
+    deferred = _with_run(session, ids, SyncRun.state == literal_word(RunState.DEFERRED))
     return [
         DueBinding(**row, unfinished=row["id"] in unfinished, deferred=row["id"] in deferred) for row in due
     ]
@@ -203,7 +198,7 @@ def _startable() -> Select[int]:
                 SyncRun.trigger == Trigger.MANUAL,
                 and_(~CohortBinding.paused, AmplitudeProject.tier == Tier.AUDIENCES),
             ),
-            ~exists().where(before.binding_id == SyncRun.binding_id, before.state.in_(_UNFINISHED)),
+            ~exists().where(before.binding_id == SyncRun.binding_id, before.state.in_(UNFINISHED_WORDS)),
         )
         .order_by(SyncRun.scheduled_for)
     )

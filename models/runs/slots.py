@@ -13,7 +13,7 @@ from sqlalchemy import and_, exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from models.tables import PushBatch, SyncRun
-from models.types import BatchState, RunState, Stage
+from models.types import IN_FLIGHT_WORDS, BatchState, RunState, Stage
 
 SOON = timedelta(seconds=2)  # a run without a slot looks again within a second
 LATE = timedelta(seconds=5)  # not woken by then: its worker is busy elsewhere, and the slot would stay empty
@@ -24,7 +24,7 @@ def may_take(session: Session, run: SyncRun, data_extension_id: str, *, free: in
     if free < 1:
         return False
     batches = (PushBatch.run_id == SyncRun.id, PushBatch.data_extension_id == data_extension_id)
-    flying = exists().where(*batches, PushBatch.state.in_((BatchState.SENDING, BatchState.SUBMITTED)))
+    flying = exists().where(*batches, PushBatch.state.in_(IN_FLIGHT_WORDS))
     wants_one = exists().where(
         *batches,
         PushBatch.state == BatchState.PLANNED,

@@ -28,7 +28,7 @@ from models.setup.binding_fields import (
     require_own,
 )
 from models.tables import AmplitudeProject, CohortBinding, Destination, SyncRun
-from models.types import UNFINISHED, Feed, Tier
+from models.types import UNFINISHED_WORDS, Feed, Tier
 
 
 @dataclass(frozen=True)
@@ -253,7 +253,7 @@ def _refuse_if_locked(binding: CohortBinding, field: str) -> None:
 
 def _refuse_if_running(session: Session, binding: CohortBinding) -> None:
     unfinished = session.scalar(
-        select(SyncRun).where(SyncRun.binding_id == binding.id, SyncRun.state.in_(UNFINISHED))
+        select(SyncRun).where(SyncRun.binding_id == binding.id, SyncRun.state.in_(UNFINISHED_WORDS))
     )
     if unfinished is not None:
         raise ConfigurationError(

@@ -38,6 +38,7 @@ BLOCKED = "MC_BLOCKED"
 TRIAL_SECONDS = 140.0
 # A circuit that nobody asked about for so long is forgotten.
 _FORGET_SECONDS = 86_400
+_SLACK_MS = 60_000  # hosts' clocks differ a little
 
 
 class Limits:
@@ -58,11 +59,20 @@ class Limits:
                 item = RateItem(uuid.uuid4().hex, int(time.time() * 1000))
                 try:
                     if bucket.put(item):
+                        self._keep_window(bucket.bucket_key, item.timestamp, rates)
                         return
                 except NoScriptError:  # the server was restarted or flushed between init and put
                     continue
                 wait = bucket.waiting(item)
                 raise RateLimited(self._code, retry_after=max(0.5, int(wait) / 1000))
+
+    def _keep_window(self, key: str, now: int, rates: tuple[Rate, ...]) -> None:
+        """Of the requests that were counted only a window's are kept, and none for longer than one; `now` in ms."""
+        window = max(int(rate.interval) for rate in rates)
+        pipe = self._redis.pipeline(transaction=False)
+        pipe.zremrangebyscore(key, "-inf", now - window - _SLACK_MS)
+        pipe.pexpire(key, window + _SLACK_MS)
+        pipe.execute()
 
     def check_cooldown(self) -> None:
         """Raise RateLimited while the account cools down, or while another's trial request is under way."""
