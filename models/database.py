@@ -20,6 +20,7 @@ from config.settings import Settings
 from models.deadlines import bound
 from models.errors import ConfigurationError, TransientError
 from models.secrets import Keyring, make_private_dir
+from models.vendor_text import storable
 
 # A writer of SQLite waits for the one before it; the longest transaction is a compaction of 20M members (16 s).
 SQLITE_BUSY_SECONDS = 60
@@ -138,11 +139,12 @@ def _engine(settings: Settings, patience: float | None) -> Engine:
                 connect_args={"timeout": patience or SQLITE_BUSY_SECONDS, "check_same_thread": False},
                 hide_parameters=True,
             )
+            _listen(engine)
             event.listen(engine, "connect", _sqlite_connect)
             event.listen(engine, "begin", _sqlite_begin)
             return engine
         if url.get_backend_name() == "postgresql":
-            return create_engine(
+            engine = create_engine(
                 url,
                 hide_parameters=True,  # they may be contact keys, and an error's text is logged
                 **pool,
@@ -152,6 +154,8 @@ def _engine(settings: Settings, patience: float | None) -> Engine:
                     "application_name": "cohort-sync",
                 },
             )
+            _listen(engine)
+            return engine
     except (ArgumentError, NoSuchModuleError):
         pass  # said below, without a traceback that holds the password
     raise ConfigurationError(
@@ -160,6 +164,28 @@ def _engine(settings: Settings, patience: float | None) -> Engine:
         value=settings.database.split("@")[-1],
         hint="Use sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME.",
     )
+
+
+def _storable(value: Any) -> Any:
+    """Text that both databases take, at any depth of a statement's parameters."""
+    if isinstance(value, str):
+        return storable(value) if "\0" in value or not value.isascii() else value
+    if isinstance(value, dict):
+        return {name: _storable(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_storable(item) for item in value)
+    return value
+
+
+def _listen(engine: Engine) -> None:
+    event.listen(engine, "before_cursor_execute", _before_execute, retval=True)
+
+
+def _before_execute(
+    _connection: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: bool
+) -> tuple[str, Any]:
+    """The one place where text goes to a database: PostgreSQL takes no NUL, neither takes half a surrogate."""
+    return statement, _storable(parameters)
 
 
 def _sqlite_connect(connection: Any, _record: Any) -> None:
