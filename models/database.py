@@ -23,6 +23,7 @@ from models.database_errors import named_errors
 from models.deadlines import bound
 from models.errors import ConfigurationError, TransientError
 from models.secrets import Keyring, make_private_dir
+from models.vendor_text import storable
 
 # A writer of SQLite waits for the one before it; the longest transaction is a compaction of 20M members (16 s).
 SQLITE_BUSY_SECONDS = 60
@@ -143,6 +144,7 @@ def _engine(settings: Settings, patience: float | None) -> Engine:
                 connect_args={"timeout": patience or SQLITE_BUSY_SECONDS, "check_same_thread": False},
                 hide_parameters=True,
             )
+            _listen(engine)
             event.listen(engine, "connect", _sqlite_connect)
             event.listen(engine, "begin", _sqlite_begin)
             return engine
@@ -160,6 +162,7 @@ def _engine(settings: Settings, patience: float | None) -> Engine:
                 },
             )
             event.listen(engine, "handle_error", _drop_what_is_gone)
+            _listen(engine)
             return engine
     except (ArgumentError, NoSuchModuleError, ValueError):
         pass  # said below, without a traceback that holds the password
@@ -197,12 +200,34 @@ def _make_private(file: str | None) -> None:
     if not file or file == ":memory:":
         return
     with suppress(OSError):  # what can't be opened has a name once it is used
-        # Only a new file is opened here: closing one takes this process's locks on it away (sqlite.org/howtocorrupt.html).
+        # Only a new file is opened: closing one drops this process's locks on it (sqlite.org/howtocorrupt.html).
         os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     for ending in ("", "-wal", "-shm"):
         with suppress(OSError):
             if (found := Path(file + ending)).is_file() and found.stat().st_mode & 0o077:
                 found.chmod(0o600)
+
+
+def _storable(value: Any) -> Any:
+    """Text that both databases take, at any depth of a statement's parameters."""
+    if isinstance(value, str):
+        return storable(value) if "\0" in value or not value.isascii() else value
+    if isinstance(value, dict):
+        return {name: _storable(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_storable(item) for item in value)
+    return value
+
+
+def _listen(engine: Engine) -> None:
+    event.listen(engine, "before_cursor_execute", _before_execute, retval=True)
+
+
+def _before_execute(
+    _connection: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: bool
+) -> tuple[str, Any]:
+    """The one place where text goes to a database: PostgreSQL takes no NUL, neither takes half a surrogate."""
+    return statement, _storable(parameters)
 
 
 def _sqlite_connect(connection: Any, _record: Any) -> None:

@@ -361,8 +361,8 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "package. Changed scopes take up to five minutes.",
     ),
     "MC_FORBIDDEN": (
-        "Marketing Cloud refused {call}: insufficient privileges.",
-        "Grant the package the scope {scope}. Changed scopes take up to five minutes.",
+        "Marketing Cloud does not permit {call}.",
+        "{advice}",
     ),
     "MC_RATE_LIMITED": (
         "Marketing Cloud's limit on requests is reached.",

@@ -296,6 +296,50 @@ def split(
     batch.state = BatchState.DROPPED
 
 
+def refused(session: Session, batch_id: int, *, not_before: datetime, certain: bool) -> None:
+    """Back to planned, and counted as tried: refused as a whole. `certain`: the vendor took nothing of it."""
+    batch = session.get_one(PushBatch, batch_id)
+    if certain and not in_doubt(session, batch):
+        batch.sent_at = None
+    batch.state, batch.request_id, batch.due_at = BatchState.PLANNED, None, not_before
+
+
+def halve(
+    session: Session,
+    run: SyncRun,
+    batch_id: int,
+    parts: list[tuple[int, bytes]],
+    *,
+    certain: bool,
+    first: bool,
+) -> None:
+    """Plan the parts (rows, keys) of a batch that was refused as a whole, each as tried once.
+
+    `first`: before everything else, so that a bad row is found before the next one is looked for.
+    """
+    batch = session.get_one(PushBatch, batch_id)
+    lowest = session.scalar(select(func.min(PushBatch.seq)).where(PushBatch.run_id == run.id)) or 0
+    doubt = not certain or in_doubt(session, batch)
+    plan(
+        session,
+        run,
+        [(Direction(batch.direction), n, keys) for n, keys in parts],
+        data_extension_id=batch.data_extension_id,
+        first_seq=lowest - len(parts) if first else next_seq(session, run.id),
+        attempts=1,
+        sent_at=batch.sent_at if doubt else None,
+    )
+    batch.state = BatchState.DROPPED
+
+
+def halvings(session: Session, run_id: int) -> tuple[int, int]:
+    """How many refused batches of the run were halved, and how many batches were taken."""
+    mine = select(func.count()).select_from(PushBatch).where(PushBatch.run_id == run_id)
+    halved = mine.where(PushBatch.state == BatchState.DROPPED, PushBatch.attempts > 1)
+    taken = mine.where(PushBatch.state.in_((BatchState.ACKNOWLEDGED, BatchState.SUBMITTED)), PushBatch.n > 0)
+    return session.scalar(halved) or 0, session.scalar(taken) or 0
+
+
 def keep_lost(session: Session, batch_id: int, n: int, keys: bytes) -> None:
     """Rows of an ended batch that may be applied or not: the next diff pushes them anew."""
     batch = session.get_one(PushBatch, batch_id)

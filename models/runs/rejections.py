@@ -13,6 +13,8 @@ from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import Session
 
+from models import vendor_text
+from models.contact_keys.comparison import comparison_key
 from models.tables import PushBatch, Rejection, SyncRun
 
 
@@ -25,6 +27,11 @@ class RejectedRow:
     code: str
     message: str
 
+    @classmethod
+    def of(cls, key: str, code: object, message: str) -> RejectedRow:
+        """A row refused in the vendor's words, of which nobody's key is kept."""
+        return cls(key, comparison_key(key), vendor_text.code(code), vendor_text.masked(message, key))
+
 
 def record(session: Session, run: SyncRun, batch: PushBatch, rows: list[RejectedRow], now: datetime) -> None:
     """Note the refused rows of the batch; one that is known already was met once more."""
@@ -36,7 +43,7 @@ def record(session: Session, run: SyncRun, batch: PushBatch, rows: list[Rejected
                     "binding_id": batch.binding_id,
                     "run_id": run.id,
                     "direction": batch.direction,
-                    "code": row.code[:60],
+                    "code": row.code,
                     "message": row.message,
                     "key": row.key,
                     "comparison_key": row.comparison_key,

@@ -160,11 +160,19 @@ def test_refused_clients_are_told_apart(
 @pytest.mark.parametrize(
     ("answer", "code"),
     [
-        (status(TOKEN, 401, "<html>no</html>"), "MC_CREDENTIALS"),
-        (status(TOKEN, 400, {"error": "invalid_scope"}), "MC_CREDENTIALS"),
-        (status(TOKEN, 404, "nothing here"), "MC_SUBDOMAIN_UNKNOWN"),
+        (status(TOKEN, 401, "<html>no</html>"), "MC_UNAVAILABLE"),
+        (status(TOKEN, 400, {"error": "invalid_scope"}), "MC_CONTRACT"),
+        (status(TOKEN, 400, {"error": "invalid_client"}), "MC_CREDENTIALS"),
+        (status(TOKEN, 401, {"error": "invalid_client"}), "MC_CREDENTIALS"),
+        (status(TOKEN, 400, {"error_description": "account_id must be a number"}), "MC_ACCOUNT"),
+        (status(TOKEN, 400, {"error": "invalid_request", "error_description": "Bad MID."}), "MC_ACCOUNT"),
+        (status(TOKEN, 404, {"message": "Not Found"}), "MC_SUBDOMAIN_UNKNOWN"),
+        (status(TOKEN, 302, "", headers={"Location": "https://login.example/"}), "MC_UNAVAILABLE"),
+        (status(TOKEN, 204), "MC_UNAVAILABLE"),
+        (status(TOKEN, 200, []), "MC_UNAVAILABLE"),
+        (status(TOKEN, 404, "nothing here"), "MC_UNAVAILABLE"),
         (status(TOKEN, 500, "oops"), "MC_UNAVAILABLE"),
-        (status(TOKEN, 200, "a page"), "MC_CONTRACT"),
+        (status(TOKEN, 200, "a page"), "MC_UNAVAILABLE"),
         (status(TOKEN, 200, {"access_token": "x", "expires_in": 1079}), "MC_CONTRACT"),
         (status(TOKEN, 429, BLOCK), "MC_BLOCKED"),
         (status(TOKEN, 403, BLOCK), "MC_BLOCKED"),
@@ -422,13 +430,19 @@ def test_fields_of_another_business_unit(product: Product) -> None:
             {"path": SOAP, "action": {"kind": "soap_fault", "message": "Insufficient Privileges"}},
             "MC_FORBIDDEN",
         ),
-        ({"path": SOAP, "action": {"kind": "garbage"}}, "MC_CONTRACT"),
-        ({"path": SOAP, "action": {"kind": "html"}}, "MC_CONTRACT"),
+        ({"path": SOAP, "action": {"kind": "garbage"}}, "MC_UNAVAILABLE"),
+        ({"path": SOAP, "action": {"kind": "html"}}, "MC_UNAVAILABLE"),
+        ({"path": SOAP, "action": {"kind": "soap_fault", "message": "Login Failed"}}, "MC_UNAVAILABLE"),
+        (status(SOAP, 200, soap_status("Error: Login Failed")), "MC_UNAVAILABLE"),
+        (status(SOAP, 200, soap_status("Error: Execution Timeout Expired.")), "MC_UNAVAILABLE"),
+        (status(SOAP, 200, soap_status("OKAY")), "MC_CONTRACT"),
+        (status(SOAP, 302, ""), "MC_UNAVAILABLE"),
+        (status(SOAP, 204), "MC_UNAVAILABLE"),
         ({"path": SOAP, "action": {"kind": "reset_after"}}, "MC_UNAVAILABLE"),
         (status(SOAP, 200, soap_status("Error: API Permission Failed.")), "MC_FORBIDDEN"),
         (status(SOAP, 200, soap_status("Error: something else")), "MC_CONTRACT"),
-        (status(SOAP, 403, "no"), "MC_FORBIDDEN"),
-        (status(SOAP, 404, "no"), "MC_CONTRACT"),
+        (status(SOAP, 403, "no"), "MC_UNAVAILABLE"),
+        (status(SOAP, 404, "no"), "MC_UNAVAILABLE"),
         (status(SOAP, 503, "busy"), "MC_UNAVAILABLE"),
         (status(SOAP, 429, BLOCK), "MC_BLOCKED"),
     ],
@@ -458,7 +472,22 @@ def test_job_from_unseen_to_done(product: Product) -> None:
         ({"requestStatus": "Pending"}, JobState.RUNNING),
         ({"requestStatus": "Executing"}, JobState.RUNNING),
         ({"requestStatus": "Complete", "resultStatus": "OK", "hasErrors": False}, JobState.DONE),
-        ({"requestStatus": "Completed", "resultStatus": "OK"}, JobState.DONE),
+        ({"requestStatus": "Completed", "resultStatus": "OK", "hasErrors": False}, JobState.DONE),
+        ({"requestStatus": "Complete", "hasErrors": False}, JobState.DONE),
+        ({"requestStatus": "Completed", "resultStatus": "OK"}, JobState.DONE_WITH_ERRORS),
+        ({"requestStatus": "Complete"}, JobState.DONE_WITH_ERRORS),
+        ({"requestStatus": "Complete", "resultStatus": "OK", "hasErrors": None}, JobState.DONE_WITH_ERRORS),
+        (
+            {"requestStatus": "Complete", "resultStatus": "OK", "hasErrors": "false"},
+            JobState.DONE_WITH_ERRORS,
+        ),
+        ({"requestStatus": "Complete", "resultStatus": "OK", "hasErrors": 0}, JobState.DONE_WITH_ERRORS),
+        (
+            {"requestStatus": "Complete", "resultStatus": "Error", "hasErrors": False},
+            JobState.DONE_WITH_ERRORS,
+        ),
+        ({"requestStatus": "complete", "resultStatus": "OK", "hasErrors": False}, JobState.RUNNING),
+        ({"requestStatus": "Complete", "hasErrors": False, "requestId": "another"}, JobState.UNSEEN),
         ({"requestStatus": "Complete", "resultStatus": "OK", "hasErrors": True}, JobState.DONE_WITH_ERRORS),
         ({"requestStatus": "Complete", "resultStatus": "Has Errors"}, JobState.DONE_WITH_ERRORS),
         ({"requestStatus": "Error"}, JobState.FAILED),
@@ -521,7 +550,7 @@ def test_deadlocked_rows_are_known_by_their_words(product: Product) -> None:
     request_id = submitted(cloud, "a", "b")
     assert ended(cloud, request_id) is JobState.DONE_WITH_ERRORS
     first, second = cloud.results(request_id)
-    assert (first.deadlocked, first.code, second.deadlocked) == (True, "2", False)
+    assert (first.passing, first.code, second.passing) == (True, "2", False)
 
 
 @pytest.mark.parametrize(

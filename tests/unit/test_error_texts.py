@@ -27,6 +27,7 @@ KINDS |= {
     "AnswerLostError",
     "PayloadTooLargeError",
     "RowsRefusedError",
+    "BatchRefusedError",
     "RetrieveRefusedError",
 }
 

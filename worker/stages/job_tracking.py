@@ -14,8 +14,8 @@ from models.errors import ConfigurationError, SyncError, TerminalError, Transien
 from models.runs import batches, lifecycle, unresolved_batches
 from models.runs.rejections import RejectedRow
 from models.tables import PushBatch, SyncRun
-from worker.claim import ClaimedRun, backoff
-from worker.inspection.check import require_destination
+from worker.claim import ClaimedRun
+from worker.stages import refusals
 from worker.vendors.marketing_cloud.client import JobState, MarketingCloud, RowResult
 
 log = structlog.get_logger()
@@ -26,8 +26,8 @@ BATCH_ATTEMPTS = 6
 RESULT_LOOKS = 3
 # What stands for the vendor's reason where it never gave a row's result.
 NO_RESULT = ("NO_RESULT", "Marketing Cloud gave no result for the row; it is sent again by the next run.")
-# Kept short of a whole answer of the vendor's, and free of the row's key.
-MESSAGE_MAX = 300
+# And where its job ended in an error as a whole, for the sake of this row.
+JOB_FAILED = ("JOB_FAILED", "The job with this row alone ended in an error.")
 
 
 def poll(hold: ClaimedRun, cloud: MarketingCloud, batch: PushBatch, *, pause: float) -> bool:
@@ -40,16 +40,17 @@ def poll(hold: ClaimedRun, cloud: MarketingCloud, batch: PushBatch, *, pause: fl
         return True
     if job is JobState.DONE_WITH_ERRORS:
         results = cloud.results(batch.request_id)
+        if len(results) > batch.n:  # another job's, or not one a row: no position means anything
+            results = []
         if len(results) < batch.n and batch.polls < RESULT_LOOKS:
             _look_again(hold, batch, pause)
             return False
-        if not any(row.ok or row.deadlocked for row in results):
-            _look_for_the_cause(hold, cloud, batch)
+        if not any(row.ok or row.passing for row in results):
+            refusals.look_for_the_cause(hold, cloud, batch)
         _commit(hold, batch, results)
         return True
     if job is JobState.FAILED:
-        _look_for_the_cause(hold, cloud, batch)
-        _failed(hold, batch)
+        _failed(hold, cloud, batch)
         return True
     deadline = hold.ctx.settings.job_deadline_seconds
     if (hold.now - batch.sent_at).total_seconds() > deadline:
@@ -90,7 +91,7 @@ def earlier_runs(hold: ClaimedRun, run: SyncRun) -> bool:
 
 
 def _commit(hold: ClaimedRun, batch: PushBatch, results: list[RowResult] | None) -> None:
-    """Acknowledge what was taken, plan deadlocked and unreported rows anew, record the refused."""
+    """Acknowledge what was taken, plan passing and unreported rows anew, record the refused."""
     with hold.transaction() as (session, run):
         if results is None:
             batches.acknowledge(session, run, batch.id, now=hold.now)
@@ -103,11 +104,11 @@ def _commit(hold: ClaimedRun, batch: PushBatch, results: list[RowResult] | None)
         final = worn_out or not mine  # another run's rows are left to the diff that follows
         doubt = batches.in_doubt(session, batch)
         taken = [key for key, row in told if row.ok]
-        again = [] if final else [key for key, row in told if row.deadlocked] + untold
+        again = [] if final else [key for key, row in told if row.passing] + untold
         refused = [
-            RejectedRow(key, comparison_key(key), row.code, _without(row.message, key))
+            RejectedRow.of(key, row.code, row.message)
             for key, row in told
-            if not row.ok and (final or not row.deadlocked)
+            if not row.ok and (final or not row.passing)
         ]
         if final:
             refused += [RejectedRow(key, comparison_key(key), *NO_RESULT) for key in untold]
@@ -127,29 +128,19 @@ def _commit(hold: ClaimedRun, batch: PushBatch, results: list[RowResult] | None)
     log.info("batch_had_errors", batch=batch.seq, taken=len(taken), again=len(again), rejected=len(refused))
 
 
-def _look_for_the_cause(hold: ClaimedRun, cloud: MarketingCloud, batch: PushBatch) -> None:
-    """Not one row was taken: say so if the data extension or the field is gone or has changed."""
-    run = hold.load()
-    if batch.run_id == run.id:
-        require_destination(cloud, run.binding, longest_key=0)
-
-
 def _look_again(hold: ClaimedRun, batch: PushBatch, pause: float) -> None:
     with hold.transaction() as (session, run):
         batches.polled(session, batch.id, poll_at=hold.later(pause))
         run.attempt = 0  # the vendor answers
 
 
-def _failed(hold: ClaimedRun, batch: PushBatch) -> None:
+def _failed(hold: ClaimedRun, cloud: MarketingCloud, batch: PushBatch) -> None:
     """The job as a whole ended in an error: nothing was taken."""
     with hold.transaction() as (session, run):
         if batch.run_id != run.id:
             batches.lose(session, batch.id, quiet_until=hold.now)
             return
-        if batch.attempts >= BATCH_ATTEMPTS:
-            raise TerminalError("MC_JOB_FAILED", f"It was sent {batch.attempts} times.")
-        batches.send_again(session, batch.id, not_before=hold.later(backoff(hold.ctx, batch.attempts)))
-        lifecycle.note_error(run, TransientError("MC_JOB_FAILED"))
+    refusals.refused(hold, cloud, batch, [JOB_FAILED], TerminalError("MC_JOB_FAILED"))
 
 
 def _overdue(hold: ClaimedRun, batch: PushBatch) -> None:
@@ -180,8 +171,3 @@ def unsent(hold: ClaimedRun, batch_id: int, error: SyncError, *, uncertain: bool
         else:
             batches.not_sent(session, batch_id)
     log.info("batch_not_submitted", code=error.code, uncertain=uncertain)
-
-
-def _without(message: str, key: str) -> str:
-    """The vendor's reason without the key that it may quote."""
-    return message.replace(key, "…")[:MESSAGE_MAX] if key else message[:MESSAGE_MAX]

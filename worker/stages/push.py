@@ -17,13 +17,13 @@ from redis.exceptions import RedisError
 from config.queue import KEY_PREFIX, QUEUE
 from models.contact_keys.codec import decode_keys, encode_keys, row_bodies
 from models.direction import Direction
-from models.errors import ConfigurationError, RateLimited, SyncError, TerminalError
+from models.errors import ConfigurationError, RateLimited, SyncError
 from models.runs import batches, lifecycle
 from models.tables import PushBatch, SyncRun
 from models.types import BatchState, Stage, WriteMode
 from worker.claim import ClaimedRun
 from worker.inspection.check import flag_value, require_destination
-from worker.stages import blackout, job_tracking, sync_rows
+from worker.stages import blackout, job_tracking, refusals, sync_rows
 from worker.vendors.http import NotSentError
 from worker.vendors.marketing_cloud.client import (
     CONTACT_KEY,
@@ -31,6 +31,7 @@ from worker.vendors.marketing_cloud.client import (
     MarketingCloud,
     PayloadTooLargeError,
 )
+from worker.vendors.marketing_cloud.transport import BatchRefusedError
 
 log = structlog.get_logger()
 
@@ -153,8 +154,12 @@ class Push:
         except PayloadTooLargeError as error:
             self._split(batch, error)
             return
+        except BatchRefusedError as error:
+            refusals.refused(self.hold, self.cloud, batch, error.rows, error)
+            return
         except SyncError as error:
             job_tracking.unsent(self.hold, batch.id, error, uncertain=not isinstance(error, NOT_QUEUED))
+            refusals.failed(self.hold, self.cloud, batch, error)
             raise
         self.submitted_at[batch.id] = self.hold.now
         with self.hold.transaction() as (session, _):
@@ -164,8 +169,8 @@ class Push:
         """413: two halves instead of one batch."""
         keys = decode_keys(batch.keys)
         if len(keys) == 1:
-            job_tracking.unsent(self.hold, batch.id, error, uncertain=False)
-            raise TerminalError(error.code, error.detail, **error.context)
+            refusals.halve(self.hold, self.cloud, batch, [("HTTP_413", error.message)], error)
+            return
         half = len(keys) // 2
         with self.hold.transaction() as (session, run):
             batches.split(

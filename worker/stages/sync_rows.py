@@ -14,17 +14,16 @@ import orjson
 import structlog
 
 from models.contact_keys.codec import decode_keys, encode_keys
-from models.contact_keys.comparison import comparison_key
-from models.errors import ConfigurationError, RateLimited, SyncError, TerminalError, TransientError
+from models.errors import ConfigurationError, RateLimited, SyncError, TransientError
 from models.runs import batches
-from models.runs.rejections import RejectedRow
 from models.tables import PushBatch
 from worker.claim import ClaimedRun
 from worker.inspection.check import require_destination
-from worker.stages import job_tracking
+from worker.stages import job_tracking, refusals
 from worker.vendors.http import NotSentError
 from worker.vendors.marketing_cloud.client import CONTACT_KEY, SYNC_ROWS, MarketingCloud, PayloadTooLargeError
-from worker.vendors.marketing_cloud.transport import RowsRefusedError
+from worker.vendors.marketing_cloud.passing import passes
+from worker.vendors.marketing_cloud.transport import BatchRefusedError, RowsRefusedError
 
 log = structlog.get_logger()
 
@@ -53,11 +52,14 @@ def send(
     try:
         cloud.save(data_extension_id, rows(keys, field, value))
     except RowsRefusedError as error:
-        _refused(hold, cloud, batch, keys, error)
+        _refused(hold, cloud, batch, error)
     except PayloadTooLargeError as error:
-        _halve(hold, batch, keys, error, sent=batch.attempts > 1)
+        refusals.halve(hold, cloud, batch, [("HTTP_413", error.message)], error)
+    except BatchRefusedError as error:
+        refusals.refused(hold, cloud, batch, error.rows, error)
     except SyncError as error:
         job_tracking.unsent(hold, batch.id, error, uncertain=not isinstance(error, NOT_SAVED))
+        refusals.failed(hold, cloud, batch, error)
         raise
     else:
         with hold.transaction() as (session, run):
@@ -70,40 +72,18 @@ def rows(keys: Sequence[str], field: str, value: bool | str | int) -> bytes:
     return orjson.dumps([{"keys": {CONTACT_KEY: key}, "values": {field: text}} for key in keys])
 
 
-def _refused(
-    hold: ClaimedRun, cloud: MarketingCloud, batch: PushBatch, keys: list[str], error: RowsRefusedError
-) -> None:
+def _refused(hold: ClaimedRun, cloud: MarketingCloud, batch: PushBatch, error: RowsRefusedError) -> None:
     """Some row is bad, or none: what is said decides."""
     said = " ".join(message for _, message in error.rows)
-    passing = not error.rows or said.rstrip().endswith("Rerun the transaction.")
-    if passing and batch.attempts < UNEXPLAINED_TRIES:
+    if (not error.rows or passes(said)) and batch.attempts < UNEXPLAINED_TRIES:
         with hold.transaction() as (session, _):
             batches.send_again(session, batch.id)
         raise TransientError("MC_UNAVAILABLE", "It refused synchronous rows without a reason.")
     if NO_FIELD in said:
         job_tracking.unsent(hold, batch.id, error, uncertain=False)
         require_destination(cloud, hold.load().binding, longest_key=0)
-    if len(keys) > 1:
-        _halve(hold, batch, keys, error, sent=True)
-        return
-    (key,), code = keys, error.rows[0][0] if error.rows else "UNKNOWN"
-    row = RejectedRow(key, comparison_key(key), code, said.replace(key, "…")[: job_tracking.MESSAGE_MAX])
-    with hold.transaction() as (session, run):
-        doubt = batches.in_doubt(session, batch)
-        batches.acknowledge(
-            session, run, batch.id, accepted=(0, encode_keys([])), rejected=[row], now=hold.now
-        )
-        if doubt:
-            batches.keep_lost(session, batch.id, 1, encode_keys(keys))
-    log.info("row_refused", batch=batch.seq, code=code)
-
-
-def _halve(hold: ClaimedRun, batch: PushBatch, keys: list[str], error: SyncError, *, sent: bool) -> None:
-    if len(keys) == 1:
-        job_tracking.unsent(hold, batch.id, error, uncertain=False)
-        raise TerminalError(error.code, error.detail, **error.context)
-    half = len(keys) // 2
-    _replace(hold, batch, [keys[:half], keys[half:]], sent=sent)
+    final = ConfigurationError(error.code, error.detail, **error.context)
+    refusals.halve(hold, cloud, batch, error.rows, final, certain=batch.n == 1)
 
 
 def _replace(hold: ClaimedRun, batch: PushBatch, parts: Sequence[Sequence[str]], *, sent: bool) -> None:

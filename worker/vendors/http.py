@@ -135,6 +135,13 @@ def json_of(response: requests.Response) -> Any:
         return None
 
 
+def who(response: requests.Response) -> str:
+    """The status and the type of an answer: all that is known of one that is not the API's."""
+    kind = response.headers.get("Content-Type", "").partition(";")[0].strip()
+    kind = "".join(sign for sign in kind if sign.isascii() and sign.isprintable())[:60]
+    return f"{response.status_code} ({kind or 'no content type'})"
+
+
 def retry_after(response: requests.Response, *, now: datetime, default: float) -> float:
     """Seconds the vendor asks to wait: Retry-After in either form, Salesforce's body field, or the default."""
     value = response.headers.get("Retry-After", "").strip()

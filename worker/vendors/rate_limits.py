@@ -34,6 +34,8 @@ MARKETING_CLOUD_REQUESTS = (Rate(2400, Duration.MINUTE),)
 # A blocked account's first pause and the longest, in seconds: 50200 carries no Retry-After, "long back-off (minutes)".
 BLOCKED_SECONDS, BLOCKED_MAX_SECONDS = 300.0, 3600.0
 BLOCKED = "MC_BLOCKED"
+# The least pause after a refusal, doubled with each further one in a row, in seconds.
+FLOOR_SECONDS, FLOOR_MAX_SECONDS = 0.5, 300.0
 # A trial request may take as long as a connection and an answer may; after that another one may try.
 TRIAL_SECONDS = 140.0
 # A circuit that nobody asked about for so long is forgotten.
@@ -90,6 +92,24 @@ class Limits:
         """Hold everybody's requests for `seconds`; a longer cool-down stays."""
         with _broker_errors():
             self._redis.eval(_COOL, 1, f"{self._key}:cool", max(1, int(seconds * 1000)), code)
+
+    def refused(self, seconds: float, code: str) -> float:
+        """The vendor asks for a pause of `seconds`: everybody's, at least FLOOR_SECONDS doubled with each in a row.
+
+        A `Retry-After: 0` that never ends must not become requests without end.
+        """
+        with _broker_errors():
+            times = int(str(self._redis.incr(f"{self._key}:refused")))
+            self._redis.expire(f"{self._key}:refused", _FORGET_SECONDS)
+        seconds = max(seconds, min(FLOOR_MAX_SECONDS, FLOOR_SECONDS * 2.0 ** min(times - 1, 20)))
+        self.cool_down(seconds, code)
+        return seconds
+
+    def succeeded(self) -> None:
+        """The vendor did what was asked: the next refusal is the first one again."""
+        self.passed()
+        with _broker_errors():
+            self._redis.delete(f"{self._key}:refused")
 
     def block(self) -> float:
         """Open the circuit: nobody asks for minutes, then one trial request does. Seconds until then.

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.parse import quote
 
 import requests
@@ -24,7 +24,7 @@ from models.types import Region
 from worker.context import Context
 from worker.vendors.amplitude import responses as answers
 from worker.vendors.amplitude.responses import Cohort, Usage
-from worker.vendors.http import AnswerLostError, Http, json_of, retry_after
+from worker.vendors.http import AnswerLostError, Http, json_of, retry_after, who
 from worker.vendors.rate_limits import AMPLITUDE_CONCURRENT, AMPLITUDE_REQUESTS, Limits
 
 __all__ = ["Amplitude", "Cohort", "Usage"]
@@ -37,6 +37,7 @@ COHORT_MAX_MEMBERS = 2_000_000
 RATE_LIMIT_DEFAULT_SECONDS = 20.0
 # A signed link works for one minute; a fresh one costs nothing.
 LINK_TRIES = 3
+REQUEST_ID_MAX = 100  # characters that are kept of one; six to eight were seen
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 CHUNK_BYTES = 1 << 20
 # Columns that every file has; everything else must be asked for with props and propKeys.
@@ -54,6 +55,10 @@ class _Call:
     property: str = ""
     costs: bool = False
     of_request: bool = False  # of a request id, which may not be known yet or any more
+
+
+def _request_id(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and 0 < len(value) <= REQUEST_ID_MAX and value.isprintable()
 
 
 class Amplitude:
@@ -130,7 +135,7 @@ class Amplitude:
             body = json_of(response)
             status = response.status_code
         request_id = body.get("request_id") if isinstance(body, dict) else None
-        if not isinstance(request_id, str) or not request_id:
+        if not _request_id(request_id) or status not in {requests.codes.ok, requests.codes.accepted}:
             raise AnswerLostError("AMPLITUDE_UNAVAILABLE", f"It answered {status} without a request id.")
         self.downloads += 1
         return request_id
@@ -199,6 +204,7 @@ class Amplitude:
                 self._limits.admit("request", AMPLITUDE_REQUESTS)
             with self._http.send("GET", self._base + path, auth=self._auth, **options) as response:
                 if response.status_code < requests.codes.bad_request:
+                    self._limits.succeeded()
                     yield response
                     return
                 with self._http.reading():
@@ -228,7 +234,7 @@ class Amplitude:
         if call.costs and (answers.of_quota(said) or self._used_up()):
             return ConfigurationError("AMPLITUDE_QUOTA", source=self._source, quota=self._quota)
         wait = retry_after(response, now=self._clock(), default=RATE_LIMIT_DEFAULT_SECONDS)
-        self._limits.cool_down(wait, "AMPLITUDE_RATE_LIMITED")
+        wait = self._limits.refused(wait, "AMPLITUDE_RATE_LIMITED")
         return RateLimited("AMPLITUDE_RATE_LIMITED", retry_after=wait)
 
     def _used_up(self) -> bool:
@@ -239,10 +245,11 @@ class Amplitude:
         return False
 
     def _json(self, response: requests.Response, call: _Call) -> dict[str, Any]:
-        """A JSON object. Anything else on a call that costs nothing is a gateway's, and passes."""
+        """A JSON object with the status 200. Anything else on a call that costs nothing is a gateway's, and passes."""
         body = json_of(response)
+        if response.status_code != requests.codes.ok or body is None:
+            answered = f"{call.words.capitalize()} answered {who(response)}, not with JSON."
+            raise TransientError("AMPLITUDE_UNAVAILABLE", answered)
         if isinstance(body, dict):
             return body
-        if body is None:
-            raise TransientError("AMPLITUDE_UNAVAILABLE", f"{call.words.capitalize()} was not JSON.")
         raise ContractError("AMPLITUDE_CONTRACT", call=call.words)

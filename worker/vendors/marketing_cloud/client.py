@@ -8,25 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any
 from urllib.parse import quote
+
+import orjson
+import requests
 
 from models.errors import ConfigurationError, ContractError, TransientError
 from models.tables import Destination
 from worker.context import Context
-from worker.vendors.http import AnswerLostError, json_of
+from worker.vendors.http import AnswerLostError, json_of, who
+from worker.vendors.marketing_cloud import acknowledgement
 from worker.vendors.marketing_cloud import data_extension as described
+from worker.vendors.marketing_cloud.acknowledgement import JobState
 from worker.vendors.marketing_cloud.data_extension import (
     CONTACT_KEY,
     DATA_EXTENSION_NAME,
     DataExtension,
     Field,
 )
+from worker.vendors.marketing_cloud.passing import passes
 from worker.vendors.marketing_cloud.rowset import RowsPage, page_of
 from worker.vendors.marketing_cloud.soap import RetrieveRefusedError
 from worker.vendors.marketing_cloud.tokens import Token
-from worker.vendors.marketing_cloud.transport import Calls, PayloadTooLargeError
+from worker.vendors.marketing_cloud.transport import READ, WRITE, Calls, PayloadTooLargeError
 
 __all__ = [
     "BATCH_BYTES",
@@ -53,31 +58,20 @@ JOBS_IN_FLIGHT = 2
 # The same page: 50 objects a synchronous request, soft.
 SYNC_ROWS = 50
 PAGE_ROWS = 2_500
-READ, WRITE = "data_extensions_read", "data_extensions_write"
-
-
-class JobState(Enum):
-    """Where an asynchronous job stands."""
-
-    UNSEEN = "unseen"  # 200 without a status: fine, but not indexed yet
-    RUNNING = "running"
-    DONE = "done"
-    DONE_WITH_ERRORS = "done with errors"
-    FAILED = "failed"
 
 
 @dataclass(frozen=True)
 class RowResult:
-    """One row's outcome. A deadlock victim may simply be sent again."""
+    """One row's outcome. What passes by itself, as a deadlock does, may simply be sent again."""
 
     ok: bool
     code: str = ""
     message: str = ""
 
     @property
-    def deadlocked(self) -> bool:
-        """SQL Server's words are the only mark: the code is the same as for permanent refusals."""
-        return not self.ok and self.message.rstrip().endswith("Rerun the transaction.")
+    def passing(self) -> bool:
+        """Whether the row was refused for something that passes by itself."""
+        return not self.ok and passes(self.message)
 
 
 class MarketingCloud:
@@ -135,7 +129,7 @@ class MarketingCloud:
     def rest_fields(self, data_extension_id: str) -> list[Field]:
         """The fields as REST tells them; it alone knows which are hidden or read-only."""
         path = f"data/v1/customobjects/{quote(data_extension_id, safe='')}/fields"
-        return described.rest_fields(json_of(self._calls.rest("GET", path, scope=READ)))
+        return described.rest_fields(self._read(path))
 
     def _fields(self, item: dict[str, str]) -> list[Field]:
         try:
@@ -153,12 +147,9 @@ class MarketingCloud:
 
     def _searched(self) -> bool:
         """Whether REST finds that name; a missing scope is an error here. `$search` matches substrings."""
-        response = self._calls.rest(
-            "GET", f"data/v1/customobjects?$search={quote(DATA_EXTENSION_NAME)}", scope=READ
-        )
-        body = json_of(response)
-        items = body.get("items") if isinstance(body, dict) else None
-        return any(isinstance(item, dict) and item.get("name") == DATA_EXTENSION_NAME for item in items or ())
+        items = self._read(f"data/v1/customobjects?$search={quote(DATA_EXTENSION_NAME)}").get("items")
+        items = items if isinstance(items, list) else []
+        return any(isinstance(item, dict) and item.get("name") == DATA_EXTENSION_NAME for item in items)
 
     # --- writing ---------------------------------------------------------------------------------------
 
@@ -171,21 +162,19 @@ class MarketingCloud:
             data=body,
             headers={"Content-Type": "application/json"},
         )
-        answer = json_of(response)
-        request_id = answer.get("requestId") if isinstance(answer, dict) else None
-        if not isinstance(request_id, str) or not request_id:  # it may be queued all the same
-            raise AnswerLostError(
-                "MC_UNAVAILABLE", f"It answered {response.status_code} without a request id."
-            )
+        request_id = acknowledgement.queued(response)
+        if request_id is None:  # it may be queued all the same
+            raise AnswerLostError("MC_UNAVAILABLE", f"It answered {who(response)} without a request id.")
         return request_id
 
     def save(self, data_extension_id: str, body: bytes) -> None:
         """Upsert at most SYNC_ROWS rows of `[{"keys": {...}, "values": {...}}]` at once.
 
         RowsRefusedError for a bad row, without saying which: those before it are saved, those after it are dropped.
+        AnswerLostError for whatever is not an echo of just these rows.
         """
         try:
-            self._calls.rest(
+            response = self._calls.rest(
                 "POST",
                 f"hub/v1/dataevents/{quote(data_extension_id, safe='')}/rowset",
                 scope=WRITE,
@@ -196,21 +185,13 @@ class MarketingCloud:
             if error.code == "MC_FORBIDDEN":  # seen with scopes that sufficed for asynchronous rows
                 raise ConfigurationError("MC_SYNC_UNAVAILABLE", destination=self._name) from error
             raise
+        if not acknowledgement.saved(response, [row["keys"][CONTACT_KEY] for row in orjson.loads(body)]):
+            raise AnswerLostError("MC_UNAVAILABLE", f"It answered {who(response)} without naming the rows.")
 
     def job(self, request_id: str) -> JobState:
         """Where a job stands."""
         answer = self._read(f"data/v1/async/{quote(request_id, safe='')}/status")
-        status = answer.get("status")
-        if not isinstance(status, dict):
-            return JobState.UNSEEN
-        match str(status.get("requestStatus")):
-            case "Complete" | "Completed":
-                errors = status.get("hasErrors") is True or status.get("resultStatus") == "Has Errors"
-                return JobState.DONE_WITH_ERRORS if errors else JobState.DONE
-            case "Error":
-                return JobState.FAILED
-            case _:
-                return JobState.RUNNING
+        return acknowledgement.job_state(answer, request_id)
 
     def results(self, request_id: str) -> list[RowResult]:
         """The rows' outcomes in the order they were submitted in; it may be shorter than the batch.
@@ -256,25 +237,24 @@ class MarketingCloud:
             yield from page.rows
 
     def _read(self, path: str, **options: Any) -> dict[str, Any]:
-        """A JSON object. Anything else in its place is a gateway's page, and passes."""
+        """A JSON object with the status 200. Anything else in its place is a gateway's, and passes."""
         response = self._calls.rest("GET", path, scope=READ, **options)
         answer = json_of(response)
+        what = path.partition("?")[0].rpartition("/")[2]
+        if response.status_code != requests.codes.ok or answer is None:
+            raise TransientError("MC_UNAVAILABLE", f"GET {what} answered {who(response)}, not with JSON.")
         if isinstance(answer, dict):
             return answer
-        what = path.partition("?")[0].rpartition("/")[2]
-        if answer is None:
-            raise TransientError(
-                "MC_UNAVAILABLE", f"GET {what} answered {response.status_code} without JSON."
-            )
         raise ContractError("MC_CONTRACT", call=f"GET {what}")
 
 
 def _row_result(item: Any) -> RowResult:
     if not isinstance(item, dict):
         return RowResult(ok=False, code="UNKNOWN", message="an answer outside the documented shape")
-    if item.get("status") == "OK":
+    if acknowledgement.row_taken(item):
         return RowResult(ok=True)
-    errors = [e for e in item.get("errors") or [] if isinstance(e, dict)]
+    told = item.get("errors")
+    errors = [e for e in told if isinstance(e, dict)] if isinstance(told, list) else []
     reasons = [str(item.get("message") or ""), *(str(e.get("errorMessage") or "") for e in errors)]
     codes = [e.get("errorCode") for e in errors] or [item.get("errorCode")]
     return RowResult(

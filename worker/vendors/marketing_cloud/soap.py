@@ -5,53 +5,74 @@ SOAP's `Name equals` is the one exact look-up by name in one call; REST searches
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from xml.etree.ElementTree import Element, ParseError
 from xml.sax.saxutils import escape
 
 from defusedxml.ElementTree import fromstring
 
-from models.errors import ConfigurationError, ContractError
+from models.errors import ContractError
 
 
 class RetrieveRefusedError(ContractError):
     """The answer's OverallStatus is an error."""
 
 
+@dataclass(frozen=True)
+class Answer:
+    """An answer to a Retrieve. After MoreDataAvailable the rest is asked for by `request_id`."""
+
+    status: str
+    items: list[dict[str, str]]
+    request_id: str
+
+
 _ENVELOPE = """<?xml version="1.0" encoding="UTF-8"?>
 <s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance">
 <s:Header><fueloauth xmlns="http://exacttarget.com">{token}</fueloauth></s:Header>
 <s:Body><RetrieveRequestMsg xmlns="http://exacttarget.com/wsdl/partnerAPI"><RetrieveRequest>
-<ObjectType>{kind}</ObjectType>{properties}
-<Filter xsi:type="SimpleFilterPart"><Property>{by}</Property><SimpleOperator>equals</SimpleOperator>
-<Value>{value}</Value></Filter>
+{request}
 </RetrieveRequest></RetrieveRequestMsg></s:Body></s:Envelope>"""
+
+
+_SEARCH = """<ObjectType>{kind}</ObjectType>{properties}
+<Filter xsi:type="SimpleFilterPart"><Property>{by}</Property><SimpleOperator>equals</SimpleOperator>
+<Value>{value}</Value></Filter>"""
 
 
 def retrieve(kind: str, properties: tuple[str, ...], *, by: str, value: str, token: str) -> bytes:
     """The body of a Retrieve of `kind` where `by` equals `value`."""
-    return _ENVELOPE.format(
-        token=escape(token),
+    search = _SEARCH.format(
         kind=escape(kind),
         properties="".join(f"<Properties>{escape(name)}</Properties>" for name in properties),
         by=escape(by),
         value=escape(value),
-    ).encode()
+    )
+    return _ENVELOPE.format(token=escape(token), request=search).encode()
 
 
-def results(body: bytes) -> list[dict[str, str]]:
-    """Each <Results> as {name: text}, nested names joined by dots; ContractError for anything else."""
+def retrieve_more(request_id: str, *, token: str) -> bytes:
+    """The body that asks for what follows an answer of MoreDataAvailable."""
+    more = f"<ContinueRequest>{escape(request_id)}</ContinueRequest>"
+    return _ENVELOPE.format(token=escape(token), request=more).encode()
+
+
+def answer(body: bytes) -> Answer | None:
+    """The answer with each <Results> as {name: text}, nested names joined by dots; none for what is no SOAP at all.
+
+    ContractError for SOAP without a status. Only "OK" and "MoreDataAvailable" are yes.
+    """
     try:
         root = fromstring(body)
     except (ParseError, ValueError):
-        raise ContractError("MC_CONTRACT", call="a SOAP Retrieve") from None
-    status = next((_text(item) for item in root.iter() if _name(item) == "OverallStatus"), None)
-    if status is None:
+        return None
+    if _name(root) != "Envelope":
+        return None
+    said = {_name(item): _text(item) for item in root.iter() if _name(item) in {"OverallStatus", "RequestID"}}
+    if "OverallStatus" not in said:
         raise ContractError("MC_CONTRACT", call="a SOAP Retrieve")
-    if of_privilege(status):
-        raise ConfigurationError("MC_FORBIDDEN", call="a SOAP Retrieve", scope="data_extensions_read")
-    if not status.startswith(("OK", "MoreDataAvailable")):
-        raise RetrieveRefusedError("MC_CONTRACT", f"It said: {status[:200]}", call="a SOAP Retrieve")
-    return [_flat(item) for item in root.iter() if _name(item) == "Results"]
+    items = [_flat(item) for item in root.iter() if _name(item) == "Results"]
+    return Answer(said["OverallStatus"], items, said.get("RequestID", ""))
 
 
 def of_token(fault_text: str) -> bool:

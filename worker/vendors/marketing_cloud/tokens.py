@@ -23,7 +23,7 @@ from config.queue import KEY_PREFIX
 from models.errors import ConfigurationError, ContractError, RateLimited, SyncError, TransientError
 from models.tables import Destination
 from worker.context import Context
-from worker.vendors.http import Http, NotSentError, json_of, retry_after
+from worker.vendors.http import Http, NotSentError, json_of, retry_after, who
 from worker.vendors.rate_limits import BLOCKED, Limits
 
 # Lifetimes of 1079 s were recorded, the documentation says 20 minutes: the answer's own figure counts.
@@ -47,6 +47,8 @@ SCOPES = (
 )
 # "rest_instance_url" and "soap_instance_url" of recorded answers; no user, no port, nothing after the slash.
 _OURS = re.compile(r"https://(?:[a-z0-9-]+\.)+marketingcloudapis\.com/?", re.ASCII | re.IGNORECASE)
+# In the description of a refusal: which business unit was asked for.
+_ABOUT_ACCOUNT = re.compile(r"account[_ ]?id|not accessible|business unit|\bmid\b", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -144,12 +146,17 @@ class Tokens:
         if response.status_code != requests.codes.ok:
             raise self._refusal(response)
         self._limits.passed()
-        return self._accept(json_of(response))
+        body = json_of(response)
+        if not isinstance(body, dict):
+            raise TransientError(
+                "MC_UNAVAILABLE", f"The token request answered {who(response)}, not with a token."
+            )
+        return self._accept(body)
 
     def _accept(self, body: Any) -> Token:
         try:
             token = Token(
-                value=body["access_token"],
+                value=_text(body["access_token"]),
                 rest=self._checked_host(body["rest_instance_url"]),
                 soap=self._checked_host(body["soap_instance_url"]),
                 scopes=tuple(str(body.get("scope") or "").split()),
@@ -176,21 +183,31 @@ class Tokens:
     def _refusal(self, response: requests.Response) -> SyncError:
         """What a refused token request means: OAuth's shape, or the gateway's."""
         status, body = response.status_code, json_of(response)
-        body = body if isinstance(body, dict) else {}
+        known = isinstance(body, dict)  # else whoever answered is not the API
+        body = body if known else {}
         if status == requests.codes.too_many_requests or body.get("errorcode") == BLOCKED_CODE:
             return too_many(response, self._limits, self._ctx)
         self._limits.passed()
-        if status == requests.codes.not_found:  # a host that answers, and no tenant behind it
+        if known and status == requests.codes.not_found:  # a host that answers, and no tenant behind it
             return ConfigurationError("MC_SUBDOMAIN_UNKNOWN", subdomain=self._destination.subdomain)
-        if status in {400, 401, 403}:
-            word = str(body.get("error") or "no OAuth error")[:60]
-            description = str(body.get("error_description", ""))
-            if word == "invalid_client" and "not accessible" in description:
-                return ConfigurationError("MC_ACCOUNT", destination=self._destination.name)
-            return ConfigurationError(
-                "MC_CREDENTIALS", f"It said {word} ({status}).", destination=self._destination.name
-            )
-        return TransientError("MC_UNAVAILABLE", f"The token request answered {status}.")
+        if known and status in {400, 401, 403}:
+            return self._oauth_error(status, body)
+        return TransientError("MC_UNAVAILABLE", f"The token request answered {who(response)}.")
+
+    def _oauth_error(self, status: int, body: dict[str, Any]) -> SyncError:
+        """OAuth's own refusal: of the business unit, of the credentials, or of something else in the request."""
+        word = str(body.get("error") or body.get("errorcode") or "no OAuth error")
+        word = word if word.isascii() and word.isprintable() else "no OAuth error"
+        description = f"{body.get('error_description', '')} {body.get('message', '')}".lower()
+        said, name = f"It said {word[:60]} ({status}).", self._destination.name
+        if _ABOUT_ACCOUNT.search(description):
+            return ConfigurationError("MC_ACCOUNT", said, destination=name)
+        if (
+            word in {"invalid_client", "unauthorized_client", "access_denied"}
+            or status != requests.codes.bad_request
+        ):
+            return ConfigurationError("MC_CREDENTIALS", said, destination=name)
+        return ContractError("MC_CONTRACT", said, call="the token request")
 
 
 def too_many(response: requests.Response, limits: Limits, ctx: Context) -> RateLimited:
@@ -200,5 +217,10 @@ def too_many(response: requests.Response, limits: Limits, ctx: Context) -> RateL
         return RateLimited(BLOCKED, retry_after=limits.block())
     wait = retry_after(response, now=ctx.clock(), default=RATE_LIMIT_DEFAULT_SECONDS)
     limits.passed()
-    limits.cool_down(wait, "MC_RATE_LIMITED")
-    return RateLimited("MC_RATE_LIMITED", retry_after=wait)
+    return RateLimited("MC_RATE_LIMITED", retry_after=limits.refused(wait, "MC_RATE_LIMITED"))
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value.isascii() or not value.isprintable() or not value:
+        raise ValueError
+    return value
