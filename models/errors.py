@@ -437,6 +437,24 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "The cohort came back empty, and {members} members are flagged.",
         "Look at the cohort, then `cohort-sync approve {run}` or `cohort-sync reject {run}`.",
     ),
+    "QUOTED_LINES_GUARD": (
+        "Quoted cells of the snapshot hold {lines} further lines, {like} of them shaped like rows; {rows} rows were "
+        "read. The run would remove {exited} of {members} members.",
+        "Look for a stray double quote in the file. If its cells are meant to hold lines, `cohort-sync approve "
+        "{run}`; else `cohort-sync reject {run}`, correct the file and run again.",
+    ),
+    "ODD_KEYS_GUARD": (
+        "{odd} of the snapshot's {rows} rows have an odd key: a placeholder, a header again, a quotation mark, or "
+        "characters that nobody sees. The run would remove {exited} of {members} members.",
+        "Look at the examples with `cohort-sync show {run}` or `cohort-sync plan`, then `cohort-sync approve {run}` or "
+        "`cohort-sync reject {run}`. COHORT_SYNC_ODD_KEY_PERCENT sets the limit.",
+    ),
+    "DUPLICATES_GUARD": (
+        "{duplicate} of the snapshot's {rows} rows repeat a contact key of another row. The run would remove {exited} "
+        "of {members} members.",
+        "Check that the right property is mapped and that the file is whole, then `cohort-sync approve {run}` or "
+        "`cohort-sync reject {run}`.",
+    ),
     "HELD_REJECTED": (
         "A person rejected the held run; nothing was pushed.",
         "Start another with `cohort-sync run {binding}` when the cohort is right.",

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from models.contact_keys.codec import row_overhead
+from models.contact_keys.masking import masked
 from models.database import Database
 from models.direction import Direction
 from models.errors import TerminalError
@@ -25,6 +26,8 @@ from worker.membership.diff import Diff, PlannedBatch, StateReader, compare
 from worker.membership.snapshot_file import digest_of
 from worker.stages import full_run, guard, job_tracking, snapshot_store
 from worker.vendors.marketing_cloud.client import BATCH_BYTES, BATCH_ROWS, CONTACT_KEY, DataExtension, Field
+
+_OF_THE_FILE = ("snapshot_rows", "members", "blank", "duplicate", "odd", "spanned")
 
 
 def diff(hold: ClaimedRun) -> Stage | None:
@@ -67,7 +70,14 @@ def _decided(hold: ClaimedRun, run: SyncRun, path: Path, digest: str | None, wor
     with hold.marketing_cloud(run.binding.destination) as cloud:
         extension, field = require_destination(cloud, run.binding, longest_key=found.longest_key)
     if not run.approved:
-        held = guard.objection(run.binding, found.counts, run.trigger, run=run.id, full=run.full)
+        held = guard.objection(
+            run.binding,
+            found.counts,
+            run.trigger,
+            run=run.id,
+            odd_percent=hold.ctx.settings.odd_key_percent,
+            full=run.full,
+        )
         if held is not None:
             raise held
     return _plan(hold, found, extension, field, seen.unknown() if seen else ())
@@ -99,7 +109,7 @@ def _unchanged(hold: ClaimedRun, digest: str) -> bool:
         last = lifecycle.last_with_digest(session, mine, digest)
         if last is None:
             return False
-        for name in ("snapshot_rows", "members", "blank", "duplicate"):
+        for name in (*_OF_THE_FILE, "odd_examples", "spared"):
             setattr(mine, name, getattr(last, name))
         mine.digest = digest
         lifecycle.advance(mine, Stage.FINISH, now=hold.now)
@@ -108,12 +118,18 @@ def _unchanged(hold: ClaimedRun, digest: str) -> bool:
 
 def _store_counts(hold: ClaimedRun, found: Diff, members: int) -> None:
     with hold.transaction() as (_, run):
-        for name in ("snapshot_rows", "members", "blank", "duplicate", "entered", "exited"):
+        for name in (*_OF_THE_FILE, "entered", "exited", "spared"):
             setattr(run, name, getattr(found.counts, name))
+        run.odd_examples = odd_examples(found) or None
         run.digest = found.digest
         run.binding.member_count = members
         if run.snapshot is not None:
             run.snapshot.rows, run.snapshot.digest = found.counts.snapshot_rows, found.digest
+
+
+def odd_examples(found: Diff) -> str:
+    """The first odd keys, masked, and what is odd about each."""
+    return ", ".join(f"{masked(key)} ({what})" for what, key in found.odd_samples)
 
 
 def planned(found: Diff, field: Field) -> Iterator[PlannedBatch]:

@@ -40,7 +40,7 @@ from worker.context import Context
 from worker.inspection.check import require_destination
 from worker.membership.diff import Diff, DiffCounts, StateReader, compare
 from worker.stages import blackout, guard, snapshot_store, webhook_snapshot
-from worker.stages.diff import planned
+from worker.stages.diff import odd_examples, planned
 from worker.stages.snapshot import bring
 
 SAMPLES = 5
@@ -51,7 +51,8 @@ Result = TypeVar("Result")
 class Findings:
     """What a run by hand would do now. `requests` are the rows of each upsert, none where a check fails.
 
-    `held` and `held_on_schedule` are the guards' objections to a run by hand and to a scheduled one.
+    `held` and `held_on_schedule` are the guards' objections to a run by hand and to a scheduled one. `odd_examples`
+    are masked.
     """
 
     counts: DiffCounts
@@ -60,6 +61,7 @@ class Findings:
     failed: ConfigurationError | None
     held: HeldForApproval | None
     held_on_schedule: HeldForApproval | None
+    odd_examples: str
 
 
 @dataclass
@@ -173,8 +175,13 @@ class DryRun(ClaimedRun):
             {direction: found.sample(direction, SAMPLES) for direction in Direction},
             requests,
             failed,
-            guard.objection(binding, counts, Trigger.MANUAL, run="RUN"),
-            guard.objection(binding, counts, Trigger.SCHEDULE, run="RUN"),
+            *(
+                guard.objection(
+                    binding, counts, trigger, run="RUN", odd_percent=self.ctx.settings.odd_key_percent
+                )
+                for trigger in (Trigger.MANUAL, Trigger.SCHEDULE)
+            ),
+            odd_examples(found),
         )
 
     def _patiently(self, step: Callable[[], Result]) -> Result:
