@@ -134,6 +134,10 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "The secret given by {reference} can't be read.",
         "Check the variable or file; nothing was changed.",
     ),
+    "SECRET_INVISIBLE": (
+        "The secret given by {reference} has a character that nobody sees at position {position}.",
+        "Copy it again, or type that place anew; nothing was changed.",
+    ),
     "SECRET_IN_FILE": (
         "{field}: what stands here is no reference; a secret itself does not belong into a file like this.",
         "Put it into a variable or a file of its own and write env:NAME or file:PATH. If others could read this "

@@ -63,5 +63,5 @@ def compatibility_key(key: str) -> str:
 
 def invisible_at(text: str) -> int | None:
     """Where the first character that nobody sees stands, counted from one; none if every one is seen."""
-    found = INVISIBLE.search(text)
-    return found.start() + 1 if found else None
+    unseen = (at for at, sign in enumerate(text, 1) if not sign.isprintable() or INVISIBLE.match(sign))
+    return next(unseen, None)
