@@ -119,14 +119,11 @@ def _rows(world: World, request: Request, token: Token, asked: Retrieve) -> Resp
     d = world.tenant.addressed(asked.object_type.removesuffix("]")[20:], token.account_id)
     if d is None:
         return _answer(world, request, "Error: Data extension does not exist.", [])
-    names = [
-        p if p == ROW_NUMBER else f.name
-        for p in asked.properties
-        if p == ROW_NUMBER or (f := d.field_named(p)) is not None
-    ]
-    if len(names) < len(asked.properties):
-        gone = next(p for p in asked.properties if p != ROW_NUMBER and d.field_named(p) is None)
-        return _answer(world, request, f"Error: Invalid column name '{gone}'.", [])  # [PEER]
+    known = {f.name.lower(): f.name for f in d.fields} | {ROW_NUMBER.lower(): ROW_NUMBER}
+    gone = [p for p in asked.properties if p.lower() not in known]
+    if gone:
+        return _answer(world, request, f"Error: Invalid column name '{gone[0]}'.", [])  # [PEER]
+    names = [known[p.lower()] for p in asked.properties]
     keys = list(d.order)
     numbers = {key: at for at, key in enumerate(keys, 1)} if ROW_NUMBER in names else {}
     if asked.condition is not None:

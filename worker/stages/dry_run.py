@@ -170,17 +170,14 @@ class DryRun(ClaimedRun):
                 requests = [batch.n for batch in planned(found, attribute)]
             except ConfigurationError as error:
                 failed = error
+        odd_percent = self.ctx.settings.odd_key_percent
         return Findings(
             counts,
             {direction: found.sample(direction, SAMPLES) for direction in Direction},
             requests,
             failed,
-            *(
-                guard.objection(
-                    binding, counts, trigger, run="RUN", odd_percent=self.ctx.settings.odd_key_percent
-                )
-                for trigger in (Trigger.MANUAL, Trigger.SCHEDULE)
-            ),
+            guard.objection(binding, counts, Trigger.MANUAL, run="RUN", odd_percent=odd_percent),
+            guard.objection(binding, counts, Trigger.SCHEDULE, run="RUN", odd_percent=odd_percent),
             odd_examples(found),
         )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from models.errors import HeldForApproval
 from models.tables import CohortBinding
 from models.types import Trigger
@@ -33,7 +35,7 @@ def objection(
 def _file(counts: DiffCounts, odd_percent: float, run: int | str) -> HeldForApproval | None:
     """What speaks against the file: it says this who leaves, too."""
     rows = counts.snapshot_rows - counts.blank
-    facts = {
+    facts: dict[str, Any] = {
         "rows": f"{rows:,}",
         "exited": f"{counts.exited:,}",
         "members": f"{counts.state_members:,}",
