@@ -8,6 +8,7 @@ import pytest
 
 from models.tables import CohortBinding
 from models.types import Trigger
+from worker.inspection.check_extension import is_flagged
 from worker.membership.diff import DiffCounts
 from worker.stages import guard
 
@@ -46,3 +47,8 @@ def code_of(**counts: Any) -> str | None:
 )
 def test_what_a_file_says_against_itself(counts: dict[str, Any], code: str | None) -> None:
     assert code_of(**counts) == code
+
+
+def test_a_flag_that_is_set_in_any_spelling() -> None:
+    assert all(is_flagged("Boolean", value) for value in ("True", "true", True, "1", "y", "Yes"))
+    assert not any(is_flagged("Boolean", value) for value in ("False", "0", "n", "No", "", None, "2"))
