@@ -49,6 +49,8 @@ class Settings(BaseSettings):
     job_deadline_seconds: Seconds = 1800
     snapshot_deadline_seconds: Seconds = 3600
     snapshot_fresh_seconds: Annotated[float, Field(ge=0)] = 300
+    # Hold a file when so many per cent of its rows have a key that no person has, or lines within quotes; 100: never.
+    odd_key_percent: Annotated[float, Field(gt=0, le=100)] = 5
     snapshot_max_bytes: Annotated[int, Field(gt=0)] = 4_000_000_000
     max_attempts: Annotated[int, Field(ge=1)] = 8
     retry_base_seconds: Seconds = 5

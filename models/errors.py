@@ -136,6 +136,10 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "The secret given by {reference} can't be read.",
         "Check the variable or file; nothing was changed.",
     ),
+    "SECRET_INVISIBLE": (
+        "The secret given by {reference} has a character that nobody sees at position {position}.",
+        "Copy it again, or type that place anew; nothing was changed.",
+    ),
     "SECRET_IN_FILE": (
         "{field} must be a reference such as env:NAME or file:PATH. Do not put the secret itself in this file.",
         "Put the secret in an environment variable or in a file of its own. If others could read this file, "
@@ -481,6 +485,18 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "HELD_EXPIRED": (
         "Nobody decided about the held run in time; nothing was pushed.",
         "Look at the cohort, then start another with `cohort-sync run {binding}`.",
+    ),
+    "QUOTED_LINES_GUARD": (
+        "Quoted cells of the snapshot hold {lines} further lines, {like} of them shaped like rows; {rows} rows were "
+        "read. The run would remove {exited} of {members} members.",
+        "Look for a stray double quote in the file. If its cells are meant to hold lines, `cohort-sync approve "
+        "{run}`; else `cohort-sync reject {run}`, correct the file and run again.",
+    ),
+    "ODD_KEYS_GUARD": (
+        "{odd} of the snapshot's {rows} rows have an odd key: a placeholder, a header again, a quotation mark, or "
+        "characters that nobody sees. The run would remove {exited} of {members} members.",
+        "Look at the examples with `cohort-sync show {run}` or `cohort-sync plan`, then `cohort-sync approve {run}` or "
+        "`cohort-sync reject {run}`. COHORT_SYNC_ODD_KEY_PERCENT sets the limit.",
     ),
     "HELD_REJECTED": (
         "A person rejected the held run; nothing was pushed.",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 import struct
 import sys
@@ -56,7 +57,8 @@ class FaultMiddleware:
             await self.door(scope, receive, send)
             return
         # The path stays percent-encoded, so that a key may contain a slash; handlers decode their part.
-        scope["path"] = path
+        # Marketing Cloud takes a doubled slash for one [FuelSDK, Segment].
+        scope["path"] = path if path.startswith("/api/") else re.sub("/{2,}", "/", path)
         scope["sandbox.tasks"] = self.tasks
         await self._serve(scope, receive, send, path)
 

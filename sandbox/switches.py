@@ -142,7 +142,12 @@ class Switches:
     )
     field_names: str = _switch("exact", "matching of column names in rows [?]", "exact", "ignore_case")
     key_matching: str = _switch(
-        "database", "key equality: without case and trailing spaces [INF], or exact", "database", "exact"
+        "database",
+        "key equality: without case and trailing spaces [INF], exact, or as a collation that also folds width, kana, "
+        "NFC and NFD, and sees no zero-width character [INF]",
+        "database",
+        "exact",
+        "collation",
     )
     duplicate_keys: str = _switch(
         "last_wins", "the same key twice in one batch [?]", "last_wins", "row_error"
@@ -171,7 +176,13 @@ class Switches:
     rowset_unknown_key: str = _switch("404", "reading the rows of an unknown key [LIVE both]", "404", "400")
     rowset_filter: str = _switch("honoured", "$filter on a rowset [LIVE conflict]", "honoured", "ignored")
     search_lag_seconds: float = _switch(8.0, "how long a new data extension is invisible to $search [LIVE]")
-    soap_missing_scope: str = _switch("empty", "SOAP without the scope [LIVE: 0 rows]", "empty", "fault")
+    soap_missing_scope: str = _switch(
+        "empty",
+        "SOAP without the scope: no rows, a fault, or a status that says so [LIVE all]",
+        "empty",
+        "fault",
+        "status",
+    )
     sync_null: str = _switch(
         "refused", "null in a synchronous row [BLOG: breaks the call]", "refused", "accepted"
     )

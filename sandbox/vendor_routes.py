@@ -5,6 +5,7 @@ Both vendors share one port, their paths do not collide. Paths are matched perce
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 
 from starlette.applications import Starlette
@@ -30,7 +31,11 @@ def _route(world: World, path: str, handler: Handler, *methods: str) -> Route:
         except (AmplitudeError, RestError) as refused:
             return refused.response
 
-    return Route(path, answer, methods=list(methods))
+    route = Route(path, answer, methods=list(methods))
+    if not path.startswith("/api/"):
+        # Whatever the case: FuelSDK asks for service.asmx, fuel-rest lower-cases whole URLs.
+        route.path_regex = re.compile(route.path_regex.pattern, re.IGNORECASE)
+    return route
 
 
 def build(world: World) -> Starlette:

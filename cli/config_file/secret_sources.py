@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from models.contact_keys.compatibility import invisible_at
 from models.errors import ConfigurationError
 
 ENV, FILE, PROMPT = "env:", "file:", "-"
@@ -23,7 +24,7 @@ HELP = "Also env:NAME or file:PATH; - asks without showing what is typed."
 def read_secret(label: str, given: str | None) -> SecretStr:
     """The secret behind what was given on the command line; asked for if nothing was."""
     if given is None or given == PROMPT:
-        return SecretStr(_prompt(label))
+        return SecretStr(_filled(_prompt(label), label))
     return SecretStr(resolved(label, given))
 
 
@@ -62,7 +63,7 @@ def _prompt(label: str) -> str:
 
 def _read(reference: str) -> str:
     try:
-        with Path(reference.removeprefix(FILE)).expanduser().open(encoding="utf-8") as file:
+        with Path(reference.removeprefix(FILE)).expanduser().open(encoding="utf-8-sig") as file:
             return file.read(FILE_MAX)
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise ConfigurationError(
@@ -71,6 +72,12 @@ def _read(reference: str) -> str:
 
 
 def _filled(secret: str, reference: str) -> str:
-    if not secret.strip():
+    """The secret without what surrounds it; one with a character that nobody sees would be blamed on the vendor."""
+    text = secret.strip()
+    if not text:
         raise ConfigurationError("SECRET_UNREADABLE", "It is empty.", reference=reference)
-    return secret.strip()
+    position = invisible_at(text)
+    if position is not None:
+        position += len(secret) - len(secret.lstrip())
+        raise ConfigurationError("SECRET_INVISIBLE", reference=reference, position=position)
+    return text

@@ -19,3 +19,8 @@ def comparison_key(key: str) -> str:
 def is_blank(key: str) -> bool:
     """Whether a key is nothing but white space: such a row names nobody."""
     return not key or key.isspace()
+
+
+def has_line_break(text: str) -> bool:
+    """Whether CR or LF is in it. A contact key never holds one: in a file it is the trace of a stray quote."""
+    return "\n" in text or "\r" in text

@@ -1,4 +1,4 @@
-"""Contact keys as they are shown to whoever did not ask for personal data."""
+"""A contact key as it may be shown: enough to tell one kind of key from another, and nobody's."""
 
 from __future__ import annotations
 
@@ -6,5 +6,6 @@ SHOWN_OF_A_KEY = 2
 
 
 def masked(key: str) -> str:
-    """Enough to tell one kind of key from another, and nobody's: two characters at most, none of a short one."""
-    return f"{key[: min(SHOWN_OF_A_KEY, len(key) // 4)]}…"
+    """Two characters at most, none of a short key; a dot for a character that nobody sees."""
+    shown = key[: min(SHOWN_OF_A_KEY, len(key) // 4)]
+    return "".join(sign if sign.isprintable() else "·" for sign in shown) + "…"

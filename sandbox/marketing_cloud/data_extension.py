@@ -7,6 +7,7 @@ spaces [INF, a switch]. No vendor's call of the sandbox deletes a row; the door 
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,7 @@ from sandbox.switches import Switches
 Row = tuple[Any, ...]
 _SEPARATOR = "\x1f"
 _SHARED_ROWS = 8192
+_KANA = 0x60  # from Hiragana to Katakana
 
 
 @dataclass
@@ -71,6 +73,8 @@ class DataExtension:
         text = _SEPARATOR.join(map(str, parts)) if len(parts) > 1 else str(parts[0])
         if switches.key_matching == "exact":
             return text
+        if switches.key_matching == "collation":
+            text = collated(text)
         return _SEPARATOR.join(p.rstrip(" ").lower() for p in text.split(_SEPARATOR))
 
     def put(self, key: str, original: str, row: Row, *, new: bool) -> None:
@@ -139,3 +143,12 @@ class DataExtension:
             "max_in_flight": self.max_in_flight,
             "fields": [f.describe() for f in self.fields],
         }
+
+
+def collated(text: str) -> str:
+    """What a collation without width and kana leaves of a text [INF]: no character that nobody sees, one form."""
+    seen = "".join(
+        sign for sign in text if sign == _SEPARATOR or unicodedata.category(sign) not in {"Cc", "Cf"}
+    )
+    folded = unicodedata.normalize("NFKC", seen).casefold()
+    return "".join(chr(ord(sign) - _KANA) if "\u30a1" <= sign <= "\u30f6" else sign for sign in folded)

@@ -1,12 +1,15 @@
 """SOAP Retrieve of DataExtension, DataExtensionField and DataExtensionObject.
 
 Lists are unsorted; a field without MaxLength is a Number, Date or Boolean; 2,500 rows a page, then
-MoreDataAvailable and ContinueRequest [OFF, MCDEV]. Without the scope the answer is 200 and nothing in it.
+MoreDataAvailable and ContinueRequest [OFF, MCDEV], fewer if BatchSize asks for it [PEER]. Without the scope the answer
+is 200 and nothing in it.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -21,6 +24,8 @@ from sandbox.marketing_cloud.tenant import Token
 from sandbox.world import World
 
 PAGE = 2500
+ROW_NUMBER = "_CustomObjectKey"
+"""A number of each row that nobody made a column for [PEER tap-exacttarget]."""
 
 _NIL = ' xsi:nil="true" /'
 
@@ -68,21 +73,19 @@ _SHOWN = {
 
 def retrieve(world: World, request: Request, token: Token, asked: Retrieve) -> Response:
     """Answer one RetrieveRequest."""
-    if "data_extensions_read" not in token.scopes:
-        if world.switches.soap_missing_scope == "fault":
-            return fault(world, request, "q0:Security", "Insufficient privileges to complete this action.")
-        return _answer(world, request, "OK", [])  # 200 and nothing in it, instead of a 403 [LIVE MCE]
+    if (refused := _refused(world, request, token, asked)) is not None:
+        return refused
     visible = world.tenant.visible(token.account_id)
     if asked.continue_id:
         waiting = world.tenant.continuations.get(asked.continue_id)
         if waiting is None:
             return _answer(world, request, "Error: The request id of the ContinueRequest is invalid.", [])
-        return _page(world, request, asked.continue_id, *waiting)
+        return _page(world, request, asked.continue_id, waiting)
     if asked.object_type == "DataExtension":
-        results = [(_extension_values(d), d) for d in visible]
+        results = [_extension_values(d) for d in visible]
         return _listed(world, request, asked, results, "DataExtension")
     if asked.object_type == "DataExtensionField":
-        pairs = [(_field_values(d, f), f) for d in visible for f in d.fields]
+        pairs = [_field_values(d, f) for d in visible for f in d.fields]
         random.Random(len(pairs)).shuffle(pairs)  # unsorted [MCDEV]
         return _listed(world, request, asked, pairs, "DataExtensionField")
     if asked.object_type.startswith("DataExtensionObject["):
@@ -97,20 +100,42 @@ def retrieve(world: World, request: Request, token: Token, asked: Retrieve) -> R
     )
 
 
+def _refused(world: World, request: Request, token: Token, asked: Retrieve) -> Response | None:
+    """The answer to a request that may not be made, or that speaks of an operator there is none of."""
+    if "data_extensions_read" not in token.scopes:
+        if world.switches.soap_missing_scope == "fault":
+            return fault(world, request, "q0:Security", "Insufficient privileges to complete this action.")
+        # 200 and nothing in it, or a status, instead of a 403 [LIVE both]
+        status = "OK" if world.switches.soap_missing_scope == "empty" else "Error: API Permission Failed."
+        return _answer(world, request, status, [])
+    if asked.condition is not None and (unknown := asked.condition.refused()):
+        text = f"Instance validation error: '{min(unknown)}' is not a valid value for SimpleOperators."
+        return fault(world, request, "soap:Client", text)
+    return None
+
+
 def _rows(world: World, request: Request, token: Token, asked: Retrieve) -> Response:
-    """DataExtensionObject[KEY]: the rows, 2,500 a page."""
-    d = world.tenant.by_key(asked.object_type.removesuffix("]")[20:], token.account_id)
+    """DataExtensionObject[KEY or NAME]: the rows, 2,500 a page."""
+    d = world.tenant.addressed(asked.object_type.removesuffix("]")[20:], token.account_id)
     if d is None:
         return _answer(world, request, "Error: Data extension does not exist.", [])
-    unknown = [p for p in asked.properties if d.field_named(p) is None]
-    if unknown:
-        return _answer(world, request, _unknown(unknown, asked.object_type), [])
-    keys = d.order
+    known = {f.name.lower(): f.name for f in d.fields} | {ROW_NUMBER.lower(): ROW_NUMBER}
+    gone = [p for p in asked.properties if p.lower() not in known]
+    if gone:
+        return _answer(world, request, f"Error: Invalid column name '{gone[0]}'.", [])  # [PEER]
+    names = [known[p.lower()] for p in asked.properties]
+    keys = list(d.order)
+    numbers = {key: at for at, key in enumerate(keys, 1)} if ROW_NUMBER in names else {}
     if asked.condition is not None:
-        names = [f.name for f in d.fields]
-        keys = [k for k in keys if asked.condition.holds(_lower(d, k, names))]
-    names = [f.name for p in asked.properties if (f := d.field_named(p)) is not None]
-    return _page(world, request, world.tenant.guid(), d, names, list(keys), 0)
+        every = [f.name for f in d.fields]
+        keys = [k for k in keys if asked.condition.holds(_lower(d, k, every))]
+
+    def render(key: str) -> str:
+        return _row({**d.document(key), ROW_NUMBER: numbers.get(key)}, names)
+
+    return _page(
+        world, request, world.tenant.guid(), _Rest(keys, render, min(asked.batch_size or PAGE, PAGE))
+    )
 
 
 def _lower(d: DataExtension, key: str, names: list[str]) -> dict[str, Any]:
@@ -128,7 +153,7 @@ def _listed(
     world: World,
     request: Request,
     asked: Retrieve,
-    results: list[tuple[dict[str, str | None], Any]],
+    results: list[dict[str, str | None]],
     kind: str,
 ) -> Response:
     shown = _SHOWN[kind]
@@ -136,14 +161,15 @@ def _listed(
     if unknown:
         return _answer(world, request, _unknown(unknown, kind), [])
     wanted = {p.lower() for p in asked.properties}
-    found = []
-    for values, _ in results:
-        if asked.condition is not None and not asked.condition.holds(
-            {k.lower(): v for k, v in values.items()}
-        ):
-            continue
-        found.append(_element_text(kind, values, wanted))
-    return _answer(world, request, "OK", found)
+    found = [
+        values
+        for values in results
+        if asked.condition is None or asked.condition.holds({k.lower(): v or "" for k, v in values.items()})
+    ]
+    rest = _Rest(
+        found, lambda values: _element_text(kind, values, wanted), min(asked.batch_size or PAGE, PAGE)
+    )
+    return _page(world, request, world.tenant.guid(), rest)
 
 
 def _extension_values(d: DataExtension) -> dict[str, str | None]:
@@ -209,33 +235,34 @@ def _element_text(kind: str, values: dict[str, str | None], wanted: set[str]) ->
     return f'<Results xsi:type="{kind}">{"".join(parts)}</Results>'
 
 
-def _page(
-    world: World,
-    request: Request,
-    request_id: str,
-    d: DataExtension,
-    names: list[str],
-    keys: list[str],
-    at: int,
-) -> Response:
-    some = keys[at : at + PAGE]
-    more = at + PAGE < len(keys)
-    if more:
-        world.tenant.continuations[request_id] = (d, names, keys, at + PAGE)
+@dataclass
+class _Rest:
+    """What is still to be given of an answer in pages."""
+
+    items: list[Any]
+    render: Callable[[Any], str]
+    page: int
+
+
+def _page(world: World, request: Request, request_id: str, rest: _Rest) -> Response:
+    some, left = rest.items[: rest.page], rest.items[rest.page :]
+    if left:
+        world.tenant.continuations[request_id] = replace(rest, items=left)
     else:
         world.tenant.continuations.pop(request_id, None)
-    found = []
-    for key in some:
-        document = d.document(key)
-        properties = "".join(
-            f"<Property><Name>{escape(n)}</Name><Value>{escape(_text(document[n]))}</Value></Property>"
-            for n in names
-        )
-        found.append(
-            f'<Results xsi:type="DataExtensionObject"><PartnerKey{_NIL}><ObjectID{_NIL}>'
-            f"<Type>DataExtensionObject</Type><Properties>{properties}</Properties></Results>"
-        )
-    return _answer(world, request, "MoreDataAvailable" if more else "OK", found, request_id)
+    found = [rest.render(item) for item in some]
+    return _answer(world, request, "MoreDataAvailable" if left else "OK", found, request_id)
+
+
+def _row(document: dict[str, Any], names: list[str]) -> str:
+    properties = "".join(
+        f"<Property><Name>{escape(n)}</Name><Value>{escape(_text(document[n]))}</Value></Property>"
+        for n in names
+    )
+    return (
+        f'<Results xsi:type="DataExtensionObject"><PartnerKey{_NIL}><ObjectID{_NIL}>'
+        f"<Type>DataExtensionObject</Type><Properties>{properties}</Properties></Results>"
+    )
 
 
 def _text(value: Any) -> str:

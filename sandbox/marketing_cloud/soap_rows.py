@@ -43,7 +43,7 @@ def _save_one(
     world: World, token: Token, one: ET.Element, action: str, *, upserts: bool
 ) -> dict[str, Any] | None:
     key = next((e.text or "" for e in one if e.tag.endswith("}CustomerKey")), "").strip()
-    d = world.tenant.by_key(key, token.account_id)
+    d = world.tenant.addressed(key, token.account_id)
     if d is None:
         return _error("Data extension does not exist.")
     row: dict[str, Any] = {}

@@ -5,6 +5,8 @@ No knowledge of what is asked for; that stands in `soap_retrieve` and `soap_rows
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -35,6 +37,48 @@ _HEAD = (
 _TAIL = "</soap:Body></soap:Envelope>"
 
 
+def _folded(text: str) -> str:
+    return text.rstrip(" ").lower()
+
+
+def _order(have: str, wanted: str) -> int:
+    """-1, 0 or 1: as numbers if both are, else as texts."""
+    try:
+        left, right = float(have), float(wanted)
+        return (left > right) - (left < right)
+    except ValueError:
+        return (have > wanted) - (have < wanted)
+
+
+def _like(have: str, wanted: list[str]) -> bool:
+    """SQL's LIKE; a text without a wildcard is looked for anywhere [INF]."""
+    pattern = wanted[0] if "%" in wanted[0] else f"%{wanted[0]}%"
+    parts = (re.escape(part) for part in pattern.split("%"))
+    return re.fullmatch(".*".join(parts).replace("_", "."), have, re.DOTALL) is not None
+
+
+def _between(have: str, wanted: list[str]) -> bool:
+    return bool(have) and _order(have, wanted[0]) >= 0 and _order(have, wanted[-1]) <= 0
+
+
+# SimpleOperators of the WSDL, as far as strangers' clients send them; an empty cell is null.
+OPERATORS: dict[str, Callable[[str, list[str]], bool]] = {
+    "equals": lambda have, wanted: have == wanted[0],
+    "notEquals": lambda have, wanted: have != wanted[0],
+    "IN": lambda have, wanted: have in wanted,
+    "isNull": lambda have, _: not have,
+    "isNotNull": lambda have, _: bool(have),
+    "greaterThan": lambda have, wanted: bool(have) and _order(have, wanted[0]) > 0,
+    "greaterThanOrEqual": lambda have, wanted: bool(have) and _order(have, wanted[0]) >= 0,
+    "lessThan": lambda have, wanted: bool(have) and _order(have, wanted[0]) < 0,
+    "lessThanOrEqual": lambda have, wanted: bool(have) and _order(have, wanted[0]) <= 0,
+    "between": _between,
+    "like": _like,
+    "beginsWith": lambda have, wanted: have.startswith(wanted[0]),
+    "contains": lambda have, wanted: wanted[0] in have,
+}
+
+
 @dataclass
 class Condition:
     """A filter part: a simple comparison, or two of them joined."""
@@ -50,11 +94,13 @@ class Condition:
         if self.parts:
             found = [p.holds(record) for p in self.parts]
             return any(found) if self.joint.upper() == "OR" else all(found)
-        have = str(record.get(self.name.lower(), "")).rstrip(" ").lower()
-        wanted = [v.rstrip(" ").lower() for v in self.values] or [""]
-        if self.operator == "notEquals":
-            return have != wanted[0]
-        return have in (wanted if self.operator == "IN" else wanted[:1])
+        have = _folded(str(record.get(self.name.lower(), "")))
+        return OPERATORS[self.operator](have, [_folded(v) for v in self.values] or [""])
+
+    def refused(self) -> set[str]:
+        """The operators that there are none of."""
+        own = set() if self.parts or self.operator in OPERATORS else {self.operator}
+        return own.union(*(p.refused() for p in self.parts))
 
     def names(self) -> set[str]:
         """Every property the filter speaks of."""
@@ -69,6 +115,7 @@ class Retrieve:
     properties: list[str]
     condition: Condition | None
     continue_id: str
+    batch_size: int
 
 
 def parse(body: ET.Element) -> Retrieve:
@@ -79,6 +126,7 @@ def parse(body: ET.Element) -> Retrieve:
         [(e.text or "").strip() for e in body if local(e) == "Properties"],
         None if part is None else _condition(part),
         (find(body, "ContinueRequest", "") or "").strip(),
+        int(size) if (size := (find(body, "BatchSize", "") or "").strip()).isdigit() else 0,
     )
 
 

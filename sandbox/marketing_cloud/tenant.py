@@ -112,6 +112,11 @@ class Tenant:
         """By external key, as far as this business unit can see."""
         return next((d for d in self.visible(account_id) if d.key.lower() == key.lower()), None)
 
+    def addressed(self, text: str, account_id: int) -> DataExtension | None:
+        """By external key or by name, as `DataExtensionObject[...]` takes both [FuelSDK]."""
+        named = (d for d in self.visible(account_id) if d.name.lower() == text.lower())
+        return self.by_key(text, account_id) or next(named, None)
+
     def by_id(self, guid: str, account_id: int) -> DataExtension | None:
         """By object id, as far as this business unit can see."""
         return next((d for d in self.visible(account_id) if d.id == guid.lower()), None)

@@ -394,7 +394,7 @@ def test_other_business_unit_sees_none(product: Product) -> None:
     assert error_of(cloud.find).code == "DATA_EXTENSION_MISSING"
 
 
-@pytest.mark.parametrize("position", ["empty", "fault"])
+@pytest.mark.parametrize("position", ["empty", "fault", "status"])
 def test_missing_scope_is_no_missing_data_extension(product: Product, position: str) -> None:
     product.sandbox.switch(soap_missing_scope=position)
     product.sandbox.door("PUT", "package", {"scopes": ["data_extensions_write"]})

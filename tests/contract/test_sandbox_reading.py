@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from tests.contract.sandboxed import PARTNER, Sandbox, message
 
 PROPERTIES = [
@@ -91,6 +93,128 @@ def test_soap_mistakes(sandbox: Sandbox) -> None:
     fault = sandbox.soap("<ObjectType>DataExtension</ObjectType>", token="nobody's")
     assert fault.status_code == 500
     assert "faultstring" in fault.text
+
+
+FILTER = (
+    "<ObjectType>DataExtensionObject[{key}]</ObjectType><Properties>Contact Key</Properties>"
+    '<Filter xsi:type="SimpleFilterPart"><Property>{name}</Property><SimpleOperator>{operator}</SimpleOperator>'
+    "{values}</Filter>"
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "operator", "values", "found"),
+    [
+        ("Contact Key", "like", ["a%"], ["ann", "abe"]),
+        ("Contact Key", "like", ["%B_"], ["abe"]),
+        ("Contact Key", "beginsWith", ["AN"], ["ann"]),
+        ("Contact Key", "contains", ["b"], ["abe", "bob"]),
+        ("Contact Key", "notEquals", ["ann"], ["abe", "bob"]),
+        ("Contact Key", "greaterThan", ["abe"], ["ann", "bob"]),
+        ("Number Flag", "isNull", [], ["bob"]),
+        ("Number Flag", "isNotNull", [], ["ann", "abe"]),
+        ("Number Flag", "greaterThan", ["9"], ["abe"]),
+        ("Number Flag", "lessThan", ["10"], ["ann"]),
+        ("Number Flag", "lessThanOrEqual", ["10"], ["ann", "abe"]),
+        ("Number Flag", "between", ["2", "10"], ["ann", "abe"]),
+        ("Number Flag", "IN", ["2", "3"], ["ann"]),
+    ],
+)
+def test_operators_of_soap(
+    sandbox: Sandbox, name: str, operator: str, values: list[str], found: list[str]
+) -> None:
+    """Every operator that strangers' clients send compares; an empty cell is null."""
+    sandbox.upsert(
+        [
+            {"Contact Key": "ann", "Number Flag": 2},
+            {"Contact Key": "abe", "Number Flag": 10},
+            {"Contact Key": "bob", "Purchasers": True},
+        ]
+    )
+    inner = FILTER.format(
+        key=sandbox.key,
+        name=name,
+        operator=operator,
+        values="".join(f"<Value>{value}</Value>" for value in values),
+    )
+    assert [value.text for value in message(sandbox.soap(inner)).iter(f"{PARTNER}Value")] == found
+
+
+def test_an_operator_that_there_is_none_of_is_refused(sandbox: Sandbox) -> None:
+    inner = FILTER.format(
+        key=sandbox.key, name="Contact Key", operator="soundsLike", values="<Value>a</Value>"
+    )
+    refused = sandbox.soap(inner)
+    assert refused.status_code == 500
+    assert "soundsLike" in refused.text
+
+
+def test_a_row_has_a_number_and_a_data_extension_is_found_by_its_name(sandbox: Sandbox) -> None:
+    """[PEER tap-exacttarget, FuelSDK]"""
+    sandbox.upsert([{"Contact Key": key, "Purchasers": True} for key in ("a", "b")])
+    for address in (sandbox.key, "Amplitude Engage", "amplitude engage", sandbox.key.lower()):
+        rows = sandbox.retrieve(f"DataExtensionObject[{address}]", ["Contact Key", "_CustomObjectKey"])
+        assert [value.text for value in rows.iter(f"{PARTNER}Value")] == ["a", "1", "b", "2"]
+    gone = sandbox.retrieve(f"DataExtensionObject[{sandbox.key}]", ["Contact Key", "Gone"])
+    assert text(gone, "OverallStatus") == "Error: Invalid column name 'Gone'."
+
+
+def test_lists_come_in_pages_of_the_size_that_is_asked_for(sandbox: Sandbox) -> None:
+    """[PEER tap-exacttarget, REC]"""
+    sandbox.upsert([{"Contact Key": f"u{n}", "Purchasers": True} for n in range(7)])
+    for kind, name in (
+        ("DataExtensionField", "Name"),
+        (f"DataExtensionObject[{sandbox.key}]", "Contact Key"),
+    ):
+        inner = f"<ObjectType>{kind}</ObjectType><Properties>{name}</Properties>"
+        whole = message(sandbox.soap(inner)).findall(f"{PARTNER}Results")
+        options = "<Options><BatchSize>3</BatchSize></Options>"
+        page, found = message(sandbox.soap(options + inner)), []
+        while True:
+            found += page.findall(f"{PARTNER}Results")
+            if text(page, "OverallStatus") == "OK":
+                break
+            assert (text(page, "OverallStatus"), len(found) % 3) == ("MoreDataAvailable", 0)
+            asked = f"<ContinueRequest>{text(page, 'RequestID')}</ContinueRequest>"
+            page = message(sandbox.soap(asked))
+        assert len(found) == len(whole) > 3
+
+
+@pytest.mark.parametrize("path", ["service.asmx", "SERVICE.ASMX", "/Service.asmx", "//service.asmx"])
+def test_the_soap_path_in_any_case_and_with_doubled_slashes(sandbox: Sandbox, path: str) -> None:
+    """[FuelSDK, Segment]"""
+    answer = sandbox.http.post(f"{sandbox.url}/{path}", data="<a/>")
+    assert "soap:Fault" in answer.text
+
+
+def test_rest_paths_and_keys_in_lower_case(sandbox: Sandbox) -> None:
+    """fuel-rest lower-cases whole URLs [INF]."""
+    sandbox.upsert([{"Contact Key": "a", "Purchasers": True}])
+    for path in (
+        f"Data/V1/CustomObjectData/Key/{sandbox.key}/RowSet",
+        f"data/v1/customobjectdata/key/{sandbox.key.lower()}/rowset",
+        f"data//v1/customobjectdata/key/{sandbox.key}/rowset",
+    ):
+        answer = sandbox.mc("GET", path)
+        assert (answer.status_code, answer.json()["count"]) == (200, 1)
+
+
+def test_a_collation_takes_twins_for_one_row(sandbox: Sandbox) -> None:
+    """NFC and NFD, width, kana, what nobody sees [INF, a switch]."""
+    twins = [
+        "jos\u00e9",
+        "jose\u0301",
+        "\uff4a\uff4fs\u00e9",
+        "jo\u200bs\u00e9",
+        "JOS\u00c9",
+        "jo\u00ads\u00e9",
+    ]
+    kana = ["\u304b", "\u30ab", "\uff76"]
+    for matching, rows in (("database", 5 + 3), ("exact", 6 + 3), ("collation", 1 + 1)):
+        sandbox.reset()
+        sandbox.switch(key_matching=matching)
+        sandbox.upsert([{"Contact Key": key, "Purchasers": True} for key in [*twins, *kana]])
+        assert len(sandbox.rows()) == rows
 
 
 def test_rows_over_soap_come_in_pages(sandbox: Sandbox) -> None:

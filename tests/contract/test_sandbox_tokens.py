@@ -89,6 +89,8 @@ def test_a_missing_scope_is_403_even_for_a_key_that_does_not_exist(sandbox: Sand
     sandbox.switch(soap_missing_scope="fault")
     inner = "<ObjectType>DataExtension</ObjectType><Properties>Name</Properties>"
     assert sandbox.soap(inner).status_code == 500
+    sandbox.switch(soap_missing_scope="status")
+    assert "Error: API Permission Failed." in sandbox.soap(inner).text  # 200 [LIVE]
 
 
 def test_tokens_end(sandbox: Sandbox) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from models.contact_keys.comparison import comparison_key
 from models.types import RunState
+from sandbox.marketing_cloud.data_extension import collated
 from sandbox.switches import Switches
 from tests.contract.product import Product
 
@@ -80,6 +81,38 @@ def test_a_run_ends_the_same(product: Product, positions: dict[str, Any]) -> Non
     product.sandbox.door("PUT", "cohorts/purchrs", {"exit": ["plain", "=1+1"]})
     assert product.sync(binding).state == RunState.SUCCEEDED
     assert flagged(product) == expected(product)
+
+
+TWINS = [
+    ("jos\u00e9@x.example", "jose\u0301@x.example"),
+    ("user-7", "\uff55ser-7"),
+    ("user-8", "user\u200b-8"),
+    ("\u304b", "\u30ab"),
+]
+
+
+@pytest.mark.parametrize("matching", ["collation", "database", "exact"])
+@pytest.mark.parametrize("mode", ["async", "sync"])
+def test_nobody_is_unflagged_because_a_twin_left(product: Product, matching: str, mode: str) -> None:
+    """Whatever the collation takes for one row: who stays is flagged, and who left with a twin is once both left."""
+    product.sandbox.switch(key_matching=matching)
+    product.source()
+    product.destination(write_mode=mode)
+    binding = product.binding(max_removal_percent=100)
+    stay, leave = [first for first, _ in TWINS], [second for _, second in TWINS]
+    product.sandbox.door("PUT", "cohorts/purchrs", {"members": [*stay, *leave, "gone"]})
+    assert product.sync(binding).state == RunState.SUCCEEDED
+    for first, last in ((stay, leave), (leave, stay)):
+        product.sandbox.door("PUT", "cohorts/purchrs", {"members": first})
+        run = product.sync(binding)
+        assert (run.state, run.spared) == (RunState.SUCCEEDED, len(last))
+        names = {collated(row["Contact Key"]) for row in product.sandbox.rows() if row["Purchasers"]}
+        assert names == {collated(key) for key in first}
+        assert "gone" not in names
+    product.sandbox.door("PUT", "cohorts/purchrs", {"members": ["somebody"]})
+    run = product.sync(binding)
+    assert (run.spared, run.exited) == (0, 2 * len(TWINS))
+    assert flagged(product) == {"somebody"}
 
 
 def flagged(product: Product) -> set[str]:

@@ -30,12 +30,15 @@ from tests.factories import make_binding, make_destination, make_source
 from tests.integration.door import Door, ended
 from tests.support import Valkey, wait_until
 
-COUNTS = {"snapshot_rows", "members", "blank", "duplicate", "entered", "exited", "acknowledged", "rejected"}
+COUNTS = {
+    *("snapshot_rows", "members", "blank", "duplicate", "odd", "spanned", "entered", "exited", "spared"),
+    *("acknowledged", "rejected"),
+}
 KEYS = {
     "held",
     "held_until",
     *("id", "binding", "trigger", "state", "stage", "scheduled_for", "started_at", "finished_at"),
-    *("full", "missed", "counts", "requests", "error"),
+    *("full", "missed", "counts", "odd_examples", "requests", "error"),
 }
 
 

@@ -90,6 +90,35 @@ def test_a_secret_that_cannot_be_read_changes_nothing(
             read_secret("API key", reference)
 
 
+@pytest.mark.parametrize(
+    ("secret", "position"),
+    [
+        ("\ufeffabc", 1),
+        ("ab\u200bc", 3),
+        ("abc\u2060", 4),
+        (" a\u00adb\n", 3),
+        ("a\u00a0b", 2),
+        ("abc\u200e", 4),
+        ("a\tb", 2),
+        ("ab\ncd", 3),
+        ("a\U000e0041b", 2),
+    ],
+)
+def test_a_secret_with_a_character_that_nobody_sees_is_refused_by_its_position(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, secret: str, position: int
+) -> None:
+    file = tmp_path / "secret"
+    file.write_text(secret if position > 1 else f"\ufeff{secret}", encoding="utf-8", newline="")
+    monkeypatch.setenv("A_SECRET", secret)
+    for reference in (secret, "env:A_SECRET", f"file:{file}"):
+        with pytest.raises(ConfigurationError, match=f"SECRET_INVISIBLE: .* position {position}") as caught:
+            read_secret("API key", reference)
+        assert secret.strip() not in str(caught.value)
+    for mark in ("", "\ufeff"):
+        file.write_text(f"{mark}s\u00e9cret 1\r\n", encoding="utf-8", newline="")
+        assert read_secret("API key", f"file:{file}").get_secret_value() == "s\u00e9cret 1"
+
+
 def test_a_secret_is_asked_for_and_not_shown_on_a_terminal(sqlite_db: Database, tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     with subprocess.Popen(

@@ -19,11 +19,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models.contact_keys.codec import decode_keys, encode_keys, row_bodies, row_overhead
-from models.contact_keys.comparison import comparison_key, is_blank
+from models.contact_keys.comparison import comparison_key, has_line_break, is_blank
+from models.contact_keys.compatibility import compatibility_key
 from models.errors import ContractError
 from worker.membership import csv_fast, diff, loader, merge
 from worker.membership.diff import Diff, Direction, StateReader, compare, digest_of
 from worker.membership.fingerprint import LONG, Fingerprints
+from worker.membership.odd_keys import oddity
 
 NUMBER = itertools.count()
 Deltas = list[tuple[Direction, list[str]]]
@@ -72,7 +74,9 @@ def expected(
         if not is_blank(key):
             present.setdefault(comparison_key(key), key)
     entered = [key for folded, key in present.items() if folded not in state or folded in unsure]
-    return entered, [key for folded, key in {**unsure, **state}.items() if folded not in present]
+    twins = set(map(compatibility_key, present.values()))
+    left = [key for folded, key in {**unsure, **state}.items() if folded not in present]
+    return entered, [key for key in left if compatibility_key(key) not in twins]
 
 
 def check(
@@ -95,6 +99,9 @@ def check(
     assert counts.duplicate == len(snapshot) - blank - members
     assert (counts.entered, counts.exited) == (len(entered), len(exited))
     assert counts.unchanged == members - len(entered)
+    assert counts.odd == sum(
+        oddity(key, frozenset({"user_id"})) is not None for key in snapshot if not is_blank(key)
+    )
     told = [key for part in base for key in part] + [key for _, part in deltas for key in part]
     assert counts.state_named == len({comparison_key(key) for key in told})
     return found
@@ -106,7 +113,9 @@ few = st.sampled_from(
         *UUIDS, *(key.upper() for key in UUIDS), *(key + "  " for key in UUIDS), UUIDS[0].title(), "\t" + UUIDS[1],
         "a", "A", "a ", "A  ", " a", "", " ", "\t", "\t\ta", "\u3000", "Straße", "STRASSE", "stra\u017f\u017fe",
         "é", "É", "\0", "a\0", "\x1f", "\u2028x", "😀", "x" * 4000, "X" * 4000 + " ", "x" * 3999, "y" * LONG,
-        "Y" * LONG, "y" * (LONG + 1), "a,b", 'a"b', "a\nb", "a\r\nb", "=1+1", "ﬀ" + UUIDS[0][2:], "ff" + UUIDS[0][2:],
+        "Y" * LONG, "y" * (LONG + 1), "\uff41", "a\u200b", "e\u0301", "e\u0301\u00ad", "\u304b", "\u30ab", "\uff76",
+        "x\0", "".join(chr(ord(sign) + 0xFEE0) for sign in UUIDS[2]), UUIDS[3] + "\ufeff", "null", "N/A ", "user_id",
+        "a,b", 'a"b', "a\nb", "a\r\nb", "=1+1", "ﬀ" + UUIDS[0][2:], "ff" + UUIDS[0][2:],
     ]
 )  # fmt: skip
 anything = st.one_of(few, st.text(max_size=20))
@@ -124,7 +133,7 @@ def disjoint(chunks: list[list[str]]) -> list[list[str]]:
 
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    st.lists(anything, max_size=30), parts.map(disjoint),
+    st.lists(anything.filter(lambda key: not has_line_break(key)), max_size=30), parts.map(disjoint),
     st.lists(st.tuples(st.sampled_from(list(Direction)), st.lists(named, max_size=6)), max_size=5),
     parts, st.integers(0, 2**64),
 )  # fmt: skip
@@ -246,7 +255,7 @@ def test_each_row_that_ends_a_file_in_the_middle_refuses_all_of_it(tmp_path: Pat
             diff_of(tmp_path, bad, state_of([]))
 
 
-@pytest.mark.parametrize("tail", [b'"x""y"z,1\n', b'a"b"c,1\n', b"a,1\rb,2\n"])
+@pytest.mark.parametrize("tail", [b'"x""y",1\n', b'a"b"c,1\n', b"a,1\rb,2\n", b'a,"1\n2"\n'])
 def test_odd_quoting_goes_the_exact_way(tmp_path: Path, tail: bytes) -> None:
     body = b"user_id,x\n" + b"".join(b"k%d,1\n" % number for number in range(50)) + tail
     found = diff_of(tmp_path, body, state_of([]))
@@ -286,7 +295,7 @@ def test_samples_are_the_first_to_be_pushed(tmp_path: Path) -> None:
 
 def test_batches_keep_both_limits_and_waste_nothing(tmp_path: Path) -> None:
     dice = random.Random(9)
-    keys = [f'{number}"\n\x01é\\' + "k" * dice.choice([1, 40, 900]) for number in range(3000)]
+    keys = [f'{number}"\t\x01é\\' + "k" * dice.choice([1, 40, 900]) for number in range(3000)]
     found = diff_of(tmp_path, keys, state_of([UUIDS]))
     overhead = row_overhead("Contact Key", "F", value=True)
     batches = list(found.batches(row_overhead=overhead, max_rows=200, max_bytes=9_000))
@@ -329,3 +338,45 @@ def test_a_broken_state_is_an_error_and_no_diff(tmp_path: Path) -> None:
     state = StateReader(lambda: iter([b"rubbish"]), lambda: iter(()), lambda: iter(()), 1)
     with pytest.raises(ValueError, match="key blob"):
         diff_of(tmp_path, ["a"], state)
+
+
+@pytest.mark.parametrize(
+    ("member", "twin"),
+    [
+        ("jos\u00e9@x.example", "jose\u0301@x.example"),
+        ("abc-1", "\uff41\uff42\uff43-\uff11"),
+        ("ab", "a\u200bb"),
+        ("ab", "a\u00adB"),
+        ("ab", "\ufeffab"),
+        ("ab", "a\0b"),
+        ("\u304b", "\u30ab"),
+        ("\u30ab", "\uff76"),
+        ("\u304c", "\uff76\uff9e"),
+        ("c\u00e6sar", "CAESAR"),
+        (UUIDS[0], UUIDS[0].upper() + "\u2060"),
+    ],
+)
+@pytest.mark.usefixtures("small")
+def test_nobody_is_unflagged_because_a_twin_left(tmp_path: Path, member: str, twin: str) -> None:
+    others = cohort(300, 11)
+    for stays, leaves in ((member, twin), (twin, member)):
+        for state in (
+            state_of([[*others, stays, leaves]]),
+            state_of([others], [(Direction.ENTER, [leaves, stays])]),
+            state_of([[*others, stays]], [], [[leaves]]),
+        ):
+            found = diff_of(tmp_path, [*others[5:], stays], state)
+            assert sorted(pushed(found, Direction.EXIT)) == sorted(others[:5])
+            assert (found.counts.spared, found.counts.exited, found.counts.removed) == (1, 5, 5)
+        both = diff_of(tmp_path, others, state_of([[*others, stays, leaves]]))
+        assert sorted(pushed(both, Direction.EXIT)) == sorted([stays, leaves])
+        assert both.counts.spared == 0
+
+
+def test_lines_within_quotes_and_odd_keys_are_counted(tmp_path: Path) -> None:
+    body = b'user_id,x\nu-0,1\nu-1,"1\nu-2,1\nu-3,1"\nNULL,1\nu\xe2\x80\x8b-5,1\nUser_ID,x\n"a""b",1\n'
+    found = diff_of(tmp_path, body, state_of([]))
+    assert (found.counts.spanned, found.counts.spanned_rows, found.counts.odd) == (2, 2, 4)
+    assert found.odd_samples[0] == ("a placeholder", "NULL")
+    regular = diff_of(tmp_path, body.replace(b"1\nu-2,1\nu-3,1", b"1"), state_of([]))
+    assert (regular.counts.odd, regular.odd_samples) == (4, found.odd_samples)

@@ -12,6 +12,8 @@ from worker.membership.diff import DiffCounts
 from worker.stages import guard
 from worker.stages.guard import Past
 
+OF_THE_FILE = {"QUOTED_LINES_GUARD", "ODD_KEYS_GUARD"}  # tests/unit/test_file_guard.py
+
 
 def counts(members: int, before: int, **given: int) -> DiffCounts:
     """A snapshot of so many members over a state of so many; who left is what is missing unless given."""
@@ -28,6 +30,10 @@ def counts(members: int, before: int, **given: int) -> DiffCounts:
         "state_members": before,
         "state_named": before,
         "removed": exited,
+        "spared": 0,
+        "odd": 0,
+        "spanned": 0,
+        "spanned_rows": 0,
     }
     return DiffCounts(**{**values, **given})
 
@@ -106,4 +112,4 @@ def test_holds(expected: str, found: DiffCounts, given: dict[str, Any]) -> None:
 
 
 def test_every_guard_is_tried() -> None:
-    assert {one[0] for one in HOLDS} == {name for name in CATALOGUE if name.endswith("_GUARD")}
+    assert {one[0] for one in HOLDS} == {name for name in CATALOGUE if name.endswith("_GUARD")} - OF_THE_FILE

@@ -75,8 +75,8 @@ def tiny_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
         (b'\xef\xbb\xbf"user_id",x\na,1\n', ["a"]),
         (b"\tamplitude_id,\tuser_id\n\t1,\ta\n\t2,\t\tb\n", ["a", "\tb"]),
         (b'"\tuser_id"\n"\ta"\n"\t"\n', ["a"]),
-        (b'user_id,x\n"a\nb",1\n"c,d",2\n"say ""hi""",3\n"""",4\n', ["a\nb", "c,d", 'say "hi"', '"']),
-        (b'user_id,x\n"a\r\nb",1\n', ["a\r\nb"]),
+        (b'user_id,x\na,"1\n2"\n"c,d",2\n"say ""hi""",3\n"""",4\n', ["a", "c,d", 'say "hi"', '"']),
+        (b'user_id,x\na,"1\r\n2"\n', ["a"]),
         (b'"user\nid",user_id\n1,a\n', ["a"]),
         (b"x,gp:user_id\n1,a\n", ["a"]),
         (b"user_id,x,user_id\na,1,b\n", ["a"]),
@@ -85,10 +85,12 @@ def tiny_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
         (b"user_id\na\n\nb\n", ["a", "b"]),
         (b"\n\r\nuser_id\na\n", ["a"]),
         (b"user_id,x\rone,1\rtwo,2\r", ["one", "two"]),
-        (b'user_id,x\na"b,1\n"c"d,2\n', ['a"b', "cd"]),
+        (b'user_id,x\na"b,1\nc,2"d\n', ['a"b', "c"]),
         ("user_id,x\nZoë 😀,1\n\u3000,2\n\u2028\u200b,3\n".encode(), ["Zoë 😀", "\u2028\u200b"]),
         (b"user_id,x\na\0b,1\n\x01,2\n", ["a\0b", "\x01"]),
         (b"user_id,x\n" + b"k" * 4000 + b",1\n", ["k" * 4000]),
+        (b"user_id,x\na," + b"k" * 140_000 + b'\nb,"' + b"k" * 140_000 + b'"\n', ["a", "b"]),
+        (b"user_id\n" + b"x" * 200_000 + b"\n", ["x" * 200_000]),
         (b"user_id", []),
         (b'"amplitude_id","user_id"\n', []),
         (b"user_id\n   \n\t\n", []),
@@ -100,7 +102,7 @@ def test_what_a_file_may_look_like(tmp_path: Path, body: bytes, keys: list[str])
     try:
         assert fast(file) == exact(file)
     except Irregular:
-        assert any(sign in body for sign in (b'"b', b'"d', b"\r", b"\n\n"))
+        assert any(sign in body for sign in (b'"b', b'"d', b"\r", b"\n\n", b'"1\n'))
     zipped = tmp_path / "z.csv.gz"
     zipped.write_bytes(
         gzip.compress(body[: len(body) // 2], mtime=0) + gzip.compress(body[len(body) // 2 :], mtime=0)
@@ -111,7 +113,7 @@ def test_what_a_file_may_look_like(tmp_path: Path, body: bytes, keys: list[str])
 def test_the_regular_forms_take_the_fast_reader(tmp_path: Path) -> None:
     for body in (
         b'"amplitude_id","user_id"\n"356896327775",""\n"356893815359","a"\n',
-        b'user_id,x\r\n"a\nb",1\r\n"c,d",2\r\n"say ""hi""",3\r\n\tx,4',
+        b'user_id,x\r\n"ab",1\r\n"c,d",2\r\n"say ""hi""",3\r\n\tx,4',
         b"user_id\na\n\n",
         b"user_id,x\na,1\n\n\n",
     ):
@@ -164,12 +166,75 @@ def test_the_exact_name_comes_before_the_prefixed_one(tmp_path: Path) -> None:
         (b"user_id,x\na,1\nb,\xed\xa0\x80\n", "SNAPSHOT_ENCODING"),
         (b"user_id,\xff\na,1\n", "SNAPSHOT_ENCODING"),
         ("user_id\na\n".encode("utf-16"), "SNAPSHOT_ENCODING"),
-        (b"user_id\n" + b"x" * 200_000 + b"\n", "SNAPSHOT_NOT_CSV"),
+        (b'user_id,x\nu-0,1\n"u-1,1\nu-2,1\nu-3"u-4,1\nu-5,1\n', "SNAPSHOT_NOT_CSV"),
+        (b'user_id,x\n"c"d,1\n', "SNAPSHOT_NOT_CSV"),
+        (b'user_id,x\n"c" ,1\n', "SNAPSHOT_NOT_CSV"),
+        (b'user_id,x\na,"1"2\n', "SNAPSHOT_NOT_CSV"),
+        (b'user_id,x\nu-0,1\n"u-1,1\nu-2,1\nu-3",1\n', "SNAPSHOT_NOT_CSV"),
+        (b'user_id,x\n"a\rb",1\n', "SNAPSHOT_NOT_CSV"),
+        (b'user_id,x\n"a\n",1\n', "SNAPSHOT_NOT_CSV"),
+        (b'user_id\n"u-1\nu-2"\n', "SNAPSHOT_NOT_CSV"),
+        (b'x,user_id\n"1","u-1\n2,u-2\n3,u-3"\n', "SNAPSHOT_NOT_CSV"),
+        (b'user_id,x"\nu-0,1\n"u-1,1\nu-2,1\n', "SNAPSHOT_NOT_CSV"),
+        (b'user_id,"x\nu-0,1\nu-1",y\n', "SNAPSHOT_NOT_CSV"),
+        (b"user_id;x\nu-1;1\n", "SNAPSHOT_NOT_CSV"),
+        ("user_id\na\n".encode("utf-16-le"), "SNAPSHOT_ENCODING"),
         (b"amplitude_id,USER_ID\n1,a\n", "SNAPSHOT_COLUMN_MISSING"),
     ],
 )
 def test_what_is_refused(tmp_path: Path, body: bytes, code: str) -> None:
     assert refused(tmp_path, body) == code
+
+
+@pytest.mark.parametrize(
+    ("body", "sign"),
+    [
+        (b"user_id;x\nu-1;1\n", "Semicolons"),
+        (b'"x";"user_id"\r\n"1";"u-1"\r\n', "Semicolons"),
+        (b'x; user_id ;"first, last"\n', "Semicolons"),
+        (b"sep=;\nuser_id;x\n", "Semicolons"),
+        (b"x\tuser_id\n1\tu-1\n", "TABs"),
+        (b"gp:user_id|x\n", "Vertical bars"),
+        (b"amplitude_id;email\n", "Semicolons"),
+    ],
+)
+def test_what_stands_between_cells_is_named(tmp_path: Path, body: bytes, sign: str) -> None:
+    with pytest.raises(ContractError, match=f"{sign} stand between its cells"):
+        opened(tmp_path, body)
+    with pytest.raises(ContractError) as caught:
+        opened(tmp_path, b"a;b,c\n")
+    assert caught.value.code == "SNAPSHOT_COLUMN_MISSING"
+
+
+@pytest.mark.parametrize(
+    ("tail", "line", "what"),
+    [
+        (b'"a"b,1\n', 2, "text after a closing quote"),
+        (b'k,"1\n2"\n"a"b,1\n', 4, "text after a closing quote"),
+        (b'k,"1\n2"\n"a\nb",1\n', 5, "holds a line break"),
+        (b'k,"1\n2"\na\nb,1\n', 4, "too few cells"),
+        (b'k,"1\n2"\na,1,2\nb,1\n', 4, "too many cells"),
+    ],
+)
+def test_a_bad_row_is_refused_with_its_line(tmp_path: Path, tail: bytes, line: int, what: str) -> None:
+    with pytest.raises(ContractError, match=what) as caught:
+        exact(opened(tmp_path, b"user_id,x\nu,1\n" + tail))
+    assert f"Line {line} " in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("body", "lines", "rows"),
+    [
+        (b'u-0,1\nu-1,"1\nu-2,1\nu-3,1"\nu-5,1\n', 2, 2),
+        (b'u-0,1\nu-1,"1\r\nu-2,1\r\nu-3,1\r\n"\nu-5,1\n', 3, 2),
+        (b'a,"Main Street 1\nBerlin"\nb,"Hill Road 2\n\nUlm"\n', 3, 0),
+        (b'a,1\n"b",2\n', 0, 0),
+    ],
+)
+def test_lines_within_quotes_are_counted(tmp_path: Path, body: bytes, lines: int, rows: int) -> None:
+    spans = csv_reference.Spans()
+    list(csv_reference.read(opened(tmp_path, b"user_id,x\n" + body), spans))
+    assert (spans.lines, spans.rows) == (lines, rows)
 
 
 def test_a_missing_column_is_told_with_those_there_are(tmp_path: Path) -> None:
@@ -261,6 +326,7 @@ def test_what_a_csv_writer_writes_is_read(
     tmp_path: Path, tiny_chunks: None, rows: list[list[str]], quoting: int, end: str
 ) -> None:
     assert tiny_chunks is None
+    rows = [[a, key.replace("\n", "n").replace("\r", "r"), b] for a, key, b in rows]
     if quoting == csv.QUOTE_MINIMAL:  # the writer leaves a lone CR bare, where the reader ends a row
         rows = [[cell.replace("\r", "r") for cell in row] for row in rows]
     target = io.StringIO(newline="")
@@ -272,7 +338,7 @@ def test_what_a_csv_writer_writes_is_read(
     try:
         assert fast(file) == exact(file)
     except Irregular:
-        assert any("\r" in cell for row in rows for cell in row)
+        assert any("\r" in cell or "\n" in cell for row in rows for cell in row)
 
 
 def test_a_row_longer_than_memory_should_hold_is_refused(tmp_path: Path, tiny_chunks: None) -> None:

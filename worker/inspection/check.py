@@ -72,6 +72,10 @@ def check_binding(ctx: Context, binding: CohortBinding) -> list[Step]:
     return check_bindings(ctx, [binding])[0]
 
 
+PERSONAL = ("user_id", "amplitude_id")
+"""Properties that Amplitude gives to one user alone."""
+
+
 def check_bindings(ctx: Context, bindings: Sequence[CohortBinding]) -> list[list[Step]]:
     """The same of several: what they share is asked once."""
     sources = {one.project_id: one.project for one in bindings}
@@ -117,8 +121,23 @@ def _source_steps(project: _Project, source: AmplitudeProject, binding: CohortBi
         except SyncError as error:
             steps.append(_of(error))
         if told:
-            steps.append(_webhook(source))
+            steps += [_webhook(source), *_shared(binding)]
     return steps
+
+
+def _shared(binding: CohortBinding) -> list[Step]:
+    """A warning where the webhook tells only whom a change is about by a property that people may share."""
+    name = binding.destination.contact_key_property
+    if name.removeprefix("gp:") in PERSONAL:
+        return []
+    return [
+        Step(
+            "webhook property",
+            "warn",
+            f"{name!r} may be shared: when one of two people with the same value leaves, the contact is unflagged",
+            remedy="Map user_id or amplitude_id, or feed the binding by download, which brings the whole cohort.",
+        )
+    ]
 
 
 def _webhook(source: AmplitudeProject) -> Step:

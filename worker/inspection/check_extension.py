@@ -16,7 +16,7 @@ FLAG_TYPES: dict[str, tuple[bool | str | int, bool | str | int]] = {
 }
 # A flag that is set as it reads back, case aside: everything comes as text, a Boolean in no established spelling.
 FLAGGED: dict[str, frozenset[str]] = {
-    "Boolean": frozenset({"true", "1"}),
+    "Boolean": frozenset({"true", "1", "yes", "y"}),
     "Text": frozenset({"true"}),
     "Number": frozenset({"1"}),
 }

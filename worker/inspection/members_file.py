@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from models.contact_keys.codec import decode
+from models.contact_keys.comparison import has_line_break
 from models.database import Database, one_state
 from models.membership import state
 from models.tables import CohortBinding
@@ -43,6 +44,11 @@ def _rows(file: TextIO, blob: bytes) -> None:
     if not keys.texts:  # UUIDs need no quotes
         file.write(_CR_LF.join([*keys, ""]))
         return
-    # A reader takes one TAB away from the front of a cell, because Amplitude puts one there.
-    rows = ((f"\t{key}" if key.startswith("\t") else key,) for key in keys)
-    csv.writer(file, lineterminator=_CR_LF).writerows(rows)
+    csv.writer(file, lineterminator=_CR_LF).writerows((_cell(key),) for key in keys)
+
+
+def _cell(key: str) -> str:
+    """What a reader makes the key of: it takes one TAB away from the front. One with a line break is none: blank."""
+    if has_line_break(key):
+        return ""
+    return f"\t{key}" if key.startswith("\t") else key

@@ -1,10 +1,10 @@
-"""The rows of a snapshot by the megabyte: the same cells as `csv_exact`, found by numpy.
+"""The rows of a snapshot by the megabyte: the same cells as `csv_reference`, found by numpy.
 
 A chunk ends at the end of a row. In it every delimiter is found at once; the chunk is regular if each row has the
-header's number of cells, each quoted cell begins and ends at a delimiter with nothing but doubled quotes inside,
-and CR stands before LF only. Then, and only then, are its cells what the csv module would read, by induction from
-the first row. Anything else raises Irregular, and `csv_exact` reads the file again from the start: it, not this
-module, decides what an odd file means.
+header's number of cells, each quoted cell begins and ends at a delimiter with nothing but doubled quotes and no line
+break inside, and CR stands before LF only. Then, and only then, are its cells what the csv module would read, by
+induction from the first row. Anything else raises Irregular, and `csv_reference` reads the file again from the start:
+it, not this module, decides what an odd file means.
 """
 
 from __future__ import annotations
@@ -18,12 +18,10 @@ import numpy as np
 from models.contact_keys.comparison import is_blank
 from models.contact_keys.key_array import I64, U8, Bool, KeyArray
 from models.errors import ContractError
+from worker.membership.csv_reference import LINE
 from worker.membership.snapshot_file import SnapshotFile
 
 CHUNK = 4 << 20
-_CELL = 1 << 17
-"""csv.field_size_limit(): a longer cell is the csv module's to refuse."""
-
 _LF, _CR, _TAB, _QUOTE, _COMMA = (ord(sign) for sign in '\n\r\t",')
 _TAIL = re.compile(rb"(?:\r?\n)+\r?\Z|\r\Z")
 # First bytes, in UTF-8, of the characters that str.isspace() knows.
@@ -31,7 +29,7 @@ _SPACES = np.zeros(256, np.bool_)
 _SPACES[[9, 10, 11, 12, 13, 28, 29, 30, 31, 32, 0xC2, 0xE1, 0xE2, 0xE3]] = True
 
 
-class Irregular(Exception):  # noqa: N818 - a finding about the file, not an error: csv_exact goes on with it
+class Irregular(Exception):  # noqa: N818 - a finding about the file, not an error: csv_reference goes on with it
     """The file's quoting or shape needs the exact reader."""
 
 
@@ -84,7 +82,7 @@ def parse(chunk: bytes, width: int, column: int) -> Cells:
         raise Irregular
     table = marks.reshape(rows, width)
     ends = table[:, -1]
-    if not (data[ends] == _LF).all() or int(np.diff(marks, prepend=-1).max(initial=0)) > _CELL:
+    if not (data[ends] == _LF).all() or int(np.diff(ends, prepend=-1).max(initial=0)) > LINE:
         raise Irregular
     if b"\r" in chunk:
         ends = ends - (data[ends - 1] == _CR)
@@ -151,8 +149,10 @@ def _unquoted(data: U8, marks: I64) -> tuple[I64, I64]:
     )
     if not fine.all():
         raise Irregular
-    inside = np.cumsum(is_quote, dtype=np.int32) & 1
-    return marks[~is_quote & (inside == 0)], doubled
+    inside = (np.cumsum(is_quote, dtype=np.int32) & 1).astype(np.bool_)
+    if (data[marks[inside]] == _LF).any():
+        raise Irregular  # a row that spans lines is looked at one by one
+    return marks[~is_quote & ~inside], doubled
 
 
 def _cells(data: U8, starts: I64, stops: I64, doubled: I64 | None) -> Cells:

@@ -21,10 +21,11 @@ from models.contact_keys.key_array import TEXT, Bool, KeyArray
 from models.direction import Direction
 from worker.membership import batching
 from worker.membership.fingerprint import Fingerprints
-from worker.membership.loader import PARTITION, THREADS, DiffInput, Intake, expected_rows, ordered
+from worker.membership.loader import PARTITION, THREADS, DiffInput, Intake, Totals, expected_rows, ordered
 from worker.membership.merge import NOTHING, PartitionOutcome, Records, merge, reduced
 from worker.membership.snapshot_file import digest_of, inspect
 from worker.membership.spool import KeySpool
+from worker.membership.twins import Twins
 
 __all__ = ["Diff", "DiffCounts", "Direction", "PlannedBatch", "StateReader", "compare", "digest_of"]
 
@@ -60,6 +61,10 @@ class DiffCounts:
     `members` are the distinct contacts of the snapshot, `state_members` those of the state before, `removed` those
     of them that exited. An uncertain key counts as entered or exited, because it has to be pushed. `state_named` are
     the contacts that the state says anything of, members or not.
+
+    `spared` did not exit: a collation may take them for a member (`twins`), and they stay in the state. `odd` rows have
+    a key that no person has (`odd_keys`). `spanned` are the lines that quoted cells hold beside their first one, and
+    `spanned_rows` of them are shaped like a row.
     """
 
     snapshot_rows: int
@@ -72,6 +77,10 @@ class DiffCounts:
     state_members: int
     state_named: int
     removed: int
+    spared: int
+    odd: int
+    spanned: int
+    spanned_rows: int
 
 
 @dataclass(frozen=True)
@@ -86,10 +95,11 @@ class PlannedBatch:
 class Diff:
     """The outcome, and the way back to the keys; its files are gone when it is."""
 
-    def __init__(self, counts: DiffCounts, digest: str, longest_key: int, changes: _Changes) -> None:
+    def __init__(self, counts: DiffCounts, totals: Totals, changes: _Changes) -> None:
         self.counts = counts
-        self.digest = digest
-        self.longest_key = longest_key
+        self.digest = totals.digest
+        self.longest_key = totals.longest
+        self.odd_samples = totals.odd.samples
         self._changes = changes
 
     def sample(self, direction: Direction, n: int) -> list[str]:
@@ -120,15 +130,21 @@ class Diff:
 class _Changes:
     """UUIDs that changed, as they come from the partitions; marks on the rows of texts that did."""
 
-    def __init__(self, snapshot: DiffInput, state: DiffInput, uncertain: DiffInput, workdir: Path) -> None:
+    def __init__(
+        self, snapshot: DiffInput, state: DiffInput, uncertain: DiffInput, twins: Twins, workdir: Path
+    ) -> None:
         self._sides = [snapshot, state, uncertain]
+        self._folds = [side.folds for side in self._sides]
+        self._twins = twins
         self._kinds = [np.concatenate([*side.kinds, np.zeros(0, np.uint8)]) for side in self._sides]
         self._marks = [np.zeros(side.rows, np.bool_) for side in self._sides]
         self._uuids = {direction: KeySpool(workdir) for direction in Direction}
         self.counts = dict.fromkeys(Direction, 0)
+        self.removed = self.spared = 0
 
     def add(self, outcome: PartitionOutcome) -> None:
-        changed = (outcome.entered, outcome.exited, outcome.exited_uncertain)
+        changed = (outcome.entered, self._going(1, outcome.exited), self._going(2, outcome.exited_uncertain))
+        self.removed += len(changed[1][0])
         for number, (hi, lo, rows) in enumerate(changed):
             direction = Direction.EXIT if number else Direction.ENTER
             self.counts[direction] += len(rows)
@@ -137,6 +153,15 @@ class _Changes:
             self._marks[number][rows[~plain]] = True
             if plain.any():
                 self._uuids[direction].append(KeyArray.of_uuids(kind[plain], hi[plain], lo[plain]))
+
+    def _going(self, number: int, records: Records) -> Records:
+        """Those of the exits of one side that have no twin in the cohort."""
+        hi, lo, rows = records
+        spared = self._twins.among(self._folds[number], hi, lo, rows.astype(np.int64))
+        if not spared.any():
+            return records
+        self.spared += int(np.count_nonzero(spared))
+        return hi[~spared], lo[~spared], rows[~spared]
 
     def of(self, direction: Direction) -> Iterator[KeyArray]:
         yield from self._uuids[direction]
@@ -171,20 +196,20 @@ def compare(
             rows, totals = intake.snapshot(file, digest)
             known, alive = _state(intake, state)
             unsure = intake.blobs(state.uncertain())
-            changes = _Changes(rows, known, unsure, workdir)
+            twins = Twins(rows.folds, rows.prints, (known.folds, unsure.folds), intake.bits, fingerprints)
+            changes = _Changes(rows, known, unsure, twins, workdir)
             sides = (known, unsure, rows)
 
             def decide(partition: int) -> PartitionOutcome:
                 records = [_records(side, partition, fingerprints, last=side is not rows) for side in sides]
                 return merge(records[0], alive[records[0][2]], records[1], records[2], fingerprints)
 
-            members = before = named = removed = 0
+            members = before = named = 0
             for outcome in ordered(pool, decide, range(intake.partitions)):
                 changes.add(outcome)
                 members += outcome.members
                 before += outcome.known
                 named += outcome.named
-                removed += len(outcome.exited[0])
     finally:
         if file.path != snapshot:
             file.path.unlink(missing_ok=True)
@@ -199,9 +224,13 @@ def compare(
         unchanged=members - entered,
         state_members=before,
         state_named=named,
-        removed=removed,
+        removed=changes.removed,
+        spared=changes.spared,
+        odd=totals.odd.rows,
+        spanned=totals.spans.lines,
+        spanned_rows=totals.spans.rows,
     )
-    return Diff(counts, totals.digest, totals.longest, changes)
+    return Diff(counts, totals, changes)
 
 
 def _state(intake: Intake, state: StateReader) -> tuple[DiffInput, Bool]:

@@ -21,11 +21,14 @@ import numpy as np
 from models.contact_keys.codec import decode
 from models.contact_keys.key_array import TEXT, U8, Bool, KeyArray
 from models.errors import ContractError
-from worker.membership import csv_fast, csv_reference
+from worker.membership import csv_fast, csv_reference, odd_keys
 from worker.membership.csv_fast import Cells
+from worker.membership.csv_reference import Spans
 from worker.membership.fingerprint import Fingerprints
+from worker.membership.odd_keys import OddKeys
 from worker.membership.snapshot_file import SnapshotFile, digest_of
 from worker.membership.spool import KeySpool, PartitionSpool, Sorted, by_partition
+from worker.membership.twins import Folds
 
 THREADS = min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 PARTITION = 200_000
@@ -50,13 +53,21 @@ class DiffInput:
         self.prints = PartitionSpool(workdir)
         self.rows = 0
         self._texts = KeySpool(workdir)
+        self._folds: list[Folds] = []
 
-    def append(self, keys: KeyArray, part: Sorted) -> None:
+    @property
+    def folds(self) -> Folds:
+        """The rows that a collation may take for another one."""
+        return Folds.concat(self._folds)
+
+    def append(self, keys: KeyArray, part: Sorted, folds: Folds) -> None:
         """One more array."""
         if self.rows + len(keys) > _ROWS:
             raise ContractError("SNAPSHOT_TOO_LARGE", limit=f"{_ROWS:,} rows")
         self.kinds.append(keys.kind)
         self.prints.append(part, self.rows)
+        if len(folds.rows):
+            self._folds.append(Folds(folds.rows + self.rows, folds.words))
         self.rows += len(keys)
         self._texts.append(keys.only_texts())
 
@@ -78,6 +89,8 @@ class Totals:
     rows: int
     blank: int
     longest: int
+    odd: OddKeys
+    spans: Spans
     digest: str
 
 
@@ -95,50 +108,59 @@ class Intake:
 
     def snapshot(self, file: SnapshotFile, digest: str | None = None) -> tuple[DiffInput, Totals]:
         """The rows of a snapshot, by the fast reader if it can. A digest that is known is not made again."""
+        names = frozenset(
+            name.lower() for name in (file.columns[file.column], file.wanted, file.wanted.removeprefix("gp:"))
+        )
+        spans = Spans()
         try:
             made = hashlib.sha256()
             width, column = len(file.columns), file.column
-            side, rows, blank, longest = self._cells(
-                lambda chunk: self._prepared(csv_fast.parse(chunk, width, column)),
+            side, counted = self._cells(
+                lambda chunk: self._prepared(csv_fast.parse(chunk, width, column), names),
                 csv_fast.chunks(file, made.update if digest is None else len),
             )
             made.update(b"\0" + file.wanted.encode())
-            return side, Totals(rows, blank, longest, digest or made.hexdigest())
+            return side, Totals(*counted, spans, digest or made.hexdigest())
         except csv_fast.Irregular:
-            side, rows, blank, longest = self._cells(
-                lambda keys: self._prepared(csv_fast.cells_of(keys)), csv_reference.read(file)
+            side, counted = self._cells(
+                lambda keys: self._prepared(csv_fast.cells_of(keys), names), csv_reference.read(file, spans)
             )
-            return side, Totals(rows, blank, longest, digest or digest_of(file.path, file.wanted))
+            return side, Totals(*counted, spans, digest or digest_of(file.path, file.wanted))
 
     def blobs(self, blobs: Iterable[bytes]) -> DiffInput:
         """The keys of some blobs."""
         side = DiffInput(self._workdir)
-        for keys, part in self._ordered(lambda blob: self._sorted(decode(blob)), blobs):
-            side.append(keys, part)
+        for keys, part, folds in self._ordered(lambda blob: self._sorted(decode(blob)), blobs):
+            side.append(keys, part, folds)
         return side
 
     def _cells(
-        self, function: Callable[[Item], tuple[Cells, Sorted]], items: Iterable[Item]
-    ) -> tuple[DiffInput, int, int, int]:
+        self, function: Callable[[Item], tuple[Cells, Sorted, Folds, OddKeys]], items: Iterable[Item]
+    ) -> tuple[DiffInput, tuple[int, int, int, OddKeys]]:
+        """The side; its rows, blank ones, longest key and odd keys."""
         side = DiffInput(self._workdir)
         rows = blank = longest = 0
-        for cells, part in self._ordered(function, items):
-            side.append(cells.keys, part)
+        odd = OddKeys()
+        for cells, part, folds, found in self._ordered(function, items):
+            side.append(cells.keys, part, folds)
             rows += cells.rows
             blank += cells.blank
             longest = max(longest, cells.longest)
-        return side, rows, blank, longest
+            odd += found
+        return side, (rows, blank, longest, odd)
 
-    def _prepared(self, cells: Cells) -> tuple[Cells, Sorted]:
-        return cells, self._sorted(cells.keys)[1]
+    def _prepared(self, cells: Cells, names: frozenset[str]) -> tuple[Cells, Sorted, Folds, OddKeys]:
+        _, part, folds = self._sorted(cells.keys)
+        return cells, part, folds, odd_keys.find(cells.keys, names)
 
-    def _sorted(self, keys: KeyArray) -> tuple[KeyArray, Sorted]:
+    def _sorted(self, keys: KeyArray) -> tuple[KeyArray, Sorted, Folds]:
         hi, lo = self._fingerprints.of(keys)
         if not self.bits:
             partition = np.zeros(0, np.uint8)
         else:
             partition = (self._fingerprints.mix(hi, lo) >> np.uint64(64 - self.bits)).astype(np.uint8)
-        return keys, by_partition(hi, lo, partition, self.partitions)
+        part = by_partition(hi, lo, partition, self.partitions)
+        return keys, part, Folds.of(keys, self._fingerprints)
 
     def _ordered(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         return ordered(self._pool, function, items)

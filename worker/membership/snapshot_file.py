@@ -2,7 +2,7 @@
 
 The file is Amplitude's answer or somebody's export. It may be gzip or plain, begin with a byte-order mark, end
 its lines with CR LF, name a column twice, and carry one TAB before every cell. Whatever is not such a file is
-refused here or in `csv_exact`/`csv_blocks` with one of the SNAPSHOT_* errors, before anything is planned.
+refused here or in `csv_reference`/`csv_fast` with one of the SNAPSHOT_* errors, before anything is planned.
 
 Nothing here may keep a file in memory, or put a cell's text into an error: a cell is somebody's contact key.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import os
 import re
 import tempfile
@@ -29,6 +30,7 @@ _GZIP = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
 _NOT_TEXT = (b"PK\x03\x04", b"%PDF", b"PAR1")
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_SEPARATORS = {";": "Semicolons", "\t": "TABs", "|": "Vertical bars"}
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _NAMED = 12  # columns that an error lists
 
@@ -130,12 +132,21 @@ def _header(path: Path) -> tuple[int, tuple[str, ...]]:
     if not head[start:].strip():
         raise ContractError("SNAPSHOT_EMPTY")
     line, rest = _first_record(head, start)
+    if b"\0" in line:
+        raise ContractError("SNAPSHOT_ENCODING", "It looks like UTF-16.")
     try:
         text = line.decode()
     except UnicodeDecodeError as error:
         raise ContractError("SNAPSHOT_ENCODING") from error
-    cells = next(csv.reader(text.splitlines(keepends=True) if "\n" in text else [text]))
-    return rest, tuple(cell.removeprefix("\t") for cell in cells)
+    return rest, tuple(cell.removeprefix("\t") for cell in _header_cells(text))
+
+
+def _header_cells(text: str) -> list[str]:
+    """The names. A stray quote in the header would swallow rows, so no line of it may look like one."""
+    rows = list(csv.reader(io.StringIO(text, newline="")))
+    if len(rows) != 1 or any("," in line for cell in rows[0] for line in cell.splitlines()[1:]):
+        raise ContractError("SNAPSHOT_NOT_CSV", "A quote in its header has no end in that line.")
+    return rows[0]
 
 
 def _first_record(head: bytes, start: int) -> tuple[bytes, int]:
@@ -168,9 +179,23 @@ def _find(path: Path, columns: tuple[str, ...], wanted: str) -> int:
         raise ContractError(
             "SNAPSHOT_NOT_CSV", "It looks like HTML." if first == b"<" else "It looks like JSON."
         )
+    if separated := _separator(columns, {wanted, bare, f"gp:{bare}"}):
+        raise ContractError(
+            "SNAPSHOT_NOT_CSV", f"{separated}; a cohort file has commas between its cells.", column=wanted
+        )
     names = ", ".join(repr(name[:60]) for name in columns[:_NAMED])
     more = f" and {len(columns) - _NAMED} more" if len(columns) > _NAMED else ""
     raise ContractError("SNAPSHOT_COLUMN_MISSING", column=wanted, columns=names + more)
+
+
+def _separator(columns: tuple[str, ...], wanted: set[str]) -> str:
+    """What stands between the cells in place of commas, as a sentence; empty if nothing does."""
+    line = ",".join(columns)
+    for sign, name in _SEPARATORS.items():
+        cells = {cell.strip(" \t\"'") for cell in line.split(sign)}
+        if sign in line and (cells & wanted or len(columns) == 1):
+            return f"{name} stand between its cells"
+    return ""
 
 
 def _too_large(max_bytes: int) -> ContractError:

@@ -24,10 +24,11 @@ from worker.claim import ClaimedRun
 from worker.inspection.check import flag_value, require_destination
 from worker.membership.diff import Diff, PlannedBatch, StateReader, compare
 from worker.membership.snapshot_file import digest_of
-from worker.stages import full_run, guard, job_tracking, snapshot_store
+from worker.stages import file_guard, full_run, guard, job_tracking, snapshot_store
 from worker.vendors.marketing_cloud.client import BATCH_BYTES, BATCH_ROWS, CONTACT_KEY, DataExtension, Field
 
 SAMPLES = 5
+_OF_THE_FILE = ("snapshot_rows", "members", "blank", "duplicate", "odd", "spanned")
 
 
 def diff(hold: ClaimedRun) -> Stage | None:
@@ -71,7 +72,9 @@ def _decided(hold: ClaimedRun, run: SyncRun, path: Path, digest: str | None, wor
         extension, field = require_destination(cloud, run.binding, longest_key=found.longest_key)
     if not run.approved:
         past = guard_past(hold.ctx.db, run.binding, extension)
-        held = guard.objection(run.binding, found.counts, run=run.id, full=run.full, past=past)
+        held = file_guard.objection(
+            run.binding, found.counts, odd_percent=hold.ctx.settings.odd_key_percent, run=run.id
+        ) or guard.objection(run.binding, found.counts, run=run.id, full=run.full, past=past)
         if held is not None:
             _store_facts(hold, found)
             raise held
@@ -126,7 +129,7 @@ def _unchanged(hold: ClaimedRun, digest: str) -> bool:
         last = lifecycle.last_with_digest(session, mine, digest)
         if last is None:
             return False
-        for name in ("snapshot_rows", "members", "blank", "duplicate"):
+        for name in (*_OF_THE_FILE, "odd_examples", "spared"):
             setattr(mine, name, getattr(last, name))
         mine.digest = digest
         lifecycle.advance(mine, Stage.FINISH, now=hold.now)
@@ -135,12 +138,18 @@ def _unchanged(hold: ClaimedRun, digest: str) -> bool:
 
 def _store_counts(hold: ClaimedRun, found: Diff, members: int) -> None:
     with hold.transaction() as (_, run):
-        for name in ("snapshot_rows", "members", "blank", "duplicate", "entered", "exited"):
+        for name in (*_OF_THE_FILE, "entered", "exited", "spared"):
             setattr(run, name, getattr(found.counts, name))
+        run.odd_examples = odd_examples(found) or None
         run.digest = found.digest
         run.binding.member_count = members
         if run.snapshot is not None:
             run.snapshot.rows, run.snapshot.digest = found.counts.snapshot_rows, found.digest
+
+
+def odd_examples(found: Diff) -> str:
+    """The first odd keys, masked, and what is odd about each."""
+    return ", ".join(f"{masked(key)} ({what})" for what, key in found.odd_samples)
 
 
 def planned(found: Diff, field: Field) -> Iterator[PlannedBatch]:

@@ -39,8 +39,8 @@ from worker.claim import ClaimedRun, backoff
 from worker.context import Context
 from worker.inspection.check import require_destination
 from worker.membership.diff import Diff, DiffCounts, StateReader, compare
-from worker.stages import blackout, guard, snapshot_store, webhook_snapshot
-from worker.stages.diff import SAMPLES, guard_past, planned
+from worker.stages import blackout, file_guard, guard, snapshot_store, webhook_snapshot
+from worker.stages.diff import SAMPLES, guard_past, odd_examples, planned
 from worker.stages.snapshot import bring
 
 Result = TypeVar("Result")
@@ -50,8 +50,8 @@ Result = TypeVar("Result")
 class Findings:
     """What a run by hand would do now. `requests` are the rows of each upsert, none where a check fails.
 
-    `held` is the guards' objection to a run by hand, `held_on_schedule` to a scheduled one: the same since runs by hand
-    are guarded as well.
+    `held` and `held_on_schedule` are the guards' objections to a run by hand and to a scheduled one. `odd_examples`
+    are masked.
     """
 
     counts: DiffCounts
@@ -60,6 +60,7 @@ class Findings:
     failed: ConfigurationError | None
     held: HeldForApproval | None
     held_on_schedule: HeldForApproval | None
+    odd_examples: str
 
 
 @dataclass
@@ -170,8 +171,9 @@ class DryRun(ClaimedRun):
             except ConfigurationError as error:
                 failed = error
         past = guard_past(self.ctx.db, binding, extension)
-        held = None
-        if counts.entered or counts.exited:
+        odd_percent = self.ctx.settings.odd_key_percent
+        held = file_guard.objection(binding, counts, odd_percent=odd_percent, run="RUN")
+        if held is None and (counts.entered or counts.exited):
             held = guard.objection(binding, counts, run="RUN", past=past)
         return Findings(
             counts,
@@ -180,6 +182,7 @@ class DryRun(ClaimedRun):
             failed,
             held,
             held,
+            odd_examples(found),
         )
 
     def _patiently(self, step: Callable[[], Result]) -> Result:

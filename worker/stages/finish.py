@@ -76,6 +76,8 @@ def canonical(run: SyncRun) -> dict[str, object]:
         "rejected": run.rejected,
         "blank": run.blank,
         "duplicate": run.duplicate,
+        "odd": run.odd,
+        "spared": run.spared,
         "amplitude_requests": run.amplitude_requests,
         "marketing_cloud_requests": run.marketing_cloud_requests,
         "seconds": round((run.finished_at - started).total_seconds(), 3) if run.finished_at else None,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli import context, output
+from cli.commands.runs.report import odd_keys, spared
 from cli.commands.setup import checks
 from cli.config_file import vendors
 from cli.exit_codes import Code
@@ -40,7 +41,7 @@ QUOTA_STEP = "downloads"
 # As a run tells them, and beside them who stays, and who was acknowledged before.
 COUNTS = (
     *("snapshot_rows", "members", "blank", "duplicate", "entered", "exited"),
-    *("unchanged", "state_members"),
+    *("unchanged", "state_members", "spared", "odd", "spanned"),
 )
 
 
@@ -151,6 +152,7 @@ class _Plan:
             "snapshot": self._snapshot(),
             "counts": {name: getattr(found.counts, name) for name in COUNTS} if found else None,
             "samples": _samples(found, keys=keys) if found else None,
+            "odd_examples": (found.odd_examples or None) if found else None,
             "upserts": cost.upserts if cost else None,
             "seconds": list(cost.seconds) if cost and cost.seconds else None,
             "seconds_from": _source(cost, self.row.destination.write_mode) if cost else None,
@@ -229,10 +231,13 @@ def _facts(told: dict[str, Any]) -> list[tuple[str, object]]:
             f"{counts['snapshot_rows']:,}: {counts['blank']:,} blank, {counts['duplicate']:,} duplicate",
         ),
         ("members", f"{counts['members']:,}; Marketing Cloud has acknowledged {counts['state_members']:,}"),
+        ("odd keys", odd_keys(counts["odd"], told["odd_examples"])),
+        ("lines in quotes", counts["spanned"]),
         ("would enter", counts["entered"]),
         ("such as", ", ".join(samples["entered"])),
         ("would leave", counts["exited"]),
         ("such as", ", ".join(samples["exited"])),
+        ("stay flagged", spared(counts["spared"])),
         ("upserts", f"{told['upserts']:,}, and at least a look at each"),
         ("time", f"{_range(told['seconds'])}, going by {told['seconds_from']}"),
     ]

@@ -28,8 +28,11 @@ def report(row: SyncRun, now: datetime, reasons: list[overview.Reason]) -> None:
             ("snapshot rows", row.snapshot_rows),
             ("members", row.members),
             ("blank, duplicate", f"{row.blank:,}, {row.duplicate:,}"),
+            ("odd keys", odd_keys(row.odd, row.odd_examples)),
+            ("lines in quotes", row.spanned),
             ("entered", row.entered),
             ("exited", row.exited),
+            ("not unflagged", spared(row.spared)),
             ("acknowledged", row.acknowledged),
             ("rejected", row.rejected),
             (
@@ -67,6 +70,16 @@ def _held(row: SyncRun, now: datetime) -> None:
             ("decide until", output.when(row.held_until, now)),
         ]
     )
+
+
+def odd_keys(count: int, examples: str | None) -> str:
+    """The rows whose key no person has, with masked examples."""
+    return f"{count:,}, e.g. {examples}" if count else "0"
+
+
+def spared(count: int) -> str:
+    """The exits that were not sent, and why."""
+    return f"{count:,} who left: Marketing Cloud may take their key for a member's" if count else "0"
 
 
 def state_of(row: SyncRun) -> str:
