@@ -5,6 +5,7 @@ No I/O here. What is wrong is named by its field, never by its value: a value ma
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -46,10 +47,7 @@ class WebhookDelivery:
 
 def parse(body: bytes, *, now: float) -> WebhookDelivery:
     """The message in the body, or MessageError."""
-    try:
-        found = orjson.loads(body)
-    except orjson.JSONDecodeError:  # its text quotes the body
-        raise MessageError("", "the body is not JSON") from None
+    found = _json(body)
     if not isinstance(found, dict):
         raise MessageError("", "the body is not a JSON object")
     head = MessageHead(
@@ -71,15 +69,40 @@ def _key(user: dict[str, Any], name: str) -> str | None:
     """Amplitude's own identifiers stand beside the properties; a property may be named with gp: or without."""
     value = user.get(name) if name in {"user_id", "amplitude_id"} else None
     if value is None:
-        properties = user.get("user_properties") or {}
+        properties = user.get("user_properties")
+        properties = properties if isinstance(properties, dict) else {}
         bare = name.removeprefix("gp:")
         value = properties.get(bare)
         if value is None:
             value = properties.get(f"gp:{bare}")
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
-    # Nothing else names a contact: a list, a flag, or a number that has lost digits.
-    return value if isinstance(value, str) and not is_blank(value) else None
+    # Nothing else names a contact: a list, a flag, a number that has lost digits, or half a surrogate pair.
+    return value if isinstance(value, str) and not is_blank(value) and _is_text(value) else None
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _json(body: bytes) -> Any:
+    """The body; orjson refuses half a surrogate pair and deep nesting, which are JSON all the same (RFC 8259, 8.2)."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        pass
+    try:
+        return json.loads(body.decode(), parse_constant=_no_json)
+    except (ValueError, RecursionError):  # its text quotes the body
+        raise MessageError("", "the body is not JSON") from None
+
+
+def _no_json(name: str) -> None:
+    raise ValueError(name)
 
 
 def _matching(found: dict[str, Any], name: str, pattern: re.Pattern[str], what: str) -> str:
@@ -117,6 +140,4 @@ def _users(found: dict[str, Any]) -> list[dict[str, Any]]:
     for number, user in enumerate(users):
         if not isinstance(user, dict):
             raise MessageError(f"users[{number}]", "must be an object")
-        if not isinstance(user.get("user_properties") or {}, dict):
-            raise MessageError(f"users[{number}].user_properties", "must be an object")
     return users

@@ -1,6 +1,6 @@
 """Faults on request: which requests go wrong, and how.
 
-A rule matches requests (vendor, method, path) and picks some of them (nth, after, every, times,
+A rule matches requests (vendor, method, path, body) and picks some of them (nth, after, every, times,
 probability); its action is either carried out around the handler by `sandbox.middleware` (answers, resets, delays)
 or handed to the handler (a job that deadlocks, a file with wrong columns). Nothing here touches a socket.
 """
@@ -62,6 +62,7 @@ class Rule:
     vendor: str | None = None
     method: str | None = None
     path: re.Pattern[str] | None = None
+    body: re.Pattern[bytes] | None = None
     nth: frozenset[int] = frozenset()
     after: int = 0
     every: int = 1
@@ -70,12 +71,13 @@ class Rule:
     hits: int = 0
     fired: int = 0
 
-    def matches(self, vendor: str, method: str, path: str) -> bool:
+    def matches(self, vendor: str, method: str, path: str, body: bytes) -> bool:
         """Whether this rule is about such a request at all."""
         return (
             self.vendor in {None, vendor}
             and self.method in {None, method}
             and (self.path is None or self.path.search(path) is not None)
+            and (self.body is None or self.body.search(body) is not None)
         )
 
     def wants(self, rng: random.Random) -> bool:
@@ -95,6 +97,7 @@ class Rule:
             "vendor": self.vendor,
             "method": self.method,
             "path": self.path.pattern if self.path else None,
+            "body": self.body.pattern.decode() if self.body else None,
             "action": self.action,
             "hits": self.hits,
             "fired": self.fired,
@@ -108,11 +111,11 @@ class Faults:
     rng: random.Random
     rules: list[Rule] = field(default_factory=list)
 
-    def strike(self, vendor: str, method: str, path: str) -> Rule | None:
+    def strike(self, vendor: str, method: str, path: str, body: bytes = b"") -> Rule | None:
         """Count this request against every rule; the one that decides, if any."""
         struck: Rule | None = None
         for rule in self.rules:
-            if not rule.matches(vendor, method, path):
+            if not rule.matches(vendor, method, path, body):
                 continue
             rule.hits += 1
             if struck is None and rule.wants(self.rng):
@@ -135,7 +138,17 @@ def parse(described: Mapping[str, Any]) -> Rule:
         action = {"kind": action}
     if not isinstance(action, Mapping) or action.get("kind") not in KINDS:
         raise ValueError(f"an action has a kind, one of: {', '.join(KINDS)}")
-    unknown = set(match) - {"vendor", "method", "path", "nth", "after", "every", "times", "probability"}
+    unknown = set(match) - {
+        "vendor",
+        "method",
+        "path",
+        "body",
+        "nth",
+        "after",
+        "every",
+        "times",
+        "probability",
+    }
     if unknown:
         raise ValueError(f"a rule does not match on {', '.join(sorted(unknown))}")
     nth = match.get("nth", ())
@@ -145,6 +158,7 @@ def parse(described: Mapping[str, Any]) -> Rule:
         vendor=match.get("vendor"),
         method=match["method"].upper() if match.get("method") else None,
         path=re.compile(match["path"]) if match.get("path") else None,
+        body=re.compile(match["body"].encode()) if match.get("body") else None,
         nth=frozenset([nth] if isinstance(nth, int) else nth),
         after=int(match.get("after", 0)),
         every=max(1, int(match.get("every", 1))),

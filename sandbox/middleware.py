@@ -73,7 +73,7 @@ class FaultMiddleware:
         world.settle()
         vendor, method = self._vendor(path), scope["method"]
         query = scope["query_string"].decode("latin-1")
-        rule = world.faults.strike(vendor, method, path)
+        rule = world.faults.strike(vendor, method, path, body)
         seen = _Seen()
         arrived = world.clock.now()
         project = world.project

@@ -43,6 +43,14 @@ def broker() -> Iterator[Valkey]:
 
 
 @pytest.fixture
+def product_anywhere(settings: Settings, db: Database, broker: Valkey, sandbox: Sandbox) -> Iterator[Product]:
+    """The same, on SQLite and on PostgreSQL."""
+    made = make_product(settings, db, broker, sandbox)
+    yield made
+    made.close()
+
+
+@pytest.fixture
 def product(settings: Settings, sqlite_db: Database, broker: Valkey, sandbox: Sandbox) -> Iterator[Product]:
     """The product on servers of its own, its vendors the sandbox as it is at its start."""
     made = make_product(settings, sqlite_db, broker, sandbox)

@@ -283,9 +283,8 @@ UNAUTHORIZED = {"message": "Not Authorized", "errorcode": 0, "documentation": ""
     [
         (answers(UPSERT, 401, UNAUTHORIZED), "MC_FORBIDDEN", 2),
         (answers(UPSERT, 403, FORBIDDEN), "MC_FORBIDDEN", 1),
-        (answers(UPSERT, 400, {"message": "Bad", "errorcode": 10004}), "MC_REJECTED", 1),
     ],
-    ids=["401 twice", "403", "400"],
+    ids=["401 twice", "403"],
 )
 def test_a_refused_upsert_ends_the_run(
     embedded: Product, fault: dict[str, Any], code: str, upserts: int
@@ -295,10 +294,22 @@ def test_a_refused_upsert_ends_the_run(
     product.sandbox.fault(fault)
     run = product.sync(binding)
     assert (run.state, run.error_code) == (RunState.FAILED, code)
-    if code == "MC_FORBIDDEN":
-        assert "data_extensions_write" in (run.error_remedy or "")
+    assert "data_extensions_write" in (run.error_remedy or "")
     assert len(product.puts()) == upserts
     assert product.batch_states(run.id) == {BatchState.DROPPED}
+    assert product.sandbox.rows() == []
+    product.sandbox.fault()
+    product.succeeds(binding)
+    product.equal("purchrs", "Purchasers")
+
+
+def test_a_refusal_of_every_row_ends_the_run_after_a_bounded_search(embedded: Product) -> None:
+    product = embedded
+    binding = product.bind()
+    product.sandbox.fault(answers(UPSERT, 400, {"message": "Bad", "errorcode": 10004}))
+    run = product.sync(binding)
+    assert (run.state, run.error_code, run.acknowledged) == (RunState.FAILED, "MC_REJECTED", 0)
+    assert len(product.puts()) < 60
     assert product.sandbox.rows() == []
     product.sandbox.fault()
     product.succeeds(binding)

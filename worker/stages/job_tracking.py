@@ -10,7 +10,7 @@ import structlog
 
 from models.contact_keys.codec import decode_keys, encode_keys
 from models.contact_keys.comparison import comparison_key
-from models.errors import ConfigurationError, SyncError, TerminalError, TransientError
+from models.errors import ConfigurationError, RateLimited, SyncError, TerminalError, TransientError
 from models.runs import batches, lifecycle, unresolved_batches
 from models.runs.rejections import RejectedRow
 from models.tables import PushBatch, SyncRun
@@ -34,7 +34,8 @@ def poll(hold: ClaimedRun, cloud: MarketingCloud, batch: PushBatch, *, pause: fl
     """Look at one submitted batch; whether it reached its end."""
     if batch.request_id is None or batch.sent_at is None:
         return False
-    job = _job(cloud, batch.request_id)
+    overdue = (hold.now - batch.sent_at).total_seconds() > hold.ctx.settings.job_deadline_seconds
+    job = _job(cloud, batch.request_id, overdue=overdue)
     if job is JobState.DONE:
         _commit(hold, batch, None)
         return True
@@ -52,18 +53,24 @@ def poll(hold: ClaimedRun, cloud: MarketingCloud, batch: PushBatch, *, pause: fl
     if job is JobState.FAILED:
         _failed(hold, cloud, batch)
         return True
-    deadline = hold.ctx.settings.job_deadline_seconds
-    if (hold.now - batch.sent_at).total_seconds() > deadline:
+    if overdue:
         _overdue(hold, batch)
         return True
     _look_again(hold, batch, pause)
     return False
 
 
-def _job(cloud: MarketingCloud, request_id: str) -> JobState:
-    """Where the job stands; one that the vendor does not know (any more) ends by its deadline."""
+def _job(cloud: MarketingCloud, request_id: str, *, overdue: bool) -> JobState:
+    """Where the job stands; one that the vendor does not know (any more) ends by its deadline.
+
+    The deadline counts also while nobody may ask.
+    """
     try:
         return cloud.job(request_id)
+    except RateLimited:
+        if not overdue:
+            raise
+        return JobState.UNSEEN
     except ConfigurationError as error:
         if error.code != "DATA_EXTENSION_MISSING":  # 404: no data extension is asked for here
             raise

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from models.errors import ConfigurationError, SyncError, TerminalError
+from models.errors import ConfigurationError, RateLimited, SyncError, TerminalError
 from models.membership import cohort_lists, snapshots
 from models.runs import lifecycle
 from models.tables import Snapshot
@@ -103,8 +103,15 @@ def _poll(hold: ClaimedRun, amplitude: Amplitude, found: Snapshot) -> Stage | No
     if found.request_id is None:
         raise TerminalError("SNAPSHOT_REQUEST_LOST")
     age = (hold.now - found.requested_at).total_seconds()
-    if not amplitude.completed(found.request_id):
-        if age > hold.ctx.settings.snapshot_deadline_seconds:
+    overdue = age > hold.ctx.settings.snapshot_deadline_seconds
+    try:
+        completed = amplitude.completed(found.request_id)
+    except RateLimited:
+        if not overdue:
+            raise
+        completed = False  # the deadline counts also while nobody may ask
+    if not completed:
+        if overdue:
             with hold.transaction() as (session, run):
                 session.get_one(Snapshot, found.id).state = SnapshotState.FAILED
             raise _overdue(hold)
