@@ -1,4 +1,4 @@
-"""The vendors of the contract tests: one sandbox for a module, as new for every test."""
+"""The vendors of the contract tests: one sandbox for a test process, as new for every test."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.contract.sandboxed import Sandbox, running
 from tests.support import Valkey
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def sandbox_process() -> Iterator[Sandbox]:
     with running(
         "--seed=1",
@@ -34,7 +34,7 @@ def sandbox(sandbox_process: Sandbox) -> Sandbox:
     return sandbox_process
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def broker() -> Iterator[Valkey]:
     server = Valkey()
     server.start()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from models.membership import snapshots
-from models.types import RunState
+from models.types import RunState, Stage
 from tests.product import DOWNLOAD, FILE, POLL, Product, utc_now
 
 STORE = r"^/cohorts/"
@@ -110,7 +110,11 @@ def test_a_file_that_is_none_pushes_nothing(
     binding = product.bind(cohort)
     if fault is not None:
         product.sandbox.fault(fault)
-    run = product.sync(binding)
+    run_id = product.start(binding)
+    if code == "SNAPSHOT_DEADLINE":
+        product.until(run_id, state=RunState.WAITING, stage=Stage.SNAPSHOT)
+        product.give_up_downloads()
+    run = product.ended(run_id)
     assert (run.state, run.error_code) == (RunState.FAILED, code)
     assert run.error_remedy
     assert asked(product) == (0 if "COHORT_" in code or "CRED" in code else 1)
@@ -160,6 +164,9 @@ def test_runs_that_share_a_download_share_its_end(embedded: Product) -> None:
     due = utc_now()
     pair = [product.bind(), product.bind("purchrs", "Trialers")]
     started = [product.start(b, trigger=Trigger.SCHEDULE, scheduled_for=due) for b in pair]
+    for run_id in started:
+        product.until(run_id, state=RunState.WAITING, stage=Stage.SNAPSHOT)
+    product.give_up_downloads()
     assert [product.ended(run_id).error_code for run_id in started] == ["SNAPSHOT_DEADLINE"] * 2
     assert asked(product) == 1
 

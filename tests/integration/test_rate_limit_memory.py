@@ -9,7 +9,7 @@ from pyrate_limiter import Duration, Rate
 from tests.support import Valkey
 from worker.vendors.rate_limits import Limits
 
-RATES = (Rate(100, 10 * Duration.SECOND), Rate(1000, Duration.MINUTE))
+RATES = (Rate(1000, 10 * Duration.SECOND), Rate(2000, Duration.MINUTE))
 KEY = "cohort-sync:limit:account:rows"
 
 
