@@ -147,7 +147,7 @@ def ended(made: Product) -> list[SyncRun]:
     return found
 
 
-def processor_seconds(made: Product) -> float:
+def processor_seconds() -> float:
     """What the stack's processes have used."""
     used = 0.0
     for process in psutil.Process().children(recursive=True):
@@ -164,17 +164,20 @@ def together(bindings: int, job_seconds: float, database: str = "sqlite", *, des
     load = os.getloadavg()[0]
     with product(job_seconds, database) as made:
         bind(made, names, destinations=destinations)
-        used = processor_seconds(made)
+        used = processor_seconds()
         start(made, names)
         runs = ended(made)
-        used = processor_seconds(made) - used
+        used = processor_seconds() - used
     wall = (max(run.finished_at for run in runs) - min(run.created_at for run in runs)).total_seconds()  # type: ignore[type-var]
     ideal = bindings * job_seconds / SLOTS
     rows = [
         ("all ended after", f"{wall:7.1f} s"),
         ("runs a second", f"{bindings / wall:7.1f}"),
         ("claims a run", f"{statistics.mean(run.fence for run in runs):7.1f}"),
-        ("requests to Marketing Cloud a run", f"{statistics.mean(r.marketing_cloud_requests for r in runs):7.1f}"),
+        (
+            "requests to Marketing Cloud a run",
+            f"{statistics.mean(r.marketing_cloud_requests for r in runs):7.1f}",
+        ),
         ("processor a run, without the sandbox", f"{used / bindings:7.3f} s"),
         ("load of the machine before", f"{load:7.1f}"),
     ]
@@ -185,6 +188,4 @@ def together(bindings: int, job_seconds: float, database: str = "sqlite", *, des
 
 
 if __name__ == "__main__":
-    together(
-        int(sys.argv[1]), float(sys.argv[2]), *sys.argv[3:4], destinations=int((*sys.argv[4:], "1")[0])
-    )
+    together(int(sys.argv[1]), float(sys.argv[2]), *sys.argv[3:4], destinations=int((*sys.argv[4:], "1")[0]))
