@@ -137,6 +137,7 @@ def claim(db: Database, run_id: int, stage: Stage, *, now: datetime, lease: floa
                 fence=SyncRun.fence + 1,
                 lease_until=now + timedelta(seconds=lease),
                 wake_at=None,
+                slot_wanted=None,
             )
             .returning(SyncRun.fence)
             .execution_options(synchronize_session=False)
@@ -214,9 +215,12 @@ def release(run: SyncRun, *, now: datetime) -> None:
     run.lease_until, run.published_at = now - CLOCK_SLACK, now
 
 
-def wait(run: SyncRun, wake_at: datetime) -> None:
-    """Leave the run until `wake_at`; the scheduler wakes it."""
-    run.state, run.wake_at, run.lease_until = RunState.WAITING, wake_at, None
+def wait(run: SyncRun, wake_at: datetime | None, *, slot_wanted: str | None = None) -> None:
+    """Leave the run until `wake_at`; the scheduler wakes it.
+
+    With the id of a data extension as `slot_wanted` also until that has a free slot for it (`models/runs/slots.py`).
+    """
+    run.state, run.wake_at, run.lease_until, run.slot_wanted = RunState.WAITING, wake_at, None, slot_wanted
 
 
 def hold(run: SyncRun, error: SyncError, *, until: datetime | None = None) -> None:
@@ -227,7 +231,8 @@ def hold(run: SyncRun, error: SyncError, *, until: datetime | None = None) -> No
 
 def finish(session: Session, run: SyncRun, state: RunState, *, now: datetime) -> None:
     """The end. Its batches are left in states that the next run understands; a file of a person's is forgotten."""
-    run.state, run.finished_at, run.lease_until, run.wake_at = state, now, None, None
+    run.state, run.finished_at = state, now
+    run.lease_until, run.wake_at, run.slot_wanted = None, None, None
     if run.snapshot_id is not None:
         forget_upload(session, run.snapshot_id)
     if state in {RunState.FAILED, RunState.CANCELLED}:

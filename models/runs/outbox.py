@@ -26,7 +26,7 @@ from sqlalchemy.orm import Session
 
 from models.database import bound_locks
 from models.tables import CohortBinding, SyncRun
-from models.types import RunState, Stage
+from models.types import RunState, Stage, literal_word
 
 Instant: TypeAlias = datetime | BindParameter[datetime]
 
@@ -112,6 +112,17 @@ def any_needs(now: Instant, lost: Instant) -> list[ScalarSelect[int]]:
         .scalar_subquery()
         for condition in (*_needs(now, lost), _wakes(now, lost))
     ]
+
+
+def next_wake(now: Instant) -> ScalarSelect[datetime | None]:
+    """When the next waiting run wakes by itself."""
+    return (
+        select(SyncRun.wake_at)
+        .where(SyncRun.state == literal_word(RunState.WAITING), SyncRun.wake_at > now)
+        .order_by(SyncRun.wake_at)
+        .limit(1)
+        .scalar_subquery()
+    )
 
 
 def _needs(now: Instant, lost: Instant) -> list[ColumnElement[bool]]:
