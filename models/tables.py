@@ -278,6 +278,18 @@ class SyncRun(Base):
         ),
         Index("uq_sync_run_retry", "retry_of", "retry", unique=True),
         Index(
+            "ix_sync_run_slot",
+            "slot_wanted",
+            sqlite_where=text("slot_wanted IS NOT NULL"),
+            postgresql_where=text("slot_wanted IS NOT NULL"),
+        ),
+        Index(
+            "ix_sync_run_wake",
+            "wake_at",
+            sqlite_where=text("state = 'waiting'"),
+            postgresql_where=text("state = 'waiting'"),
+        ),
+        Index(
             "ix_sync_run_retry_at",
             "retry_at",
             sqlite_where=text("retry_at IS NOT NULL"),
@@ -307,6 +319,8 @@ class SyncRun(Base):
     lease_until: Mapped[datetime | None]
     wake_at: Mapped[datetime | None]
     published_at: Mapped[datetime | None]
+    # The data extension of which a waiting run wants a slot: woken when one is free, at `wake_at` if it has one, too.
+    slot_wanted: Mapped[str | None] = mapped_column(String(60))
     attempt: Mapped[int] = mapped_column(default=0)
     cancel_requested: Mapped[bool] = mapped_column(Boolean, default=False)
     approved: Mapped[bool] = mapped_column(Boolean, default=False)
