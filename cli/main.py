@@ -82,6 +82,9 @@ COMMANDS = {
     ),
     "db": Entry("cli.commands.operations.db", _SERVE, "The database's schema."),
     "audit": Entry("cli.commands.operations.audit", _WORK, "Who changed what, and when."),
+    "forget": Entry(
+        "cli.commands.operations.forget", _WORK, "Erase one person, and keep them from being stored again."
+    ),
     "backup": Entry("cli.commands.operations.backup", _SERVE, "Copy the database while everything runs."),
     "restore": Entry("cli.commands.operations.backup", _SERVE, "Go back to a copy, while nothing runs."),
     "secrets": Entry("cli.commands.operations.secrets", _SERVE, "The key that secrets are encrypted with."),

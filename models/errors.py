@@ -610,6 +610,15 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "Stop `cohort-sync up` and every other process of cohort-sync on that database, then repeat this; nothing "
         "was changed.",
     ),
+    "FORGET_PENDING": (
+        "Something of the contact is still needed: {left}. They are not stored anew.",
+        "Repeat the command when that has ended; it goes on where it was.",
+    ),
+    "FORGET_UNCLEARED": (
+        "The contact's flag could not be set to false: {why}. Nothing of them was removed; they are not stored anew.",
+        "Start the stack if none runs, look at that run, and repeat the command. `--flags left` removes the contact "
+        "and leaves the flag as it is.",
+    ),
     "NOT_FORGOTTEN": (
         "The contact with this key is not forgotten.",
         "Look at `cohort-sync forget --list`; nothing was changed.",

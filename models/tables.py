@@ -530,6 +530,7 @@ class ForgottenContact(Base):
     created_at: Mapped[datetime]
     actor: Mapped[str] = mapped_column(String(100))
     removed_at: Mapped[datetime | None]  # none: something of them may still be stored
+    leaving: Mapped[bool] = mapped_column(Boolean)  # runs still set their flags to false
 
 
 class ErasureKey(Base):

@@ -169,12 +169,30 @@ def require_quota(session: Session, binding: CohortBinding, *, now: datetime, fr
 def store_upload(session: Session, binding: CohortBinding, file: BinaryIO, *, now: datetime) -> Snapshot:
     """A cohort file as given, in parts, so that any worker can read it."""
     snapshot = _own(session, binding, UPLOAD, now)
+    _store_parts(session, snapshot.id, file)
+    return snapshot
+
+
+def uploads(session: Session) -> list[Snapshot]:
+    """The uploaded files that are stored: those of runs that have not ended."""
+    stored = select(SnapshotPart.snapshot_id).distinct()
+    return list(session.scalars(select(Snapshot).where(Snapshot.id.in_(stored)).order_by(Snapshot.id)))
+
+
+def replace_upload(session: Session, snapshot_id: int, file: BinaryIO) -> None:
+    """Store another file in the place of an uploaded one, unless its run has ended."""
+    stored = select(SnapshotPart.part).where(SnapshotPart.snapshot_id == snapshot_id).limit(1)
+    if session.scalar(stored) is not None:
+        forget_upload(session, snapshot_id)
+        _store_parts(session, snapshot_id, file)
+
+
+def _store_parts(session: Session, snapshot_id: int, file: BinaryIO) -> None:
     part = 0
     while data := file.read(UPLOAD_PART_BYTES):
-        session.add(SnapshotPart(snapshot_id=snapshot.id, part=part, data=data))
+        session.add(SnapshotPart(snapshot_id=snapshot_id, part=part, data=data))
         session.flush()
         part += 1
-    return snapshot
 
 
 def of_state(session: Session, binding: CohortBinding, *, now: datetime) -> Snapshot:

@@ -179,7 +179,7 @@ def test_what_was_restored_by_other_means_is_marked(db: Database, tmp_path: Path
 def test_who_was_forgotten_since_the_copy_stays_forgotten(door: Door, filled: Database) -> None:
     door.ok("backup", "copy.db")
     with filled.write() as session:
-        forgotten.add(session, filled.keyring, "Ann@Example.com", now=NOW, actor="test")
+        forgotten.add(session, filled.keyring, "Ann@Example.com", leaving=False, now=NOW, actor="test")
     filled.dispose()
     door.ok("restore", "copy.db", "--yes")
     with filled.read() as session:

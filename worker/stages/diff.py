@@ -10,11 +10,13 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from models import forgotten
 from models.contact_keys.codec import row_overhead
 from models.contact_keys.masking import masked
 from models.database import Database
 from models.direction import Direction
 from models.errors import TerminalError
+from models.forgotten import Forgotten
 from models.membership import state
 from models.runs import batches, holds, lifecycle, unresolved_batches
 from models.setup import destinations
@@ -178,11 +180,18 @@ def _plan(
             {"id": extension.id, "key": extension.key, "fields": {f.name: f.type for f in extension.fields}},
             now=hold.now,
         )
-        batches.adopt(session, run, unknown, data_extension_id=extension.id, now=hold.now)
+        gone = forgotten.enforced(session, hold.ctx.db.keyring)
+        batches.adopt(
+            session,
+            run,
+            (gone.without(Direction.ENTER, *blob) for blob in unknown),
+            data_extension_id=extension.id,
+            now=hold.now,
+        )
         batches.plan(
             session,
             run,
-            ((Direction(b.direction), b.n, b.keys) for b in planned(found, field)),
+            _allowed(run, planned(found, field), gone),
             data_extension_id=extension.id,
             first_seq=batches.next_seq(session, run.id),
         )
@@ -190,6 +199,21 @@ def _plan(
         lifecycle.note_error(run, None)
         lifecycle.advance(run, Stage.PUSH, now=hold.now)
     return Stage.PUSH
+
+
+def _allowed(
+    run: SyncRun, wanted: Iterable[PlannedBatch], gone: Forgotten
+) -> Iterator[tuple[Direction, int, bytes]]:
+    """The batches without who was forgotten while they were found; the run's counts lose them too."""
+    for batch in wanted:
+        direction = Direction(batch.direction)
+        n, keys = gone.without(direction, batch.n, batch.keys)
+        if direction == Direction.ENTER:
+            run.entered -= batch.n - n
+        else:
+            run.exited -= batch.n - n
+        if n:
+            yield direction, n, keys
 
 
 def _advance(hold: ClaimedRun, stage: Stage) -> Stage:

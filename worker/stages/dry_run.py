@@ -123,6 +123,10 @@ class DryRun(ClaimedRun):
             path = file or Path(folder) / "cohort.csv"
             if snapshot is not None:
                 self._fetch(snapshot, path)
+            if gone := self.forgotten():
+                raw, path = path, Path(folder) / "allowed.csv"
+                column = self.draft.binding.destination.contact_key_property
+                snapshot_store.leave_out(self, column, raw, path, gone)
             return self._judged(self._compare(path, Path(folder)))
 
     def _fetch(self, snapshot: Snapshot, path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import structlog
 from sqlalchemy.orm import Session
 
+from models import forgotten
 from models.membership import state
 from models.runs import lifecycle, rejections, unresolved_batches
 from models.tables import SyncRun
@@ -51,6 +52,7 @@ def _compact(hold: ClaimedRun, session: Session, run: SyncRun) -> bool:
     # A full run pushes members anew: only folding counts each contact once.
     if not (run.full and changes) and not compaction_due(base, changes, logged):
         return False
+    forgotten.enforced(session, hold.ctx.db.keyring)  # nobody is removed from what is read here
     directory = hold.ctx.settings.data_dir / "work"
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.TemporaryDirectory(prefix=f"fold-{run.id}-", dir=directory) as workdir:

@@ -13,6 +13,7 @@ from cli.commands.runs import wait
 from cli.commands.runs.report import report, state_of, took
 from cli.config_file.timing import moment
 from cli.tables import Column, State
+from models import forgotten
 from models.database import Database
 from models.errors import CATALOGUE, ConfigurationError, ContractError
 from models.membership import snapshots
@@ -21,6 +22,7 @@ from models.naming import find
 from models.observability import overview
 from models.runs import lifecycle
 from models.runs.missed import counted
+from models.secrets import Keyring
 from models.tables import CohortBinding, SyncRun
 from models.types import Feed, RunState, Trigger
 
@@ -269,8 +271,20 @@ def _dispatch(
 
 
 def _store(session: Session, binding: CohortBinding, file: Path, now: datetime) -> int:
-    with file.open("rb") as opened:
-        return snapshots.store_upload(session, binding, opened, now=now).id
+    """The file as it is; without who is forgotten, where somebody is."""
+    import tempfile
+
+    from worker.membership.without import without
+
+    gone = forgotten.enforced(session, Keyring.load(context.settings()))
+    with tempfile.TemporaryDirectory(prefix="cohort-sync-") as folder:
+        if gone:
+            column, limit = binding.destination.contact_key_property, context.settings().snapshot_max_bytes
+            allowed = Path(folder) / "allowed.csv"
+            without(file, allowed, column, gone.__contains__, max_bytes=limit, workdir=Path(folder))
+            file = allowed
+        with file.open("rb") as opened:
+            return snapshots.store_upload(session, binding, opened, now=now).id
 
 
 def _inspect(file: Path, prop: str) -> None:

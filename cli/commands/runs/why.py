@@ -46,7 +46,7 @@ def why(
     """
     from worker.inspection.trace import trace
 
-    key = _key(contact_key)
+    key = read_key(contact_key)
     with context.database() as db:
         with db.read() as session:
             row = find(session, CohortBinding, binding)
@@ -57,7 +57,7 @@ def why(
         _print(row, found, context.now())
 
 
-def _key(given: str) -> str:
+def read_key(given: str) -> str:
     """The key, refused if it can be nobody's."""
     from models.contact_keys.comparison import is_blank
 
