@@ -23,6 +23,7 @@ from models.runs import due_work, slots
 from models.runs.slots import SlotRules
 from scheduler.health_log import HealthLog
 from scheduler.publish import STALE_EMPTY, Published, Publisher
+from scheduler.retention import Broom
 from scheduler.tick import Ticked, tick
 
 LONGEST_PAUSE_SECONDS = 30
@@ -49,6 +50,7 @@ class Loop:
         self._next_wake: datetime | None = None
         self._slot_rules = SlotRules.of(db.settings)
         self._watch = HealthLog()
+        self._broom = Broom()
 
     def run(self, stop: GracefulStop) -> None:
         """Tick until told to leave. A full tick is followed by the next at once, a failed one by a pause."""
@@ -86,6 +88,7 @@ class Loop:
             self._db.require_writable()  # a scheduler that can't write is no sign of life
             self._publisher.beat(now)
         self._watch.look(self._db, now)
+        self._broom.sweep(self._db, now)
         if failure is not None:
             raise failure
         _log(ticked, published, time.monotonic() - started)
