@@ -54,7 +54,7 @@ COMMANDS = {
     "export": Entry("cli.commands.setup.export", _SETUP, "Write the setup as a file for `apply`."),
     "check": Entry("cli.commands.setup.checks", _SETUP, "Test every precondition; changes nothing."),
     "plan": Entry("cli.commands.runs.preview", _WORK, "What a run would do now; pushes nothing."),
-    "run": Entry("cli.commands.runs.runs", _WORK, "Sync a binding now."),
+    "run": Entry("cli.commands.runs.run", _WORK, "Sync a binding now."),
     "runs": Entry("cli.commands.runs.runs", _WORK, "The newest runs."),
     "watch": Entry("cli.commands.runs.runs", _WORK, "Follow a run to its end."),
     "show": Entry("cli.commands.runs.runs", _WORK, "One run: counts, requests, error, rejections."),

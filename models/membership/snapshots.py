@@ -16,7 +16,12 @@ from models.errors import ConfigurationError
 from models.tables import AmplitudeProject, CohortBinding, Snapshot, SnapshotPart, SyncRun
 from models.types import UNFINISHED_WORDS, Feed, SnapshotState, Trigger
 
-DOWNLOAD, UPLOAD, STATE = "download", "upload", "state"  # and "webhook": models/membership/cohort_lists.py
+DOWNLOAD, UPLOAD, STATE, CLEAR = (
+    "download",
+    "upload",
+    "state",
+    "clear",
+)  # and "webhook": models/membership/cohort_lists.py
 # A literal: SQLite uses a partial index only if its condition stands in the query word by word.
 _DOWNLOAD: ColumnElement[str] = literal_column(f"'{DOWNLOAD}'")
 UPLOAD_PART_BYTES = 4 << 20
@@ -198,6 +203,11 @@ def _store_parts(session: Session, snapshot_id: int, file: BinaryIO) -> None:
 def of_state(session: Session, binding: CohortBinding, *, now: datetime) -> Snapshot:
     """The binding's own members as a snapshot: its file is made from the state when the run that has it wants it."""
     return _own(session, binding, STATE, now)
+
+
+def of_nobody(session: Session, binding: CohortBinding, *, now: datetime) -> Snapshot:
+    """An empty cohort as a snapshot: the full run that has it sets every flag to false."""
+    return _own(session, binding, CLEAR, now)
 
 
 def _own(session: Session, binding: CohortBinding, kind: str, now: datetime) -> Snapshot:

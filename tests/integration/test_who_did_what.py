@@ -64,6 +64,7 @@ CHANGING: dict[str, tuple[list[str], str, str, str]] = {
     "cancel": (["1"], "cancel", "run", "1"),
     "approve": (["1", "--reason", "asked"], "approve", "run", "1"),
     "reject": (["1", "--reason", "asked"], "reject", "run", "1"),
+    "forget": (["somebody", "--yes"], "erase", "contact", "#1"),
     "secrets rotate": ([], "rotate", "secrets", "all"),
     "backup": (["copy.db"], "backup", "database", "copy.db"),
     "restore": (["copy.db", "--yes"], "restore", "database", "copy.db"),

@@ -17,7 +17,7 @@ from models.database import Database
 from models.direction import Direction
 from models.errors import TerminalError
 from models.forgotten import Forgotten
-from models.membership import state
+from models.membership import snapshots, state
 from models.runs import batches, holds, lifecycle, unresolved_batches
 from models.setup import destinations
 from models.tables import CohortBinding, SyncRun
@@ -80,7 +80,14 @@ def _decided(hold: ClaimedRun, run: SyncRun, path: Path, digest: str | None, wor
         past = guard_past(hold.ctx.db, run.binding, extension)
         held = file_guard.objection(
             run.binding, found.counts, odd_percent=hold.ctx.settings.odd_key_percent, run=run.id
-        ) or guard.objection(run.binding, found.counts, run=run.id, full=run.full, past=past)
+        ) or guard.objection(
+            run.binding,
+            found.counts,
+            run=run.id,
+            full=run.full,
+            past=past,
+            clearing=unknown if run.snapshot is not None and run.snapshot.kind == snapshots.CLEAR else None,
+        )
         if held is not None:
             _store_facts(hold, found)
             raise held

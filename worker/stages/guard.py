@@ -42,14 +42,20 @@ def objection(
     run: int | str,
     full: bool = False,
     past: Past | None = None,
+    clearing: int | None = None,
 ) -> HeldForApproval | None:
-    """Why the run would be held, if it would. Of a full run the removed count, of those who are flagged."""
+    """Why the run would be held, if it would. Of a full run the removed count, of those who are flagged.
+
+    `clearing`: a person asked for every flag to be set to false; this many of them nobody knew of.
+    """
     past = past or Past()
     exited = counts.removed if full else counts.exited
 
     def held(code: str, **facts: Any) -> HeldForApproval:
         return HeldForApproval(code, run=run, binding=binding.name, **facts)
 
+    if clearing is not None:
+        return next(iter((*_other_extension(past, held), *_unknown(binding, counts, clearing, held))), None)
     checks: tuple[Callable[[], Iterator[HeldForApproval]], ...] = (
         lambda: _other_extension(past, held),
         lambda: _removal(binding, counts, exited, held),
@@ -93,6 +99,19 @@ def _removal(
         percent = round(exited * 100 / max(members, exited), 1)
         yield held(
             "REMOVAL_GUARD", exited=f"{exited:,}", members=f"{members:,}", limit=limit, percent=percent
+        )
+
+
+def _unknown(
+    binding: CohortBinding, counts: DiffCounts, unknown: int, held: Held
+) -> Iterator[HeldForApproval]:
+    """Flags that are not ours, as far as anybody knows, go with those that a person asked about."""
+    limit = _limit(binding.max_removal_percent, DEFAULT_MAX_REMOVAL_PERCENT, unknown)
+    flagged = max(counts.state_members, unknown)
+    if limit is not None and unknown * 100 > limit * flagged:
+        percent = round(unknown * 100 / flagged, 1)
+        yield held(
+            "REMOVAL_GUARD", exited=f"{unknown:,}", members=f"{flagged:,}", limit=limit, percent=percent
         )
 
 

@@ -70,6 +70,8 @@ def _make(hold: ClaimedRun, snapshot: Snapshot, path: Path) -> None:
     try:
         if snapshot.kind == snapshots.UPLOAD:
             _unload(hold, snapshot, path, limit)
+        elif snapshot.kind == snapshots.CLEAR:
+            members_file.write(path, snapshot.property, ())
         elif snapshot.kind == snapshots.STATE:
             _from_state(hold, path)
         elif snapshot.kind == cohort_lists.WEBHOOK:

@@ -18,7 +18,7 @@ import typer
 from sqlalchemy import select
 
 from cli import confirm, context, output
-from cli.commands.runs.runs import publish
+from cli.commands.runs.run import publish
 from cli.commands.runs.why import read_key
 from models import audit, erasure, forgotten
 from models.contact_keys.comparison import comparison_key

@@ -18,7 +18,7 @@ import typer
 
 from cli import confirm, context, output, views
 from cli.commands.runs import wait
-from cli.commands.runs.runs import publish
+from cli.commands.runs.run import publish
 from cli.config_file import vendors
 from cli.exit_codes import OF_STATE, Code
 from models import forgotten
