@@ -477,6 +477,11 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "allows {limit} % from it without a person.",
         "Look at the cohort, then `cohort-sync approve {run}` or `cohort-sync reject {run}`.",
     ),
+    "SNAPSHOT_AGE_GUARD": (
+        "The snapshot was requested at {taken}, before the one that was pushed last ({newest}).",
+        "`cohort-sync reject {run}`, then `cohort-sync run {binding}` for a newer one. If the older membership is "
+        "meant, `cohort-sync approve {run}`.",
+    ),
     "EXTENSION_GUARD": (
         "The data extension is another one (id {now}) than the one that acknowledged the members (id {before}).",
         "If it was made anew, `cohort-sync reject {run}`, then `cohort-sync run {binding} --full`, which reads it "

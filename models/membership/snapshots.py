@@ -24,6 +24,8 @@ DOWNLOAD, UPLOAD, STATE, CLEAR = (
 )  # and "webhook": models/membership/cohort_lists.py
 # A literal: SQLite uses a partial index only if its condition stands in the query word by word.
 _DOWNLOAD: ColumnElement[str] = literal_column(f"'{DOWNLOAD}'")
+# Kinds that say who is in the cohort at a time; the others are made from what is stored.
+OF_THE_COHORT = (DOWNLOAD, UPLOAD, "webhook")
 UPLOAD_PART_BYTES = 4 << 20
 
 

@@ -77,7 +77,7 @@ def _decided(hold: ClaimedRun, run: SyncRun, path: Path, digest: str | None, wor
     with hold.marketing_cloud(run.binding.destination) as cloud:
         extension, field = require_destination(cloud, run.binding, longest_key=found.longest_key)
     if not run.approved:
-        past = guard_past(hold.ctx.db, run.binding, extension)
+        past = guard_past(hold.ctx.db, run, extension)
         held = file_guard.objection(
             run.binding, found.counts, odd_percent=hold.ctx.settings.odd_key_percent, run=run.id
         ) or guard.objection(
@@ -112,14 +112,17 @@ def reader(db: Database, binding: CohortBinding) -> StateReader:
     return StateReader(chunks=chunks, deltas=deltas, uncertain=uncertain, members=binding.member_count)
 
 
-def guard_past(db: Database, binding: CohortBinding, extension: DataExtension | None) -> guard.Past:
+def guard_past(db: Database, run: SyncRun, extension: DataExtension | None) -> guard.Past:
     """What the guards compare with."""
+    binding, mine = run.binding, run.snapshot
     with db.read() as session:
         return guard.Past(
             sizes=holds.sizes(session, binding.id, last=guard.HISTORY),
             reached=holds.reached(session, binding.id),
             acknowledged_by=holds.acknowledged_by(session, binding.id),
             there_now=extension.id if extension else None,
+            state_at=holds.pushed_snapshot_at(session, binding.id),
+            snapshot_at=mine.requested_at if mine and mine.kind in snapshots.OF_THE_COHORT else None,
         )
 
 

@@ -174,7 +174,7 @@ class DryRun(ClaimedRun):
                 requests = [batch.n for batch in planned(found, attribute)]
             except ConfigurationError as error:
                 failed = error
-        past = guard_past(self.ctx.db, binding, extension)
+        past = guard_past(self.ctx.db, self.draft, extension)
         odd_percent = self.ctx.settings.odd_key_percent
         held = file_guard.objection(binding, counts, odd_percent=odd_percent, run="RUN")
         if held is None and (counts.entered or counts.exited):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from statistics import median
 from typing import Any
 
@@ -26,13 +27,16 @@ HISTORY_MIN = 3  # fewer say nothing of what is usual
 @dataclass(frozen=True)
 class Past:
     """What earlier runs of the binding left: the members of the last good ones, the newest first, how many the last
-    run was to reach, and the ids of the data extension that acknowledged last and of the one that is there now.
+    run was to reach, the ids of the data extension that acknowledged last and of the one that is there now, and when
+    the newest snapshot was requested that a good run pushed, and when this run's was.
     """
 
     sizes: tuple[int, ...] = ()
     reached: int = 0
     acknowledged_by: str | None = None
     there_now: str | None = None
+    state_at: datetime | None = None
+    snapshot_at: datetime | None = None
 
 
 def objection(
@@ -58,6 +62,7 @@ def objection(
         return next(iter((*_other_extension(past, held), *_unknown(binding, counts, clearing, held))), None)
     checks: tuple[Callable[[], Iterator[HeldForApproval]], ...] = (
         lambda: _other_extension(past, held),
+        lambda: _older(past, held),
         lambda: _removal(binding, counts, exited, held),
         lambda: _growth(binding, counts, past, held),
         lambda: _first_sync(binding, counts, held),
@@ -83,6 +88,12 @@ Held = Callable[..., HeldForApproval]
 def _other_extension(past: Past, held: Held) -> Iterator[HeldForApproval]:
     if past.acknowledged_by and past.there_now and past.acknowledged_by != past.there_now:
         yield held("EXTENSION_GUARD", before=past.acknowledged_by, now=past.there_now)
+
+
+def _older(past: Past, held: Held) -> Iterator[HeldForApproval]:
+    if past.state_at and past.snapshot_at and past.snapshot_at < past.state_at:
+        taken, newest = (f"{at:%Y-%m-%d %H:%M:%S} UTC" for at in (past.snapshot_at, past.state_at))
+        yield held("SNAPSHOT_AGE_GUARD", taken=taken, newest=newest)
 
 
 def _removal(
