@@ -110,9 +110,13 @@ class ClaimedRun:
 StageFunction = Callable[[ClaimedRun], Stage | None]
 
 
-def work(ctx: Context, run_id: int, stage: Stage, function: StageFunction) -> Outcome:
+def work(
+    ctx: Context, run_id: int, stage: Stage, function: StageFunction, *, worker: str | None = None
+) -> Outcome:
     """Do `stage` of the run if it can be claimed, else nothing: what became of it in words."""
-    claim = lifecycle.claim(ctx.db, run_id, stage, now=ctx.clock(), lease=ctx.settings.lease_seconds)
+    claim = lifecycle.claim(
+        ctx.db, run_id, stage, now=ctx.clock(), lease=ctx.settings.lease_seconds, worker=worker
+    )
     if claim is None:
         log.debug("not_claimed", run=run_id, stage=stage)
         return Outcome(f"run {run_id}: nothing to do, another worker has it or it is not at {stage}")

@@ -137,6 +137,40 @@ def test_a_run_can_be_dispatched_and_is_seen_in_the_queue(page: Page, broker: Va
     assert page("POST", "/api/task/async-apply/no.such.task", json={"args": []}).status_code == 404
 
 
+@pytest.mark.parametrize("door", ["apply", "async-apply", "send-task"])
+def test_a_body_that_celery_could_not_send_is_refused_in_words(page: Page, door: str) -> None:
+    path = f"/api/task/{door}/sync.trigger"
+    odd: list[Any] = [
+        [],
+        7,
+        {"args": {"binding": "x"}},
+        {"args": "buyers"},
+        {"args": ["x"], "kwargs": ["queue"]},
+        {"args": ["x"], "kwargs": None},
+        {"args": ["x"], "eta": 5},
+        {"args": ["x"], "expires": None},
+        {"args": ["x"], "expires": [1]},
+        {"args": ["x"], "countdown": "soon"},
+        {"args": ["x"], "countdown": True},
+        {"args": ["x"], "timeout": "1"},
+        {"args": ["x"], "queue": "elsewhere"},
+        {"args": ["x"], "queue": ["sync"]},
+        {"args": ["x"], "task_id": {"a": 1}},
+        {"args": ["x"], "connection": "redis://elsewhere"},
+        {"args": ["x"], "link": "sync.push"},
+        {"binding": "x"},
+    ]
+    for body in odd:
+        answer = page("POST", path, json=body)
+        assert answer.status_code == 400, (body, answer.text)
+        assert "Traceback" not in answer.text
+    assert page("POST", path, data="{").status_code == 400
+    assert page("POST", f"/api/task/{door}/no.such.task", json={"args": []}).status_code == 404
+    assert page("POST", f"/api/task/{door}/no.such.task", json={}, auth=None).status_code == 401
+    queues = page("GET", "/api/queues/length").json()["active_queues"]
+    assert [one["messages"] for one in queues] == [0, 0], "nothing was sent"
+
+
 def test_another_sites_page_can_not_dispatch(page: Page) -> None:
     answer = page(
         "POST",
