@@ -24,10 +24,6 @@ _ROWS = 50_000
 LINE = 1 << 24
 """A line longer than this, in characters, is not a row of a cohort."""
 
-csv.field_size_limit(
-    LINE
-)  # of 131,072 by default: a long cell in a column that nobody mapped is no reason to refuse
-
 
 @dataclass
 class Spans:
