@@ -83,6 +83,9 @@ COMMANDS = {
         "cli.commands.operations.processes", _SERVE, "Both vendors on localhost, for trying things out."
     ),
     "db": Entry("cli.commands.operations.db", _SERVE, "The database's schema."),
+    "audit": Entry("cli.commands.operations.audit", _WORK, "Who changed what, and when."),
+    "backup": Entry("cli.commands.operations.backup", _SERVE, "Copy the database while everything runs."),
+    "restore": Entry("cli.commands.operations.backup", _SERVE, "Go back to a copy, while nothing runs."),
     "secrets": Entry("cli.commands.operations.secrets", _SERVE, "The key that secrets are encrypted with."),
 }
 
