@@ -41,9 +41,11 @@ _NAME_WORD = re.compile(
     re.IGNORECASE,
 )
 
-csv.field_size_limit(
-    LINE
-)  # of 131,072 by default: a long cell in a column that nobody mapped is no reason to refuse
+LINE = 1 << 24
+"""A line longer than this, in characters, is not a row of a cohort."""
+
+# Of 131,072 by default: a long cell in a column that nobody mapped is no reason to refuse.
+csv.field_size_limit(LINE)
 
 
 @dataclass(frozen=True, slots=True)

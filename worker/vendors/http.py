@@ -108,7 +108,7 @@ class Http:
 
     def read(self, response: requests.Response) -> requests.Response:
         """Read the body whole; AnswerLostError if it breaks off, is too large when unpacked, or has no end."""
-        if response._content is not False:  # noqa: SLF001 - read before
+        if response._content_consumed:  # type: ignore[attr-defined]  # noqa: SLF001 - it was read before
             return response
         body, end = bytearray(), time.monotonic() + self._answer_seconds
         with self.reading(), response:
@@ -120,7 +120,8 @@ class Http:
                     raise AnswerLostError(
                         self._code, f"The answer did not end within {self._answer_seconds:g} seconds."
                     )
-        response._content = bytes(body)  # noqa: SLF001 - where `requests` itself keeps a body that was read
+        # Where `requests` itself keeps a body that was read.
+        response._content, response._content_consumed = bytes(body), True  # type: ignore[attr-defined]  # noqa: SLF001
         return response
 
     @contextmanager
