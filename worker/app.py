@@ -24,6 +24,7 @@ from config.queue import (
     publish,
 )
 from config.settings import get_settings
+from models import audit
 from models.errors import ConfigurationError, SyncError, TransientError
 from models.membership.snapshots import FreshnessPolicy
 from models.runs import manual
@@ -157,7 +158,7 @@ def trigger(
     asked_by = self.request.get(ACTOR_HEADER)
     try:
         _require("binding", binding, type(binding) in {str, int}, "Give a binding's name or id.")
-        with ctx.db.write() as session:
+        with audit.through(audit.TASK), ctx.db.write() as session:
             run = manual.make(
                 session,
                 str(binding),

@@ -5,8 +5,8 @@ from alembic import op
 
 import models.types
 
-revision = '0012'
-down_revision = '0009'
+revision = '0014'
+down_revision = '0013'
 branch_labels = None
 depends_on = None
 
