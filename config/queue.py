@@ -20,6 +20,7 @@ from kombu.exceptions import OperationalError
 from redis import Redis
 from redis.exceptions import RedisError
 
+from config import queue_transport
 from config.settings import Settings
 
 QUEUE = "sync"
@@ -49,6 +50,7 @@ class QueueUnavailableError(Exception):
 
 def make_app(settings: Settings) -> Celery:
     """The Celery application of any of our processes."""
+    queue_transport.use()
     app = Celery("cohort-sync", set_as_current=False)
     app.conf.update(
         broker_url=settings.broker,
