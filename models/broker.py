@@ -8,14 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from config.queue import KEY_PREFIX, QUEUE, WAKE_QUEUE
+from config.queue import KEY_PREFIX, QUEUES
 from models.errors import ConfigurationError
 from models.observability.health import HEARTBEATS
 
 if TYPE_CHECKING:
     from redis import Redis
-
-QUEUES = (QUEUE, WAKE_QUEUE)
 
 
 @dataclass(frozen=True)

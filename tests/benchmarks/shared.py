@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import psutil
@@ -27,7 +28,7 @@ from config.queue import make_app, publishing
 from config.settings import Settings
 from models.database import Database
 from models.runs import lifecycle
-from models.tables import CohortBinding, SyncRun
+from models.tables import CohortBinding, PushBatch, SyncRun
 from models.types import RunState, Stage, Trigger
 from tests.benchmarks.measure import table
 from tests.benchmarks.whole import sandbox
@@ -168,6 +169,8 @@ def together(bindings: int, job_seconds: float, database: str = "sqlite", *, des
         start(made, names)
         runs = ended(made)
         used = processor_seconds() - used
+        with made.db.read() as session:
+            jobs = list(session.scalars(select(PushBatch).order_by(PushBatch.sent_at)))
     wall = (max(run.finished_at for run in runs) - min(run.created_at for run in runs)).total_seconds()  # type: ignore[type-var]
     ideal = bindings * job_seconds / SLOTS
     rows = [
@@ -182,9 +185,32 @@ def together(bindings: int, job_seconds: float, database: str = "sqlite", *, des
         ("load of the machine before", f"{load:7.1f}"),
     ]
     if ideal:
+        rows += where_it_goes(jobs, job_seconds, min(run.created_at for run in runs))
         rows.insert(1, ("beside two busy slots", f"{wall / ideal:7.2f} (ideal {ideal:.0f} s)"))
     where = "" if destinations == 1 else f" on {destinations} destinations"
     table(f"{bindings} bindings of {MEMBERS:,}{where}, jobs of {job_seconds:g} s, {database}", rows)
+
+
+def where_it_goes(jobs: list[PushBatch], job_seconds: float, begun: datetime) -> list[tuple[str, str]]:
+    """When the first job was sent, how late an end was seen, and how long a slot stayed empty then."""
+    sent = [job.sent_at for job in jobs if job.sent_at is not None]
+    seen = sorted(job.acknowledged_at for job in jobs if job.acknowledged_at is not None)
+    lengths = [
+        (job.acknowledged_at - job.sent_at).total_seconds() - job_seconds
+        for job in jobs
+        if job.sent_at is not None and job.acknowledged_at is not None
+    ]
+    # Every job but the first ones fills a slot that an acknowledgement has freed, in their order.
+    empty = [(later - freed).total_seconds() for freed, later in zip(seen, sent[SLOTS:], strict=False)]
+    return [
+        ("first job sent after", f"{(sent[0] - begun).total_seconds():7.2f} s"),
+        ("from a job's end to its acknowledgement", _shown(lengths)),
+        ("from an acknowledgement to the next job", _shown(empty)),
+    ]
+
+
+def _shown(seconds: list[float]) -> str:
+    return f"{statistics.median(seconds):7.3f} s, at most {max(seconds):.3f}"
 
 
 if __name__ == "__main__":

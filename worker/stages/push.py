@@ -16,7 +16,7 @@ import structlog
 from redis.exceptions import RedisError
 from sqlalchemy.orm import Session
 
-from config.queue import KEY_PREFIX, QUEUE, WAKE_QUEUE
+from config.queue import KEY_PREFIX, QUEUES
 from models.contact_keys.codec import decode_keys, encode_keys, row_bodies
 from models.direction import Direction
 from models.errors import ConfigurationError, RateLimited, SyncError
@@ -254,6 +254,6 @@ def _target(cloud: MarketingCloud, run: SyncRun) -> Target:
 def _others_wait(hold: ClaimedRun) -> bool:
     """Whether other work is queued for this worker."""
     try:
-        return any(hold.ctx.redis.llen(KEY_PREFIX + queue) for queue in (QUEUE, WAKE_QUEUE))
+        return any(hold.ctx.redis.llen(KEY_PREFIX + queue) for queue in QUEUES)
     except RedisError:
         return True
