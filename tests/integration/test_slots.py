@@ -64,7 +64,7 @@ class Extension:
     def takes(self, run_id: int) -> bool:
         with self.db.write() as session:
             run = session.get_one(SyncRun, run_id)
-            return batches.take_slot(session, run, RULES, now=NOW) is not None
+            return bool(batches.take_slot(session, run, RULES, now=NOW))
 
     def woken(self, *, now: datetime = NOW) -> list[int]:
         """Who is woken at `now`; once."""
