@@ -596,6 +596,10 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "Use that one, or stop it first.",
     ),
     cohort_sync.CODE: cohort_sync.TEXTS,
+    "WORKER_LOST": (
+        "The run was ended after {times} attempts in a row: the last worker that had it ended without a word.",
+        "Look at the workers' logs and at the system's (memory, disk) for why a worker ended, then run again.",
+    ),
     "INTERNAL": (
         "Something in cohort-sync itself went wrong ({kind}).",
         "Run again; if it repeats, report it with the run's id and its log.",

@@ -152,6 +152,11 @@ def work(ctx: Context, run_id: int, stage: Stage, function: StageFunction) -> Ou
 def _attempt(hold: ClaimedRun, function: StageFunction) -> Stage | None:
     try:
         run = hold.load()
+        if hold.claim.lost:
+            log.warning("worker_lost", attempt=hold.claim.attempt)
+            if hold.claim.attempt >= hold.ctx.settings.max_attempts:
+                settle(hold, TerminalError("WORKER_LOST", times=hold.claim.attempt))
+                return None
         if run.cancel_requested and run.stage not in {Stage.PUSH, Stage.FINISH}:
             settle(hold, ConfigurationError("CANCELLED", binding=run.binding.name))
             return None

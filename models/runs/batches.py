@@ -277,9 +277,16 @@ def split(
     batch.state = BatchState.DROPPED
 
 
-def refused(session: Session, batch_id: int, *, not_before: datetime, certain: bool) -> None:
-    """Back to planned, and counted as tried: refused as a whole. `certain`: the vendor took nothing of it."""
+def refused(
+    session: Session, batch_id: int, *, not_before: datetime, certain: bool, last: bool = False
+) -> None:
+    """Back to planned, and counted as tried: refused as a whole. `certain`: the vendor took nothing of it.
+
+    `last`: it is sent behind everything else that the run has planned.
+    """
     batch = session.get_one(PushBatch, batch_id)
+    if last:
+        batch.seq = next_seq(session, batch.run_id)
     if certain and not in_doubt(session, batch):
         batch.sent_at = None
     batch.state, batch.request_id, batch.due_at = BatchState.PLANNED, None, not_before
@@ -319,6 +326,14 @@ def halvings(session: Session, run_id: int) -> tuple[int, int]:
     halved = mine.where(PushBatch.state == BatchState.DROPPED, PushBatch.attempts > 1)
     taken = mine.where(PushBatch.state.in_((BatchState.ACKNOWLEDGED, BatchState.SUBMITTED)), PushBatch.n > 0)
     return session.scalar(halved) or 0, session.scalar(taken) or 0
+
+
+def has_others(session: Session, batch: PushBatch) -> bool:
+    """Whether the run has a batch beside this one, those that smaller ones replaced left aside."""
+    others = select(PushBatch.id).where(
+        PushBatch.run_id == batch.run_id, PushBatch.id != batch.id, PushBatch.state != BatchState.DROPPED
+    )
+    return session.scalar(others.limit(1)) is not None
 
 
 def keep_lost(session: Session, batch_id: int, n: int, keys: bytes) -> None:

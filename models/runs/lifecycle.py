@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import and_, or_, select, update
+from sqlalchemy import and_, case, or_, select, update
 from sqlalchemy.engine import CursorResult
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -35,10 +35,15 @@ LATEST = "latest"
 
 @dataclass(frozen=True)
 class Claim:
-    """A worker's hold on a run: valid while nobody has claimed it with a higher fence."""
+    """A worker's hold on a run: valid while nobody has claimed it with a higher fence.
+
+    `lost`: the worker before this one went away without a word. `attempt` counts that as a failed attempt.
+    """
 
     run_id: int
     fence: int
+    attempt: int = 0
+    lost: bool = False
 
 
 # --- making one -----------------------------------------------------------------------------------------
@@ -129,20 +134,23 @@ def claim(db: Database, run_id: int, stage: Stage, *, now: datetime, lease: floa
     """Take the run if it stands at `stage` and is nobody's; none if it is not to be had (then do nothing)."""
     with db.write() as session:
         bound_locks(session)
-        fence = session.scalar(
+        before = session.scalar(select(SyncRun.attempt).where(SyncRun.id == run_id))
+        lost = and_(SyncRun.state == RunState.RUNNING, SyncRun.lease_until.is_not(None))
+        claimed = session.execute(
             update(SyncRun)
             .where(SyncRun.id == run_id, SyncRun.stage == stage, claimable(now))
             .values(
                 state=RunState.RUNNING,
                 fence=SyncRun.fence + 1,
+                attempt=SyncRun.attempt + case((lost, 1), else_=0),
                 lease_until=now + timedelta(seconds=lease),
                 wake_at=None,
                 slot_wanted=None,
             )
-            .returning(SyncRun.fence)
+            .returning(SyncRun.fence, SyncRun.attempt)
             .execution_options(synchronize_session=False)
-        )
-        if fence is None:
+        ).first()
+        if claimed is None:
             return None
         session.execute(
             update(SyncRun)
@@ -150,15 +158,17 @@ def claim(db: Database, run_id: int, stage: Stage, *, now: datetime, lease: floa
             .values(started_at=now)
             .execution_options(synchronize_session=False)
         )
-    return Claim(run_id, fence)
+    return Claim(run_id, claimed.fence, claimed.attempt, lost=claimed.attempt != before)
 
 
 def claimable(now: datetime) -> Any:
-    """The condition for a claim: queued, due to wake, or left by a worker whose lease ran out."""
+    """The condition for a claim: queued, due to wake, released, or left by a worker whose lease ran out."""
     return or_(
         SyncRun.state == RunState.QUEUED,
         and_(SyncRun.state == RunState.WAITING, SyncRun.wake_at <= now + CLOCK_SLACK),
-        and_(SyncRun.state == RunState.RUNNING, SyncRun.lease_until <= now),
+        and_(
+            SyncRun.state == RunState.RUNNING, or_(SyncRun.lease_until.is_(None), SyncRun.lease_until <= now)
+        ),
     )
 
 
@@ -225,8 +235,11 @@ def advance(run: SyncRun, stage: Stage, *, now: datetime) -> None:
 
 
 def release(run: SyncRun, *, now: datetime) -> None:
-    """Leave the run where it stands, free for the next claim; publish it after the commit."""
-    run.lease_until, run.published_at = now - CLOCK_SLACK, now
+    """Leave the run at its stage, free for the next claim; publish it after the commit.
+
+    Without a lease: one that has ended is a worker that was lost.
+    """
+    run.lease_until, run.published_at = None, now
 
 
 def wait(run: SyncRun, wake_at: datetime | None, *, slot_wanted: str | None = None) -> None:

@@ -138,7 +138,7 @@ def _needs(now: Instant, lost: Instant) -> list[ColumnElement[bool]]:
         and_(queued, again),
         and_(
             _in_state(RunState.RUNNING),
-            SyncRun.lease_until <= now,
+            or_(SyncRun.lease_until.is_(None), SyncRun.lease_until <= now),
             or_(SyncRun.published_at.is_(None), SyncRun.published_at < SyncRun.lease_until, again),
         ),
     ]
