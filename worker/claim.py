@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from config.queue import QueueUnavailableError, nudge, publish
+from models.disk_errors import disk_full
 from models.errors import (
     ConfigurationError,
     HeldForApproval,
@@ -171,6 +172,9 @@ def _attempt(hold: ClaimedRun, function: StageFunction) -> Stage | None:
         log.exception("database_failed", kind=type(error).__name__)
         settle(hold, TransientError("INTERNAL", kind=type(error).__name__))
     except Exception as error:  # a bug of ours must end as a run's error, never as a silent task
+        if (full := disk_full(error, hold.ctx.settings.data_dir)) is not None:
+            settle(hold, full)
+            return None
         log.exception("stage_crashed", kind=type(error).__name__)
         settle(hold, TransientError("INTERNAL", kind=type(error).__name__))
     return None

@@ -94,9 +94,19 @@ def dispatch(
         session.rollback()
         _free_state(session, binding, queue=False)
         raise
-    said = {name: True for name, given in (("full", full), ("force", force), ("approved", approved)) if given}
+    said: dict[str, Any] = {
+        name: True for name, given in (("full", full), ("force", force), ("approved", approved)) if given
+    }
     audit.record(
-        session, now=now, actor=actor, action="run", kind="binding", name=binding.name, run=run.id, **said
+        session,
+        now=now,
+        actor=actor,
+        action="run",
+        kind="binding",
+        name=binding.name,
+        binding_id=binding.id,
+        run=run.id,
+        **said,
     )
     return run
 
@@ -375,7 +385,7 @@ def cancel(session: Session, run_id: int | str, *, now: datetime, actor: str) ->
         finish(session, run, RunState.CANCELLED, now=now)
     elif run.state == RunState.WAITING:
         run.wake_at = now
-    audit.record(session, now=now, actor=actor, action="cancel", kind="run", name=str(run.id))
+    _record(session, run, "cancel", now=now, actor=actor)
     return run
 
 
@@ -385,7 +395,7 @@ def approve(session: Session, run_id: int | str, *, now: datetime, actor: str, r
     run.state, run.approved, run.published_at = RunState.QUEUED, True, now
     said = _decision(run, reason)
     note_error(run, None)
-    audit.record(session, now=now, actor=actor, action="approve", kind="run", name=str(run.id), **said)
+    _record(session, run, "approve", now=now, actor=actor, **said)
     return run
 
 
@@ -398,13 +408,29 @@ def reject(session: Session, run_id: int | str, *, now: datetime, actor: str, re
         ConfigurationError("HELD_REJECTED", f"Reason: {reason}" if reason else "", binding=run.binding.name),
     )
     finish(session, run, RunState.CANCELLED, now=now)
-    audit.record(session, now=now, actor=actor, action="reject", kind="run", name=str(run.id), **said)
+    _record(session, run, "reject", now=now, actor=actor, **said)
     return run
 
 
 def _decision(run: SyncRun, reason: str) -> dict[str, str | None]:
     """What was decided about, for the audit log."""
-    return {"binding": run.binding.name, "guard": run.error_code, "reason": reason or None}
+    return {"guard": run.error_code, "reason": reason or None}
+
+
+def _record(
+    session: Session, run: SyncRun, action: str, *, now: datetime, actor: str, **details: Any
+) -> None:
+    audit.record(
+        session,
+        now=now,
+        actor=actor,
+        action=action,
+        kind="run",
+        name=str(run.id),
+        binding_id=run.binding_id,
+        binding=run.binding.name,
+        **details,
+    )
 
 
 def _held(session: Session, run_id: int | str, action: str) -> SyncRun:
