@@ -73,7 +73,7 @@ def worker(
         pass  # a wrong database is said here and not by the first task
     from celery.signals import celeryd_after_setup
 
-    from config.queue import QUEUE, WAKE_QUEUE
+    from config.queue import QUEUES
     from worker.app import app as celery
 
     workers: list[Any] = []
@@ -84,7 +84,7 @@ def worker(
             "worker",
             "--pool=prefork",
             f"--concurrency={concurrency or settings.worker_concurrency}",
-            f"--queues={QUEUE},{WAKE_QUEUE}",
+            f"--queues={','.join(QUEUES)}",
             f"--hostname={name}@%h",
             f"--loglevel={settings.log_level}",
             # Workers meet in the database: they need no news of each other. Heartbeats stay, for Flower.
