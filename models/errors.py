@@ -559,7 +559,7 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     ),
     "LEASE_LOST": ("Another worker owns run {run} now.", "Nothing: that worker continues it."),
     "BROKER_UNREACHABLE": (
-        "The queue does not answer.",
+        "The queue can't be used: its server does not answer, refuses us, is read-only or has no memory left.",
         "Start the stack with `cohort-sync up`, or check COHORT_SYNC_REDIS_URL. A run made meanwhile is not lost.",
     ),
     "DATABASE_UNREACHABLE": (

@@ -19,7 +19,7 @@ from billiard.exceptions import SoftTimeLimitExceeded
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from config.queue import WAKE_QUEUE, QueueUnavailableError, nudge, publish
+from config.queue import QueueUnavailableError, nudge, publish
 from models.disk_errors import disk_full
 from models.errors import (
     ConfigurationError,
@@ -93,7 +93,7 @@ class ClaimedRun:
         """Send the messages of runs that were given a slot; where the queue is away, a scheduler does."""
         try:
             for one in woken:
-                publish(self.ctx.app, one.run_id, Stage.PUSH, binding=one.binding, queue=WAKE_QUEUE)
+                publish(self.ctx.app, one.run_id, Stage.PUSH, binding=one.binding)
         except QueueUnavailableError:
             log.warning("publish_failed", next=Stage.PUSH)
 

@@ -117,7 +117,7 @@ def _in_words(run: SyncRun) -> str:
         case RunState.PARTIAL:
             return f"partial, {run.rejected:,} {'row' if run.rejected == 1 else 'rows'} rejected"
         case RunState.WAITING if run.slot_wanted is not None and run.error_code is None:
-            return "waiting for one of the data extension's slots"
+            return "waiting for one of the data extension's two slots"
         case RunState.WAITING:
             until = f"waiting until {health.shown(run.wake_at)}" if run.wake_at else "waiting"
             return until if run.error_code is None else f"{until}, {_error_of(run)}"

@@ -79,5 +79,6 @@ class Forecasts:
             return
         runs = quota.foreseen(bindings, now=now, until=next_month(now) - timedelta(seconds=1))
         month = f"{now:%Y-%m}"
-        self._to_come = {name: downloads(runs, name)[month] for name in names}
+        costs = downloads(runs)
+        self._to_come = {name: costs[name, month] for name in names}
         self._made_at = now

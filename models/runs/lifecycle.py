@@ -206,9 +206,23 @@ def still_held(db: Database, held: Claim, *, now: datetime) -> bool:
 
 
 def renew(db: Database, held: Claim, *, now: datetime, lease: float) -> None:
-    """Prolong the lease; LeaseLost if it is another's."""
-    with fenced(db, held, now=now, lease=lease):
-        pass
+    """Prolong the lease; LeaseLost if it is another's, or was given up: that would keep the run from the next claim."""
+    with db.write() as session:
+        bound_locks(session)
+        renewed = session.scalar(
+            update(SyncRun)
+            .where(
+                SyncRun.id == held.run_id,
+                SyncRun.fence == held.fence,
+                SyncRun.state == RunState.RUNNING,
+                SyncRun.lease_until > now,
+            )
+            .values(lease_until=now + timedelta(seconds=lease))
+            .returning(SyncRun.id)
+            .execution_options(synchronize_session=False)
+        )
+    if renewed is None:
+        raise LeaseLost(held.run_id)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ import requests
 from cli.flower import server as flower
 from cli.stack import ports
 from cli.stack.stack import environment_of
-from config.queue import QUEUE, WAKE_QUEUE, make_app
+from config.queue import QUEUE, QUEUES, make_app
 from config.settings import Settings
 from models import schema
 from models.database import Database
@@ -124,7 +124,7 @@ def test_a_run_can_be_dispatched_and_is_seen_in_the_queue(page: Page, broker: Va
     answer = page("POST", "/api/task/async-apply/sync.trigger", json={"args": ["a binding"]})
     assert answer.status_code == 200, answer.text
     queues = page("GET", "/api/queues/length").json()["active_queues"]
-    assert queues == [{"name": QUEUE, "messages": 1}, {"name": WAKE_QUEUE, "messages": 0}]
+    assert {one["name"]: one["messages"] for one in queues} == dict.fromkeys(QUEUES, 0) | {QUEUE: 1}
     app = make_app(Settings(_env_file=None, redis_url=broker.url))
     with app.connection_for_read() as connection, connection.SimpleQueue(QUEUE) as queue:
         message = queue.get(timeout=5)
