@@ -564,7 +564,7 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     ),
     "LEASE_LOST": ("Another worker owns run {run} now.", "Nothing: that worker continues it."),
     "BROKER_UNREACHABLE": (
-        "The queue does not answer.",
+        "The queue can't be used: its server does not answer, refuses us, is read-only or has no memory left.",
         "Start the stack with `cohort-sync up`, or check COHORT_SYNC_REDIS_URL. A run made meanwhile is not lost.",
     ),
     "DATABASE_UNREACHABLE": (
@@ -637,6 +637,10 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "Use that one, or stop it first.",
     ),
     cohort_sync.CODE: cohort_sync.TEXTS,
+    "DISK_FULL": (
+        "There is no room to write to {path} ({reason}; {free} bytes are free there).",
+        "Make room there, or raise the quota of the user that runs cohort-sync. A run goes on by itself.",
+    ),
     "WORKER_LOST": (
         "The run was ended after {times} attempts in a row: the last worker that had it ended without a word.",
         "Look at the workers' logs and at the system's (memory, disk) for why a worker ended, then run again.",

@@ -19,8 +19,9 @@ from billiard.exceptions import SoftTimeLimitExceeded
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from config.queue import WAKE_QUEUE, QueueUnavailableError, nudge, publish
+from config.queue import QueueUnavailableError, nudge, publish
 from models import forgotten
+from models.disk_errors import disk_full
 from models.errors import (
     ConfigurationError,
     HeldForApproval,
@@ -94,7 +95,7 @@ class ClaimedRun:
         """Send the messages of runs that were given a slot; where the queue is away, a scheduler does."""
         try:
             for one in woken:
-                publish(self.ctx.app, one.run_id, Stage.PUSH, binding=one.binding, queue=WAKE_QUEUE)
+                publish(self.ctx.app, one.run_id, Stage.PUSH, binding=one.binding)
         except QueueUnavailableError:
             log.warning("publish_failed", next=Stage.PUSH)
 
@@ -131,9 +132,13 @@ class ClaimedRun:
 StageFunction = Callable[[ClaimedRun], Stage | None]
 
 
-def work(ctx: Context, run_id: int, stage: Stage, function: StageFunction) -> Outcome:
+def work(
+    ctx: Context, run_id: int, stage: Stage, function: StageFunction, *, worker: str | None = None
+) -> Outcome:
     """Do `stage` of the run if it can be claimed, else nothing: what became of it in words."""
-    claim = lifecycle.claim(ctx.db, run_id, stage, now=ctx.clock(), lease=ctx.settings.lease_seconds)
+    claim = lifecycle.claim(
+        ctx.db, run_id, stage, now=ctx.clock(), lease=ctx.settings.lease_seconds, worker=worker
+    )
     if claim is None:
         log.debug("not_claimed", run=run_id, stage=stage)
         return Outcome(f"run {run_id}: nothing to do, another worker has it or it is not at {stage}")
@@ -178,6 +183,9 @@ def _attempt(hold: ClaimedRun, function: StageFunction) -> Stage | None:
         log.exception("database_failed", kind=type(error).__name__)
         settle(hold, TransientError("INTERNAL", kind=type(error).__name__))
     except Exception as error:  # a bug of ours must end as a run's error, never as a silent task
+        if (full := disk_full(error, hold.ctx.settings.data_dir)) is not None:
+            settle(hold, full)
+            return None
         log.exception("stage_crashed", kind=type(error).__name__)
         settle(hold, TransientError("INTERNAL", kind=type(error).__name__))
     return None

@@ -17,7 +17,7 @@ from tornado.web import HTTPError, authenticated, url
 from cli import views
 from cli.flower import actions
 from cli.flower.api_document import LIMIT_MAX, document
-from cli.flower.handlers import CohortsHandler, number
+from cli.flower.handlers import OTHERS, REMEDIES, CohortsHandler, number
 from models import audit
 from models.database import Database
 from models.errors import ConfigurationError, SyncError
@@ -27,19 +27,6 @@ from models.runs import lifecycle
 from models.tables import CohortBinding, SyncRun
 
 PLACE = "/api/cohorts"
-_OTHERS = {
-    401: "UNAUTHORIZED",
-    403: "FORBIDDEN",
-    404: "NOT_FOUND",
-    405: "METHOD_NOT_ALLOWED",
-    500: "INTERNAL",
-}
-_REMEDIES = {
-    401: "Give Flower's user and password.",
-    403: "Start Flower without read_only, or call from its own address.",
-    404: "See openapi.json for what there is.",
-    405: "See openapi.json for what there is.",
-}
 
 
 class Api(CohortsHandler):  # type: ignore[misc,unused-ignore]
@@ -62,9 +49,9 @@ class Api(CohortsHandler):  # type: ignore[misc,unused-ignore]
         self.say(
             {
                 "error": {
-                    "code": _OTHERS.get(status_code, "REQUEST_INVALID"),
+                    "code": OTHERS.get(status_code, "REQUEST_INVALID"),
                     "message": message or HTTPStatus(status_code).phrase + ".",
-                    "remedy": _REMEDIES.get(status_code, "Look at Flower's log."),
+                    "remedy": REMEDIES.get(status_code, "Look at Flower's log."),
                 }
             },
             status_code,

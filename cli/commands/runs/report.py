@@ -21,6 +21,7 @@ def report(row: SyncRun, now: datetime, reasons: list[overview.Reason]) -> None:
             ("state", state_of(row)),
             ("stage", row.stage),
             ("trigger", f"{row.trigger}, full" if row.full else row.trigger),
+            ("asked for by", row.actor),
             ("scheduled for", output.when(row.scheduled_for, now)),
             ("missed", _missed(row)),
             ("started", output.when(row.started_at, now)),
