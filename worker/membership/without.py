@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from worker.membership import csv_reference
-from worker.membership.csv_reference import LINE
-from worker.membership.snapshot_file import SnapshotFile, inspect
+from worker.membership.snapshot_file import LINE, SnapshotFile, inspect
 
 
 def without(
