@@ -37,6 +37,11 @@ COMMANDS = {
     "demo": Entry(
         "cli.commands.operations.processes", _BEGIN, "See it work: the stack against sandbox vendors."
     ),
+    "health": Entry(
+        "cli.commands.operations.health",
+        _SERVE,
+        "Whether a process of this machine lives and can work: for probes.",
+    ),
     "status": Entry(
         "cli.commands.operations.status",
         _BEGIN,

@@ -627,6 +627,10 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "There is no room to write to {path} ({reason}; {free} bytes are free there).",
         "Make room there, or raise the quota of the user that runs cohort-sync. A run goes on by itself.",
     ),
+    "PROCESS_SILENT": (
+        "A process of this machine is stuck, or has ended.",
+        "Look at its log and start it again. `cohort-sync health` shows which one.",
+    ),
     "WORKER_LOST": (
         "The run was ended after {times} attempts in a row: the last worker that had it ended without a word.",
         "Look at the workers' logs and at the system's (memory, disk) for why a worker ended, then run again.",

@@ -65,10 +65,16 @@ class Receiver:
         )
         self.app = Starlette(
             routes=[
+                Route("/livez", self.alive, methods=["GET"]),
+                Route("/readyz", self.health, methods=["GET"]),
                 Route("/healthz", self.health, methods=["GET"]),
                 Route("/webhooks/{source:path}", self.deliver, methods=["POST"]),
             ]
         )
+
+    async def alive(self, _request: Request) -> Response:
+        """Whether this process answers at all."""
+        return _json({"status": "ok"})
 
     async def health(self, _request: Request) -> Response:
         """Whether this process can do its work: its own look at the database was answered lately."""

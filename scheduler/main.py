@@ -15,6 +15,7 @@ import structlog
 
 from config.graceful_stop import GracefulStop
 from config.logging import configure
+from config.pulse import Pulse
 from config.settings import Settings
 from models import key_check, schema
 from models.database import Database
@@ -49,10 +50,12 @@ class Loop:
         self._next_wake: datetime | None = None
         self._slot_rules = SlotRules.of(db.settings)
         self._watch = HealthLog()
+        self.pulse = Pulse(db.settings.data_dir, "scheduler")
 
     def run(self, stop: GracefulStop) -> None:
         """Tick until told to leave. A full tick is followed by the next at once, a failed one by a pause."""
         while not stop.asked:
+            self.pulse.beat()
             started = time.monotonic()
             try:
                 more = self.once()
@@ -107,7 +110,7 @@ class Loop:
         if stop.asked or seconds <= 0:
             return
         if not self._publisher.sleep(min(seconds, LONGEST_SLEEP_SECONDS)):
-            stop.wait(seconds)
+            stop.wait(min(seconds, LONGEST_PAUSE_SECONDS))
 
     def _failed(self, error: Exception) -> float:
         """Log it; the seconds to wait, doubling."""
@@ -135,7 +138,9 @@ def main(settings: Settings) -> int:
         return 1
     publisher = Publisher(settings)
     log.info("scheduler_started", tick_seconds=settings.tick_seconds, database=db.dialect)
-    Loop(db, publisher, settings.tick_seconds).run(stop)
+    loop = Loop(db, publisher, settings.tick_seconds)
+    loop.run(stop)
+    loop.pulse.stop()
     publisher.close()
     db.dispose()
     log.info("scheduler_stopped")
