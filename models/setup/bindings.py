@@ -134,6 +134,10 @@ def update_binding(
         binding.feed = changed["feed"] = feed
     if changed.keys() & {"feed", "source", "cohort"}:
         webhooks.forget_unwanted(session, *listened_to)
+    if (
+        changed.get("feed") == Feed.WEBHOOK
+    ):  # what an older sync of the cohort still sends is not its beginning
+        webhooks.await_new_sync(session, binding.project_id, binding.cohort_id, now=now)
     if timing is not None:
         _retime(session, binding, timing, now=now)
         changed["cron"], changed["timezone"] = timing.cron, timing.timezone

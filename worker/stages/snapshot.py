@@ -9,12 +9,12 @@ from __future__ import annotations
 from datetime import datetime
 
 from models.errors import ConfigurationError, RateLimited, SyncError, TerminalError
-from models.membership import cohort_lists, snapshots
+from models.membership import cohort_lists, list_trust, snapshots
 from models.runs import lifecycle
 from models.tables import Snapshot
 from models.types import Feed, SnapshotState, Stage
 from worker.claim import ClaimedRun
-from worker.stages import blackout
+from worker.stages import blackout, webhook_trust
 from worker.vendors.amplitude.client import Amplitude
 from worker.vendors.http import AnswerLostError
 from worker.vendors.rate_limits import AMPLITUDE_PARALLEL_JOBS
@@ -30,16 +30,24 @@ def snapshot(hold: ClaimedRun) -> Stage | None:
     run = hold.load()
     if run.snapshot is None and run.binding.blackouts and blackout.stops(hold):
         return None  # members as they are when the push may begin
-    return bring(hold)
+    try:
+        return bring(hold)
+    except ConfigurationError as error:
+        # Where nothing was flagged yet nobody is wrong: whoever set it up hears of it at once.
+        if error.code != list_trust.INCOMPLETE or run.binding.attribute_locked_at is None:
+            raise
+        if not webhook_trust.heal(hold, None):
+            raise
+        return Stage.SNAPSHOT
 
 
 def bring(hold: ClaimedRun) -> Stage | None:
     """The same whatever the time of day."""
     run = hold.load()
     if run.binding.feed == Feed.WEBHOOK:
-        if run.snapshot is None:
+        if run.snapshot is None and run.reconcile is None:
             return _told(hold)
-        if run.snapshot.kind == snapshots.UPLOAD:
+        if run.snapshot is not None and run.snapshot.kind == snapshots.UPLOAD:
             raise ConfigurationError("WEBHOOK_FED", binding=run.binding.name)
     if run.snapshot is not None and run.snapshot.state == SnapshotState.COMPLETED:
         return _on(hold)
@@ -59,7 +67,7 @@ def bring(hold: ClaimedRun) -> Stage | None:
 def _told(hold: ClaimedRun) -> Stage | None:
     """What the webhook delivered until now: no request is made and no download spent."""
     with hold.transaction() as (session, run):
-        found = cohort_lists.begin(session, run, now=hold.now)
+        found = cohort_lists.begin(session, run, now=hold.now, settle=webhook_trust.settle(hold))
         lifecycle.note_error(run, None)
         if isinstance(found, datetime):  # the first sync of the cohort is still coming in
             lifecycle.wait(run, found)

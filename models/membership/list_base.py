@@ -1,0 +1,127 @@
+"""A new beginning for a list: a download that takes the place of all that was told before it, or a new sync.
+
+A download says who was in the cohort at the moment of the request. What was received before it, or computed before it,
+adds nothing, and goes. Clocks of Amplitude and of this host may differ by SKEW: a message that comes after the request
+and was computed no longer before it is applied, because to lose a change would be worse than to apply it twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from sqlalchemy import delete, func, or_, select
+from sqlalchemy.orm import Session
+
+from models import audit
+from models.membership import cohort_lists, list_facts, list_trust, webhooks
+from models.membership.list_trust import MICROSECONDS
+from models.tables import (
+    CohortBinding,
+    CohortList,
+    CohortListPart,
+    Snapshot,
+    SyncRun,
+    WebhookMessage,
+)
+
+SKEW = timedelta(seconds=5)
+
+
+def rebase(
+    session: Session,
+    run: SyncRun,
+    download: Snapshot,
+    parts: Iterable[tuple[int, bytes]],
+    *,
+    blank: int,
+    now: datetime,
+) -> Snapshot:
+    """Make the download's (rows, keys) parts the base of the binding's list; the list as the run's new snapshot.
+
+    Done once for each download: whoever comes later with the same one, or with an older one, finds it done.
+    """
+    binding = run.binding
+    webhooks.hold_cohort(session, binding.project_id, binding.cohort_id)
+    found = cohort_lists.of_binding(session, binding)
+    if found is None:
+        found = CohortList(
+            project_id=binding.project_id,
+            cohort_id=binding.cohort_id,
+            property=binding.destination.contact_key_property,
+            complete=True,
+            created_at=now,
+        )
+        session.add(found)
+        session.flush()
+    else:
+        session.refresh(found, with_for_update={"key_share": True})
+    based_at = microseconds(download.requested_at.replace(microsecond=0) - SKEW)
+    verdict = list_trust.judge(list_facts.facts(session, found), now=now, settle=cohort_lists.SETTLE)
+    if found.base_snapshot_id != download.id and (found.based_at or 0) <= based_at:
+        list_facts.keep(found, verdict)  # what messages tell of the cadence
+        _replace(session, found, parts, blank)
+        _drop(session, found, download.requested_at, based_at)
+        found.complete, found.based_at, found.base_snapshot_id = True, based_at, download.id
+        found.proven_at, found.doubts, found.refuse_before = None, {}, None
+        found.judged_id = session.scalar(select(func.max(WebhookMessage.id))) or 0
+        session.flush()
+    return cohort_lists.take(session, run, found, now=now)
+
+
+def _replace(session: Session, found: CohortList, parts: Iterable[tuple[int, bytes]], blank: int) -> None:
+    generation, members = found.generation + 1, 0
+    for part, (n, keys) in enumerate(parts):
+        row = CohortListPart(list_id=found.id, generation=generation, part=part, n=n, keys=keys)
+        session.add(row)
+        session.flush()
+        session.expunge(row)
+        members += n
+    session.execute(
+        delete(CohortListPart)
+        .where(CohortListPart.list_id == found.id, CohortListPart.generation != generation)
+        .execution_options(synchronize_session=False)
+    )
+    found.generation, found.members, found.blank = generation, members, blank
+
+
+def _drop(session: Session, found: CohortList, requested_at: datetime, based_at: int) -> None:
+    """Messages that the download knows of. What stays is applied on top of it, in its order."""
+    gone = (WebhookMessage.list_id == found.id) & or_(
+        WebhookMessage.received_at < requested_at, WebhookMessage.computed_time < based_at
+    )
+    found.forgotten += session.scalar(select(func.count()).where(gone)) or 0
+    session.execute(delete(WebhookMessage).where(gone).execution_options(synchronize_session=False))
+    for message in session.scalars(select(WebhookMessage).where(WebhookMessage.list_id == found.id)):
+        message.folded = False
+
+
+def begin_anew(session: Session, binding: CohortBinding, *, now: datetime, actor: str) -> CohortList:
+    """Forget the list, for a sync that is made anew from now on; what was computed before is refused."""
+    webhooks.hold_cohort(session, binding.project_id, binding.cohort_id)
+    lists = session.scalars(
+        select(CohortList).where(
+            CohortList.project_id == binding.project_id, CohortList.cohort_id == binding.cohort_id
+        )
+    ).all()
+    for one in lists:
+        session.delete(one)
+    session.flush()
+    webhooks.await_new_sync(session, binding.project_id, binding.cohort_id, now=now)
+    audit.record(
+        session,
+        now=now,
+        actor=actor,
+        action="forget list",
+        kind="binding",
+        name=binding.name,
+        lists=len(lists),
+    )
+    found = cohort_lists.of_binding(session, binding)
+    assert found is not None  # noqa: S101 - made a line before, for every binding of the cohort
+    return found
+
+
+def microseconds(instant: datetime) -> int:
+    """As computed_time counts: microseconds since 1970."""
+    return round(instant.timestamp() * MICROSECONDS)
