@@ -369,6 +369,10 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "The message about cohort {cohort!r} was computed before its list was forgotten for a new sync.",
         "Nothing, if it is of the old sync: delete that one in Amplitude, and make a new one.",
     ),
+    "RECONCILE_TOO_LARGE": (
+        "Cohort {cohort!r} has {size} members; a download carries no more than 2,000,000.",
+        "`cohort-sync reconcile {binding} --new-sync` lets a new sync of Amplitude's begin the list.",
+    ),
     "RECONCILE_FEED": (
         "Binding {binding!r} is fed by download: every run of it begins with one.",
         "Run it: `cohort-sync run {binding}`.",

@@ -22,9 +22,12 @@ from models.errors import ConfigurationError, SyncError, TransientError
 from models.runs import due_work
 from scheduler.health_log import HealthLog
 from scheduler.publish import STALE_EMPTY, Published, Publisher
-from scheduler.tick import Ticked, tick
+from scheduler.tick import Ticked, look_at_lists, tick
 
 LONGEST_PAUSE_SECONDS = 30
+LISTS_SECONDS = (
+    5.0  # between two looks whether a held run's list has changed: nobody waits for it to the second
+)
 
 log = structlog.get_logger(__name__)
 
@@ -44,6 +47,7 @@ class Loop:
         self._tick_seconds = tick_seconds
         self._clock = clock
         self._failures = 0
+        self._lists_at = 0.0
         self._watch = HealthLog()
 
     def run(self, stop: GracefulStop) -> None:
@@ -66,6 +70,9 @@ class Loop:
         with self._db.read() as session:
             todo = due_work.look(session, now, STALE_EMPTY)
         ticked, published, failure = Ticked(), Published(), None
+        if started >= self._lists_at:
+            self._lists_at = started + LISTS_SECONDS
+            look_at_lists(self._db, now)
         if todo.decide:
             try:
                 ticked = tick(self._db, now)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, func, or_, select
+from sqlalchemy import ColumnElement, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from models import audit
@@ -61,12 +61,31 @@ def rebase(
     if found.base_snapshot_id != download.id and (found.based_at or 0) <= based_at:
         list_facts.keep(found, verdict)  # what messages tell of the cadence
         _replace(session, found, parts, blank)
-        _drop(session, found, download.requested_at, based_at)
+        _drop(
+            session,
+            found,
+            or_(WebhookMessage.received_at < download.requested_at, WebhookMessage.computed_time < based_at),
+        )
         found.complete, found.based_at, found.base_snapshot_id = True, based_at, download.id
         found.proven_at, found.doubts, found.refuse_before = None, {}, None
         found.judged_id = session.scalar(select(func.max(WebhookMessage.id))) or 0
         session.flush()
     return cohort_lists.take(session, run, found, now=now)
+
+
+def begin_with(session: Session, found: CohortList, time: int, *, now: datetime) -> None:
+    """Let the list begin with the sync of that computed_time, which told the whole cohort: what was before goes."""
+    webhooks.hold_messages(session, found)
+    session.refresh(found, with_for_update={"key_share": True})
+    list_facts.keep(
+        found,
+        list_trust.judge(list_facts.facts(session, found), now=now, settle=cohort_lists.SETTLE),
+    )
+    _replace(session, found, (), 0)
+    _drop(session, found, WebhookMessage.computed_time < time)
+    found.complete, found.based_at, found.base_snapshot_id, found.proven_at = True, time, None, time
+    found.doubts, found.forgotten_through = {}, None
+    session.flush()
 
 
 def _replace(session: Session, found: CohortList, parts: Iterable[tuple[int, bytes]], blank: int) -> None:
@@ -85,15 +104,15 @@ def _replace(session: Session, found: CohortList, parts: Iterable[tuple[int, byt
     found.generation, found.members, found.blank = generation, members, blank
 
 
-def _drop(session: Session, found: CohortList, requested_at: datetime, based_at: int) -> None:
-    """Messages that the download knows of. What stays is applied on top of it, in its order."""
-    gone = (WebhookMessage.list_id == found.id) & or_(
-        WebhookMessage.received_at < requested_at, WebhookMessage.computed_time < based_at
-    )
-    found.forgotten += session.scalar(select(func.count()).where(gone)) or 0
-    session.execute(delete(WebhookMessage).where(gone).execution_options(synchronize_session=False))
-    for message in session.scalars(select(WebhookMessage).where(WebhookMessage.list_id == found.id)):
-        message.folded = False
+def _drop(session: Session, found: CohortList, overtaken: ColumnElement[bool]) -> None:
+    """Remove the messages that the new base knows of. What stays is applied on top of it, in its order."""
+    mine = WebhookMessage.list_id == found.id
+    found.forgotten += session.scalar(select(func.count()).where(mine, overtaken)) or 0
+    for statement in (
+        delete(WebhookMessage).where(mine, overtaken),
+        update(WebhookMessage).where(mine).values(folded=False),
+    ):
+        session.execute(statement.execution_options(synchronize_session=False))
 
 
 def begin_anew(session: Session, binding: CohortBinding, *, now: datetime, actor: str) -> CohortList:

@@ -85,7 +85,7 @@ class ListFacts:
 class Verdict:
     """`doubts`: {code: facts for its text}. `heard_at` and `pause`: to be kept for the next look.
 
-    `fresh`: a download has just become the base, so silence since makes nothing of it wrong.
+    `fresh`: a download has just become the base, so silence since makes nothing of it wrong. `whole`: see `whole_sync`.
     """
 
     doubts: Doubts
@@ -93,6 +93,7 @@ class Verdict:
     heard_at: datetime | None
     pause: timedelta | None
     fresh: bool = False
+    whole: int | None = None
 
     @property
     def standing(self) -> list[str]:
@@ -170,6 +171,24 @@ def judge(facts: ListFacts, *, now: datetime, settle: timedelta) -> Verdict:
         doubts[SILENT] = {"since": f"{heard:%Y-%m-%d %H:%M} UTC"}
     fresh = facts.based_at is not None and allowed is not None and _instant(facts.based_at) + allowed >= now
     return Verdict(doubts, proven_at, heard, pause, fresh)
+
+
+def whole_sync(facts: ListFacts) -> int | None:
+    """The computed_time of a sync that told the whole cohort, though something was known before it.
+
+    Who entered in a sync is in the cohort; as many as the cohort has are the cohort. Amplitude begins again where its
+    first sync failed or was made anew, and says nothing then of whoever has left since it was last heard.
+    """
+    syncs = _syncs(facts.messages)
+    if facts.size is None or not facts.size.people:
+        return None
+    for sync in reversed(syncs):
+        told = sum(message.people for message in sync.messages)
+        alone = all(message.entered for message in sync.messages) and not sync.in_one_second()
+        if alone and told == facts.size.people and _same_computation(facts, sync):
+            before = sync is not syncs[0] or facts.beginning_gone
+            return sync.time if before or (facts.based_at or sync.time) < sync.time else None
+    return None
 
 
 def lasting(doubts: Doubts, *, whole: bool = False) -> Doubts:

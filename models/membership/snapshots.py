@@ -20,6 +20,7 @@ DOWNLOAD, UPLOAD, STATE = "download", "upload", "state"  # and "webhook": models
 # A literal: SQLite uses a partial index only if its condition stands in the query word by word.
 _DOWNLOAD: ColumnElement[str] = literal_column(f"'{DOWNLOAD}'")
 UPLOAD_PART_BYTES = 4 << 20
+MAX_MEMBERS = 2_000_000  # "Max cohort size via this API" (Amplitude, since August 2024)
 
 
 @dataclass(frozen=True)

@@ -41,11 +41,16 @@ def ask(session: Session, binding: CohortBinding, *, now: datetime, actor: str) 
 
     A run that waits for a person's approval goes on with it instead: what it showed was of the doubtful list.
     """
-    if binding.feed != Feed.WEBHOOK:
-        raise ConfigurationError("RECONCILE_FEED", binding=binding.name)
+    require_fed(binding)
+    found = cohort_lists.of_binding(session, binding)
+    if found is not None and found.size is not None and found.size > snapshots.MAX_MEMBERS:
+        raise ConfigurationError(
+            "RECONCILE_TOO_LARGE", binding=binding.name, cohort=binding.cohort_id, size=f"{found.size:,}"
+        )
     run = unfinished_of(session, binding.id)
     if run is not None and run.state == RunState.HELD:
-        restart(run, now=now)
+        restart(run)
+        run.published_at = now
         audit.record(session, now=now, actor=actor, action="reconcile", kind="run", name=str(run.id))
     else:
         run = lifecycle.dispatch(
@@ -56,9 +61,15 @@ def ask(session: Session, binding: CohortBinding, *, now: datetime, actor: str) 
     return run
 
 
-def restart(run: SyncRun, *, now: datetime) -> None:
-    """A held run from its first stage on, as if it had just begun; nothing of it was sent yet."""
-    run.state, run.stage, run.attempt, run.published_at = RunState.QUEUED, Stage.SNAPSHOT, 0, now
+def require_fed(binding: CohortBinding) -> None:
+    """RECONCILE_FEED unless the binding has a list."""
+    if binding.feed != Feed.WEBHOOK:
+        raise ConfigurationError("RECONCILE_FEED", binding=binding.name)
+
+
+def restart(run: SyncRun) -> None:
+    """A held run from its first stage on, to be published: nothing of it was sent yet."""
+    run.state, run.stage, run.attempt, run.published_at = RunState.QUEUED, Stage.SNAPSHOT, 0, None
     run.snapshot_id = run.held_until = run.held_facts = run.wake_at = None
     lifecycle.note_error(run, None)
 
@@ -78,7 +89,7 @@ def look_again(session: Session, now: datetime, *, settle: timedelta, limit: int
     )
     begun = [run for run in session.scalars(held).all() if _changed(session, run, now - settle)]
     for run in begun:
-        restart(run, now=now)
+        restart(run)
         audit.record(session, now=now, actor=ACTOR, action="look again", kind="run", name=str(run.id))
     return begun
 

@@ -11,7 +11,7 @@ from datetime import datetime
 from models.errors import ConfigurationError, RateLimited, SyncError, TerminalError
 from models.membership import cohort_lists, list_trust, snapshots
 from models.runs import lifecycle
-from models.tables import Snapshot
+from models.tables import Snapshot, SyncRun
 from models.types import Feed, SnapshotState, Stage
 from worker.claim import ClaimedRun
 from worker.stages import blackout, webhook_trust
@@ -78,7 +78,7 @@ def _told(hold: ClaimedRun) -> Stage | None:
 
 def _begin(hold: ClaimedRun, cohort_id: str, amplitude: Amplitude) -> Snapshot | None:
     """A shared snapshot or a new request; none where the run has to wait."""
-    amplitude.require(cohort_id)
+    _require(hold.load(), cohort_id, amplitude)
     with hold.transaction() as (session, run):
         found = snapshots.join_or_begin(
             session,
@@ -105,6 +105,17 @@ def _begin(hold: ClaimedRun, cohort_id: str, amplitude: Amplitude) -> Snapshot |
         stored: Snapshot = session.get_one(Snapshot, found.id)
         stored.request_id, stored.state = request_id, SnapshotState.REQUESTED
     return stored
+
+
+def _require(run: SyncRun, cohort_id: str, amplitude: Amplitude) -> None:
+    try:
+        amplitude.require(cohort_id)
+    except ConfigurationError as error:
+        if error.code != "COHORT_TOO_LARGE" or run.reconcile is None:
+            raise
+        raise ConfigurationError(
+            "RECONCILE_TOO_LARGE", binding=run.binding.name, cohort=cohort_id, size=error.context["size"]
+        ) from None
 
 
 def _poll(hold: ClaimedRun, amplitude: Amplitude, found: Snapshot) -> Stage | None:

@@ -8,6 +8,7 @@ seen by anybody.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 
@@ -18,7 +19,7 @@ from sqlalchemy.orm import Session
 from models.contact_keys.codec import decode
 from models.contact_keys.key_array import U64
 from models.errors import HeldForApproval, SyncError
-from models.membership import cohort_lists, list_facts, list_trust
+from models.membership import cohort_lists, list_base, list_facts, list_trust
 from models.membership.list_trust import ONE_SECOND, REPEATED, Doubts, Verdict
 from models.runs import lifecycle, reconciling
 from models.tables import CohortBinding, CohortList, SyncRun
@@ -46,16 +47,17 @@ def weigh(hold: ClaimedRun, run: SyncRun, people: int) -> Verdict | None:
         repeated = _repeated(session, found, upto, Fingerprints(hold.ctx.rng.getrandbits(63)))
     with hold.transaction() as (session, _):
         stored = session.get(CohortList, found.id)
-        if stored is None or stored.generation < found.generation:
-            return None
+        if stored is None or stored.generation != found.generation:
+            return None  # another run's base is newer than what this one has compared with
         facts = list_facts.facts(session, stored, people=people, upto=upto)
         facts.carried.update(repeated)
         verdict = list_trust.judge(facts, now=hold.now, settle=settle(hold))
         list_facts.keep(stored, verdict)
         stored.judged_id = max(stored.judged_id, upto)
+        whole = list_trust.whole_sync(facts)
     if verdict.doubts:
         log.warning("list_in_doubt", codes=sorted(verdict.doubts))
-    return verdict
+    return replace(verdict, whole=whole)
 
 
 def settle(hold: ClaimedRun) -> timedelta:
@@ -81,8 +83,23 @@ def objection(
 
 
 def heals(hold: ClaimedRun, run: SyncRun, verdict: Verdict | None) -> bool:
-    """The same where there is a verdict; most runs have no list, or one that is not doubted."""
-    return verdict is not None and run.reconcile is None and heal(hold, verdict)
+    """Whether the run goes back to its beginning, for the list gets a new one."""
+    if verdict is None or run.approved:
+        return False
+    if verdict.whole is not None:
+        _begin_with(hold, verdict.whole)
+        return True
+    return run.reconcile is None and heal(hold, verdict)
+
+
+def _begin_with(hold: ClaimedRun, time: int) -> None:
+    with hold.transaction() as (session, run):
+        found = cohort_lists.of_binding(session, run.binding)
+        if found is not None:
+            list_base.begin_with(session, found, time, now=hold.now)
+        run.snapshot_id = None
+        lifecycle.advance(run, Stage.SNAPSHOT, now=hold.now)
+    log.info("list_begins_anew", computed=list_trust.shown(time))
 
 
 def heal(hold: ClaimedRun, verdict: Verdict | None) -> bool:
