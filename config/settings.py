@@ -52,9 +52,6 @@ class Settings(BaseSettings):
     # Hold a file when so many per cent of its rows have a key that no person has, or lines within quotes; 100: never.
     odd_key_percent: Annotated[float, Field(gt=0, le=100)] = 5
     snapshot_max_bytes: Annotated[int, Field(gt=0)] = 4_000_000_000
-    # A sync of Amplitude's webhook has ended when nothing of it has come for so long: a message is repeated for about
-    # four minutes (8 retries, 1 s to 2 min, doubling).
-    webhook_settle_seconds: Seconds = 300
     # Downloads a month and source that lists in doubt may take by themselves; and how old a list's base may become
     # before one is taken all the same. 0: none.
     reconcile_downloads: Annotated[int, Field(ge=0)] = 30

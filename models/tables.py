@@ -134,6 +134,13 @@ class CohortBinding(Base):
             sqlite_where=text("bad_run_id IS NOT NULL"),
             postgresql_where=text("bad_run_id IS NOT NULL"),
         ),
+        Index(
+            "ix_cohort_binding_webhook",
+            "project_id",
+            "cohort_id",
+            sqlite_where=text("feed = 'webhook'"),
+            postgresql_where=text("feed = 'webhook'"),
+        ),
         {"sqlite_autoincrement": True},
     )
 

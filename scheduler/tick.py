@@ -136,9 +136,8 @@ def look_at_lists(db: Database, now: datetime) -> None:
     with db.read() as session:
         if not reconciling.any_held(session):
             return
-    settle = timedelta(seconds=db.settings.webhook_settle_seconds)
     with db.write() as session:
-        begun = reconciling.look_again(session, now, settle=settle, limit=DEFERRED_AT_ONCE)
+        begun = reconciling.look_again(session, now, limit=DEFERRED_AT_ONCE)
     if begun:
         log.info("held runs look at their list again", runs=len(begun))
 

@@ -15,8 +15,8 @@ from models.membership import cohort_lists
 from models.membership.webhooks import HEADER
 from models.naming import find
 from models.setup import bindings
-from models.tables import AmplitudeProject, CohortBinding, CohortList, WebhookMessage, WebhookRefusal
-from models.types import Feed
+from models.tables import AmplitudeProject, CohortBinding, CohortList, SyncRun, WebhookMessage, WebhookRefusal
+from models.types import Feed, RunState
 from tests.product import Product, utc_now
 from tests.receivers import Receiver, make_secret, running_receiver
 from tests.support import wait_until
@@ -57,8 +57,22 @@ class Told:
     @staticmethod
     def refused_ago(session: Session, **ago: float) -> None:
         """Let what was refused look so much older."""
-        for one in session.scalars(select(WebhookRefusal)):
-            one.last_at -= timedelta(**ago)
+        for refusal in session.scalars(select(WebhookRefusal)):
+            refusal.last_at -= timedelta(**ago)
+        for found in session.scalars(select(CohortList)):
+            found.created_at -= timedelta(**ago)
+
+    def shown_as(self, run_id: int, code: str, *, listed: int) -> SyncRun:
+        """The run once it is held for that doubt about a list of so many."""
+
+        def held() -> SyncRun | None:
+            self.product.wake(run_id) if self.product.run(run_id).state == RunState.WAITING else None
+            run = self.product.run(run_id)
+            said = run.error_code == code and f" {listed:,} " in (run.error_message or "")
+            return run if run.state == RunState.HELD and said else None
+
+        found: SyncRun = wait_until(held, seconds=60, pause=0.2)
+        return found
 
     def quota(self, downloads: int) -> None:
         """How many downloads a month the source has; with none no list heals itself."""

@@ -56,12 +56,10 @@ class ListView:
     alone: bool  # no unfinished run needs an older state of the list
 
 
-def begin(
-    session: Session, run: SyncRun, *, now: datetime, settle: timedelta = SETTLE
-) -> Snapshot | datetime:
+def begin(session: Session, run: SyncRun, *, now: datetime) -> Snapshot | datetime:
     """The run's snapshot: what has been told by now; or when to look again."""
     found = _ready(session, run.binding)
-    wait = _settles(session, run.binding, found, settle)
+    wait = _settles(session, run.binding, found)
     if wait is not None and wait > now:
         return wait
     return take(session, run, found, now=now)
@@ -123,9 +121,7 @@ def _began_with_leavers(session: Session, found: CohortList) -> bool:
     return session.scalar(left.limit(1)) is not None
 
 
-def _settles(
-    session: Session, binding: CohortBinding, found: CohortList, settle: timedelta
-) -> datetime | None:
+def _settles(session: Session, binding: CohortBinding, found: CohortList) -> datetime | None:
     """When the first sync will have ended, where half of it could make anybody leave.
 
     A list that was begun before the binding's first push only grows while it comes in. One that was begun
@@ -140,7 +136,7 @@ def _settles(
     last = session.scalar(
         select(func.max(WebhookMessage.received_at)).where(WebhookMessage.list_id == found.id)
     )
-    return None if last is None else last + settle
+    return None if last is None else last + SETTLE
 
 
 def _first(found: CohortList) -> ColumnElement[int]:

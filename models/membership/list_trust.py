@@ -94,6 +94,7 @@ class Verdict:
     pause: timedelta | None
     fresh: bool = False
     whole: int | None = None
+    last_whole: int | None = None  # the computed_time of the last sync that is not known to lack a message
 
     @property
     def standing(self) -> list[str]:
@@ -170,7 +171,8 @@ def judge(facts: ListFacts, *, now: datetime, settle: timedelta) -> Verdict:
     if heard is not None and allowed is not None and heard + allowed < now and not _agrees(facts):
         doubts[SILENT] = {"since": f"{heard:%Y-%m-%d %H:%M} UTC"}
     fresh = facts.based_at is not None and allowed is not None and _instant(facts.based_at) + allowed >= now
-    return Verdict(doubts, proven_at, heard, pause, fresh)
+    ended = [sync.time for sync in syncs if sync not in coming and not sync.missing()]
+    return Verdict(doubts, proven_at, heard, pause, fresh, last_whole=max(ended, default=None))
 
 
 def whole_sync(facts: ListFacts) -> int | None:

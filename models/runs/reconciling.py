@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -69,12 +69,19 @@ def require_fed(binding: CohortBinding) -> None:
 
 def restart(run: SyncRun) -> None:
     """A held run from its first stage on, to be published: nothing of it was sent yet."""
-    run.state, run.stage, run.attempt, run.published_at = RunState.QUEUED, Stage.SNAPSHOT, 0, None
-    run.snapshot_id = run.held_until = run.held_facts = run.wake_at = None
+    run.state, run.published_at, run.held_until, run.held_facts = RunState.QUEUED, None, None, None
+    forget_comparison(run)
+    run.stage, run.attempt, run.wake_at = Stage.SNAPSHOT, 0, None
+
+
+def forget_comparison(run: SyncRun) -> None:
+    """What the run had found out by a list that gets a new base."""
+    run.snapshot_id, run.digest = None, None
+    run.entered = run.exited = run.spared = 0
     lifecycle.note_error(run, None)
 
 
-def look_again(session: Session, now: datetime, *, settle: timedelta, limit: int) -> list[SyncRun]:
+def look_again(session: Session, now: datetime, *, limit: int) -> list[SyncRun]:
     """Runs held for a doubtful list that has changed since: they begin anew, and are judged anew."""
     held = (
         select(SyncRun)
@@ -87,7 +94,7 @@ def look_again(session: Session, now: datetime, *, settle: timedelta, limit: int
         .limit(limit)
         .with_for_update(of=SyncRun, skip_locked=True)
     )
-    begun = [run for run in session.scalars(held).all() if _changed(session, run, now - settle)]
+    begun = [run for run in session.scalars(held).all() if _changed(session, run, now - cohort_lists.SETTLE)]
     for run in begun:
         restart(run)
         audit.record(session, now=now, actor=ACTOR, action="look again", kind="run", name=str(run.id))

@@ -67,7 +67,7 @@ def bring(hold: ClaimedRun) -> Stage | None:
 def _told(hold: ClaimedRun) -> Stage | None:
     """What the webhook delivered until now: no request is made and no download spent."""
     with hold.transaction() as (session, run):
-        found = cohort_lists.begin(session, run, now=hold.now, settle=webhook_trust.settle(hold))
+        found = cohort_lists.begin(session, run, now=hold.now)
         lifecycle.note_error(run, None)
         if isinstance(found, datetime):  # the first sync of the cohort is still coming in
             lifecycle.wait(run, found)

@@ -51,18 +51,13 @@ def weigh(hold: ClaimedRun, run: SyncRun, people: int) -> Verdict | None:
             return None  # another run's base is newer than what this one has compared with
         facts = list_facts.facts(session, stored, people=people, upto=upto)
         facts.carried.update(repeated)
-        verdict = list_trust.judge(facts, now=hold.now, settle=settle(hold))
+        verdict = list_trust.judge(facts, now=hold.now, settle=cohort_lists.SETTLE)
         list_facts.keep(stored, verdict)
         stored.judged_id = max(stored.judged_id, upto)
         whole = list_trust.whole_sync(facts)
     if verdict.doubts:
         log.warning("list_in_doubt", codes=sorted(verdict.doubts))
     return replace(verdict, whole=whole)
-
-
-def settle(hold: ClaimedRun) -> timedelta:
-    """How long nothing of a sync has to come until it has ended."""
-    return timedelta(seconds=hold.ctx.settings.webhook_settle_seconds)
 
 
 def objection(
@@ -97,7 +92,7 @@ def _begin_with(hold: ClaimedRun, time: int) -> None:
         found = cohort_lists.of_binding(session, run.binding)
         if found is not None:
             list_base.begin_with(session, found, time, now=hold.now)
-        run.snapshot_id = None
+        reconciling.forget_comparison(run)
         lifecycle.advance(run, Stage.SNAPSHOT, now=hold.now)
     log.info("list_begins_anew", computed=list_trust.shown(time))
 
@@ -119,8 +114,8 @@ def heal(hold: ClaimedRun, verdict: Verdict | None) -> bool:
         budget = hold.ctx.settings.reconcile_downloads
         if not reconciling.within_budget(session, run.binding.project, budget=budget, now=hold.now):
             return False
-        run.reconcile, run.snapshot_id = Reconcile.ITSELF, None
-        lifecycle.note_error(run, None)
+        run.reconcile = Reconcile.ITSELF
+        reconciling.forget_comparison(run)
         lifecycle.advance(run, Stage.SNAPSHOT, now=hold.now)
     log.info("list_reconciles_itself", reason=reason or ["its base is old"])
     return True

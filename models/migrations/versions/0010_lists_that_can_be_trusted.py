@@ -25,6 +25,13 @@ def upgrade() -> None:
     op.add_column('cohort_list', sa.Column('size_asked_at', UtcDateTime(), nullable=True))
     op.add_column('cohort_list', sa.Column('heard_at', UtcDateTime(), nullable=True))
     op.add_column('cohort_list', sa.Column('pause_seconds', sa.Integer(), nullable=True))
+    op.create_index(
+        'ix_cohort_binding_webhook',
+        'cohort_binding',
+        ['project_id', 'cohort_id'],
+        sqlite_where=sa.text("feed = 'webhook'"),
+        postgresql_where=sa.text("feed = 'webhook'"),
+    )
     op.create_table(
         'webhook_refusal',
         sa.Column('id', Id, nullable=False),
