@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
+import os
+import pwd
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from config.settings import Settings, get_settings
-from models import broker, key_check, schema
+from models import audit, broker, key_check, schema
 from models.database import Database
 from models.errors import ConfigurationError
 
@@ -45,16 +46,17 @@ def database(*, upgrade: bool = False, proven: bool = False) -> Iterator[Databas
     read every stored secret.
     """
     db = _connect(settings())
+    audit.enter(audit.CLI)
     try:
         if upgrade:
-            schema.upgrade(db)
+            schema.upgrade(db, now=now(), actor=actor())
         else:
             try:
                 schema.require_current(db)
             except ConfigurationError as error:
                 if error.code != "DATABASE_SCHEMA" or db.dialect != "sqlite":
                     raise
-                schema.upgrade(db)
+                schema.upgrade(db, now=now(), actor=actor())
         if proven:
             key_check.prove(db)
         yield db
@@ -87,11 +89,17 @@ def now() -> datetime:
 
 @lru_cache(maxsize=1)
 def actor() -> str:
-    """Who is changing something, for the audit log: the account of the operating system."""
+    """Who is changing something, for the audit log: the account of the operating system, and whom sudo let in.
+
+    The account that the process has, not the one that a variable names: USER may say anything.
+    """
+    number = os.getuid()
     try:
-        return getpass.getuser()[:ACTOR_MAX]
-    except (OSError, KeyError, ImportError):  # a container's user id without an entry
-        return "unknown"
+        name = pwd.getpwuid(number).pw_name
+    except KeyError:  # a container's user id without an entry
+        name = f"uid {number}"
+    person = os.environ.get("SUDO_USER", name)
+    return (name if person == name else f"{person} as {name}")[:ACTOR_MAX]
 
 
 def interactive() -> bool:

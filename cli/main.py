@@ -7,9 +7,11 @@ is said once here in a line, and with an example in its module.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from copy import copy
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import typer
@@ -84,6 +86,9 @@ COMMANDS = {
         "cli.commands.operations.processes", _SERVE, "Both vendors on localhost, for trying things out."
     ),
     "db": Entry("cli.commands.operations.db", _SERVE, "The database's schema."),
+    "audit": Entry("cli.commands.operations.audit", _WORK, "Who changed what, and when."),
+    "backup": Entry("cli.commands.operations.backup", _SERVE, "Copy the database while everything runs."),
+    "restore": Entry("cli.commands.operations.backup", _SERVE, "Go back to a copy, while nothing runs."),
     "secrets": Entry("cli.commands.operations.secrets", _SERVE, "The key that secrets are encrypted with."),
 }
 
@@ -131,6 +136,9 @@ def _version(wanted: bool) -> None:
 def _placeholder() -> None:
     """Stands in a list for a command that is not loaded yet."""
 
+
+# What Python makes of bytes that are no UTF-8: neither a database nor a terminal takes it.
+_UNDECODED = re.compile("[\ud800-\udfff]")
 
 app = typer.Typer(
     cls=Commands,
@@ -182,6 +190,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _call(arguments: list[str], *, as_json: bool) -> int:
+    if any(_UNDECODED.search(argument) for argument in arguments):
+        output.error("USAGE", "An argument is not UTF-8 text.", "Type it anew, in UTF-8.", as_json=as_json)
+        return Code.USAGE
     try:
         code = typer.main.get_command(app).main(arguments, prog_name="cohort-sync", standalone_mode=False)
     except typer.Abort:  # a prompt was left
@@ -195,7 +206,10 @@ def _call(arguments: list[str], *, as_json: bool) -> int:
     except BrokenPipeError:
         raise
     except Exception as failed:  # noqa: BLE001 - the last door: whatever it is, it has a name and no traceback
-        _show_internal(failed, as_json=as_json)
+        if (full := _disk_full(failed)) is not None:
+            output.error(full.code, full.message, full.remedy, as_json=as_json)
+        else:
+            _show_internal(failed, as_json=as_json)
         return Code.FAILED
     return code if isinstance(code, int) else 0
 
@@ -209,6 +223,12 @@ def _show_usage(wrong: typer.TyperException, *, as_json: bool) -> None:
         from typer.rich_utils import rich_format_error
 
         rich_format_error(wrong)  # type: ignore[arg-type]
+
+
+def _disk_full(failed: Exception) -> SyncError | None:
+    from models.disk_errors import disk_full
+
+    return disk_full(failed, Path.cwd())
 
 
 def _show_internal(failed: Exception, *, as_json: bool) -> None:

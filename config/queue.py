@@ -17,6 +17,7 @@ from celery import Celery
 from celery.events import EventDispatcher
 from kombu import Queue
 from kombu.exceptions import OperationalError
+from redis import Redis
 from redis.exceptions import RedisError
 
 from config.settings import Settings
@@ -30,6 +31,7 @@ TRIGGER_TASK = "sync.trigger"
 ACTOR_HEADER = "cohort_sync_actor"  # of its message: who asked for the run, such as the user of Flower
 RESULT_SECONDS = 600  # how long its result is kept for whoever asked
 KEY_PREFIX = "cohort-sync:"
+NUDGES = "cohort-sync:nudges"  # a channel: schedulers listen while they sleep
 
 # A stage is short by design: what takes long (a download, a diff) renews its lease from a thread, and what
 # waits for a vendor leaves. These bounds only catch a stuck process.
@@ -114,6 +116,12 @@ def publish(
         )
     except _UNAVAILABLE as error:
         raise QueueUnavailableError from error
+
+
+def nudge(connection: Redis) -> None:
+    """Tell the schedulers that a run wakes before their next tick. One that misses it is a tick late."""
+    with suppress(RedisError):
+        connection.publish(NUDGES, b"")
 
 
 @contextmanager

@@ -319,8 +319,8 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "webhook {source}`), wait for its first sync, then run again.",
     ),
     "WEBHOOK_INCOMPLETE": (
-        "What Amplitude's webhook delivered of cohort {cohort!r} for binding {binding!r} did not begin with the "
-        "whole cohort: only changes are known. Nothing was changed.",
+        "What Amplitude's webhook delivered of cohort {cohort!r} for binding {binding!r} is not the whole cohort: it "
+        "did not begin with it, or was restored from a copy and lacks what came since. Nothing was changed.",
         "`cohort-sync reconcile {binding}` makes a download the list's base. Above 2,000,000 members: "
         "`cohort-sync reconcile {binding} --new-sync`.",
     ),
@@ -644,11 +644,46 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "The database at {place} can't be opened.",
         "Check that the directory exists and that the account that runs cohort-sync may read and write it.",
     ),
+    "FILE_UNWRITABLE": ("{file} can't be written ({why}).", "Choose another place; nothing was copied."),
+    "BACKUP_POSTGRESQL": (
+        "cohort-sync copies SQLite; this database is PostgreSQL, at {place}.",
+        "Run `pg_dump --format=custom --file {file} {address}`. Keep the secret key too, elsewhere.",
+    ),
+    "RESTORE_POSTGRESQL": (
+        "cohort-sync restores SQLite; this database is PostgreSQL, at {place}.",
+        "Stop every process, run `pg_restore --clean --if-exists --dbname {address} {file}`, then "
+        "`cohort-sync restore --in-place` before anything is started again.",
+    ),
+    "BACKUP_INVALID": (
+        "{file} is no usable copy: {why}.",
+        "Give a file that `cohort-sync backup` wrote; nothing was changed.",
+    ),
+    "STACK_RUNNING": (
+        "Processes of cohort-sync still use {place}.",
+        "Stop `cohort-sync up` and every other process of cohort-sync on that database, then repeat this; nothing "
+        "was changed.",
+    ),
+    "NOT_FORGOTTEN": (
+        "The contact with this key is not forgotten.",
+        "Look at `cohort-sync forget --list`; nothing was changed.",
+    ),
+    "RESTORED": (
+        "The run was under way when the copy was made that the database was restored from.",
+        "Nothing: the next run reads the data extension first, and puts right what differs.",
+    ),
     "ALREADY_RUNNING": (
         "A stack is already running on this data directory (process {pid}).",
         "Use that one, or stop it first.",
     ),
     cohort_sync.CODE: cohort_sync.TEXTS,
+    "DISK_FULL": (
+        "There is no room to write to {path} ({reason}; {free} bytes are free there).",
+        "Make room there, or raise the quota of the user that runs cohort-sync. A run goes on by itself.",
+    ),
+    "WORKER_LOST": (
+        "The run was ended after {times} attempts in a row: the last worker that had it ended without a word.",
+        "Look at the workers' logs and at the system's (memory, disk) for why a worker ended, then run again.",
+    ),
     "INTERNAL": (
         "Something in cohort-sync itself went wrong ({kind}).",
         "Run again; if it repeats, report it with the run's id and its log.",

@@ -15,10 +15,10 @@ from models import audit
 from models.database import Database
 from models.errors import ConfigurationError
 from models.secrets import Keyring
-from models.tables import AmplitudeProject, Destination
+from models.tables import AmplitudeProject, Destination, ErasureKey
 
 # Every column that holds a secret.
-_TOKENS: dict[type[AmplitudeProject | Destination], tuple[InstrumentedAttribute[Any], ...]] = {
+_TOKENS: dict[type[AmplitudeProject | Destination | ErasureKey], tuple[InstrumentedAttribute[Any], ...]] = {
     AmplitudeProject: (
         AmplitudeProject.api_key_token,
         AmplitudeProject.secret_key_token,
@@ -26,6 +26,7 @@ _TOKENS: dict[type[AmplitudeProject | Destination], tuple[InstrumentedAttribute[
         AmplitudeProject.webhook_old_secret_token,
     ),
     Destination: (Destination.client_secret_token,),
+    ErasureKey: (ErasureKey.token,),
 }
 ROWS_AT_ONCE = 100  # of a transaction: 20 ms, in which SQLite's other writers wait
 

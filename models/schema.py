@@ -5,6 +5,7 @@ Alembic is imported only to migrate: every command asks for the version first, a
 
 from __future__ import annotations
 
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from models import audit
 from models.database import Database
 from models.database_errors import named_errors
 from models.errors import ConfigurationError
@@ -23,9 +25,13 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 _LOCK = 0x636F686F7274  # "cohort": two processes that start at once upgrade one after the other
 
 
-def upgrade(db: Database) -> None:
-    """Bring the database to this version's schema; a no-op if it is there."""
+def upgrade(db: Database, *, now: datetime | None = None, actor: str = "") -> None:
+    """Bring the database to this version's schema; a no-op if it is there.
+
+    The audit log says who did, if `actor` is given; a database that is made is no change of one.
+    """
     from alembic import command
+    from alembic.runtime.migration import MigrationContext
     from alembic.util import CommandError
 
     with named_errors(db.place), db.engine.connect().execution_options(cohort_sync_write=True) as connection:
@@ -35,7 +41,20 @@ def upgrade(db: Database) -> None:
         config = config_for(db)
         config.attributes["connection"] = connection
         try:
+            before = MigrationContext.configure(connection).get_current_revision()
             command.upgrade(config, "head")
+            if actor and now is not None and before not in (None, head()):
+                with Session(connection) as session:
+                    audit.record(
+                        session,
+                        now=now,
+                        actor=actor,
+                        action="upgrade",
+                        kind="database",
+                        name=db.dialect,
+                        schema={"old": before, "new": head()},
+                    )
+                    session.flush()
             connection.commit()
         except CommandError:  # it names a revision that this version does not have
             raise ConfigurationError("DATABASE_NEWER", known=head()) from None

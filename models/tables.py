@@ -188,6 +188,8 @@ class CohortBinding(Base):
     confirmed_digest: Mapped[str | None] = mapped_column(String(80))
     # A submission whose answer was lost may be executed until then: nothing that contradicts it is sent.
     quiet_until: Mapped[datetime | None]
+    # What is stored may be older than the data extension, as after a restore: the next run has to be a full one.
+    full_next: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
     created_at: Mapped[datetime]
 
     project: Mapped[AmplitudeProject] = relationship(lazy="joined", innerjoin=True)
@@ -286,6 +288,18 @@ class SyncRun(Base):
         ),
         Index("uq_sync_run_retry", "retry_of", "retry", unique=True),
         Index(
+            "ix_sync_run_slot",
+            "slot_wanted",
+            sqlite_where=text("slot_wanted IS NOT NULL"),
+            postgresql_where=text("slot_wanted IS NOT NULL"),
+        ),
+        Index(
+            "ix_sync_run_wake",
+            "wake_at",
+            sqlite_where=text("state = 'waiting'"),
+            postgresql_where=text("state = 'waiting'"),
+        ),
+        Index(
             "ix_sync_run_retry_at",
             "retry_at",
             sqlite_where=text("retry_at IS NOT NULL"),
@@ -315,6 +329,8 @@ class SyncRun(Base):
     lease_until: Mapped[datetime | None]
     wake_at: Mapped[datetime | None]
     published_at: Mapped[datetime | None]
+    # The data extension of which a waiting run wants a slot: woken when one is free, at `wake_at` if it has one, too.
+    slot_wanted: Mapped[str | None] = mapped_column(String(60))
     attempt: Mapped[int] = mapped_column(default=0)
     cancel_requested: Mapped[bool] = mapped_column(Boolean, default=False)
     approved: Mapped[bool] = mapped_column(Boolean, default=False)
@@ -515,6 +531,7 @@ class Rejection(Base):
     __table_args__ = (
         UniqueConstraint("binding_id", "comparison_key", "direction"),
         Index("ix_rejection_run", "run_id"),
+        Index("ix_rejection_last_seen", "last_seen"),
         {"sqlite_autoincrement": True},
     )
 
@@ -535,15 +552,42 @@ class AuditEvent(Base):
     """Who changed what, when. Values never hold a secret."""
 
     __tablename__ = "audit_event"
-    __table_args__ = ({"sqlite_autoincrement": True},)
+    __table_args__ = (
+        Index("ix_audit_event_binding", "binding_id", "id"),
+        {"sqlite_autoincrement": True},
+    )
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     at: Mapped[datetime]
     actor: Mapped[str] = mapped_column(String(100))
+    door: Mapped[str | None] = mapped_column(String(20))  # which way it came: models/audit.py
     action: Mapped[str] = mapped_column(String(60))
     kind: Mapped[str] = mapped_column(String(30))
     name: Mapped[str] = mapped_column(String(100))
     details: Mapped[dict[str, Any]]
+    binding_id: Mapped[int | None] = mapped_column(Id)  # no foreign key: the event outlives the binding
+
+
+class ForgottenContact(Base):
+    """A person who was erased: a keyed hash, so that nothing of them is stored again. It names nobody."""
+
+    __tablename__ = "forgotten_contact"
+    __table_args__ = ({"sqlite_autoincrement": True},)
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    digest: Mapped[str] = mapped_column(String(64), unique=True)
+    created_at: Mapped[datetime]
+    actor: Mapped[str] = mapped_column(String(100))
+    removed_at: Mapped[datetime | None]  # none: something of them may still be stored
+
+
+class ErasureKey(Base):
+    """The key of those hashes, encrypted like every secret. There is one."""
+
+    __tablename__ = "erasure_key"
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    token: Mapped[bytes]
 
 
 class Notice(Base):

@@ -19,7 +19,8 @@ from config.settings import Settings
 from models import key_check, schema
 from models.database import Database
 from models.errors import ConfigurationError, SyncError, TransientError
-from models.runs import due_work
+from models.runs import due_work, slots
+from models.runs.slots import SlotRules
 from scheduler.health_log import HealthLog
 from scheduler.publish import STALE_EMPTY, Published, Publisher
 from scheduler.tick import Ticked, look_at_lists, tick
@@ -28,6 +29,7 @@ LONGEST_PAUSE_SECONDS = 30
 LISTS_SECONDS = (
     5.0  # between two looks whether a held run's list has changed: nobody waits for it to the second
 )
+LONGEST_SLEEP_SECONDS = 1.0  # a sleep that a worker may end is not ended by a signal
 
 log = structlog.get_logger(__name__)
 
@@ -48,6 +50,8 @@ class Loop:
         self._clock = clock
         self._failures = 0
         self._lists_at = 0.0
+        self._next_wake: datetime | None = None
+        self._slot_rules = SlotRules.of(db.settings)
         self._watch = HealthLog()
 
     def run(self, stop: GracefulStop) -> None:
@@ -61,7 +65,7 @@ class Loop:
                 continue
             self._failures = 0
             if not more:
-                stop.wait(self._tick_seconds - (time.monotonic() - started))
+                self._sleep(stop, self._tick_seconds - (time.monotonic() - started))
 
     def once(self) -> bool:
         """One tick; whether there is more to do at once."""
@@ -69,6 +73,7 @@ class Loop:
         now = self._clock()
         with self._db.read() as session:
             todo = due_work.look(session, now, STALE_EMPTY)
+        self._next_wake = todo.next_wake
         ticked, published, failure = Ticked(), Published(), None
         if started >= self._lists_at:
             self._lists_at = started + LISTS_SECONDS
@@ -80,6 +85,8 @@ class Loop:
                 raise
             except Exception as error:  # noqa: BLE001 - what is queued already must be woken all the same
                 failure = error
+        if todo.asleep:
+            self._wake(now)
         if todo.decide or todo.publish:
             published = self._publisher.publish(self._db, now)
         if self._publisher.beat_due:
@@ -90,6 +97,24 @@ class Loop:
             raise failure
         _log(ticked, published, time.monotonic() - started)
         return ticked.more or published.more
+
+    def _wake(self, now: datetime) -> None:
+        """Wake whoever sleeps beside a free slot: those who freed it do that, unless they were killed."""
+        with self._db.read() as session:
+            if not slots.idle(session, self._slot_rules, now=now):
+                return
+        with self._db.write() as session:
+            woken = slots.wake_all(session, self._slot_rules, now=now)
+        self._publisher.publish_woken(self._db, woken, now)
+
+    def _sleep(self, stop: GracefulStop, seconds: float) -> None:
+        """Until the next tick, or the moment at which a run wakes, or until a worker says that one wakes sooner."""
+        if self._next_wake is not None:
+            seconds = min(seconds, (self._next_wake - self._clock()).total_seconds())
+        if stop.asked or seconds <= 0:
+            return
+        if not self._publisher.sleep(min(seconds, LONGEST_SLEEP_SECONDS)):
+            stop.wait(seconds)
 
     def _failed(self, error: Exception) -> float:
         """Log it; the seconds to wait, doubling."""

@@ -15,15 +15,25 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
+from redis.client import PubSub
 from redis.exceptions import RedisError
 
-from config.queue import KEY_PREFIX, QUEUE, WAKE_QUEUE, QueueUnavailableError, make_app, publishing
+from config.queue import (
+    KEY_PREFIX,
+    NUDGES,
+    QUEUE,
+    WAKE_QUEUE,
+    QueueUnavailableError,
+    make_app,
+    publishing,
+)
 from config.settings import Settings
 from models.broker import redis_client
 from models.database import Database
 from models.errors import SyncError
 from models.observability.health import HEARTBEATS
 from models.runs import outbox
+from models.runs.slots import Woken
 from models.types import Stage
 
 # A published run that nobody has claimed is published again. With an empty queue nobody holds its message any
@@ -59,6 +69,7 @@ class Publisher:
     def __init__(self, settings: Settings) -> None:
         self._app = make_app(settings)
         self._redis = redis_client(settings.redis, seconds=BROKER_SECONDS)
+        self._nudges: PubSub = self._redis.pubsub()  # type: ignore[no-untyped-call]
         self._failures = 0
         self._ask_again = 0.0
         self._beat_again = 0.0
@@ -83,6 +94,27 @@ class Publisher:
                 awake = outbox.waking(session, now, stale, room)
             sent += self._publish(db, awake, WAKE_QUEUE, now, stale)
         return Published(sent, more=len(wanted) == limit)
+
+    def publish_woken(self, db: Database, woken: Sequence[Woken], now: datetime) -> None:
+        """Send the messages of runs that were given a slot at `now`."""
+        names = {one.run_id: one.binding for one in woken}
+        runs = [(one.run_id, Stage.PUSH) for one in woken]
+        sent = self._send(runs, names, WAKE_QUEUE)
+        if sent < len(runs):
+            self._give_back(db, [run for run, _ in runs[sent:]], now)
+
+    def sleep(self, seconds: float) -> bool:
+        """Sleep so long, or until a worker says that a run wakes sooner; False at once if nobody could say so."""
+        if time.monotonic() < self._ask_again:
+            return False
+        try:
+            if not self._nudges.subscribed:
+                self._nudges.subscribe(NUDGES)
+            self._nudges.get_message(ignore_subscribe_messages=True, timeout=seconds)
+        except (RedisError, OSError) as error:
+            self._unreachable(error)
+            return False
+        return True
 
     def _publish(self, db: Database, wanted: list[int], queue: str, now: datetime, stale: timedelta) -> int:
         """How many messages were sent, until the broker took no more."""
@@ -119,6 +151,7 @@ class Publisher:
         """Take the sign of life away and close what is open."""
         with suppress(RedisError, OSError):
             self._redis.delete(self._heartbeat)
+        self._nudges.close()
         self._redis.close()
         self._app.close()
 

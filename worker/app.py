@@ -24,6 +24,7 @@ from config.queue import (
     publish,
 )
 from config.settings import get_settings
+from models import audit
 from models.errors import SyncError, TransientError
 from models.membership.snapshots import FreshnessPolicy
 from models.runs import manual
@@ -140,7 +141,7 @@ def trigger(
     """
     ctx = context()
     try:
-        with ctx.db.write() as session:
+        with audit.through(audit.TASK), ctx.db.write() as session:
             run = manual.make(
                 session,
                 str(binding),

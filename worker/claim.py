@@ -7,7 +7,7 @@ worker that was frozen past its lease changes nothing.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -19,7 +19,8 @@ from billiard.exceptions import SoftTimeLimitExceeded
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from config.queue import QueueUnavailableError, publish
+from config.queue import WAKE_QUEUE, QueueUnavailableError, nudge, publish
+from models.disk_errors import disk_full
 from models.errors import (
     ConfigurationError,
     HeldForApproval,
@@ -29,8 +30,9 @@ from models.errors import (
     TerminalError,
     TransientError,
 )
-from models.runs import batches, completion, lifecycle
+from models.runs import batches, completion, lifecycle, slots
 from models.runs.lifecycle import Claim, fenced
+from models.runs.slots import SlotRules, Woken
 from models.tables import AmplitudeProject, Destination, SyncRun
 from models.types import RunState, Stage
 from worker.context import Context
@@ -82,6 +84,19 @@ class ClaimedRun:
         """Until when a submission without an answer may still be carried out."""
         return self.later(self.ctx.settings.uncertain_seconds)
 
+    @property
+    def slot_rules(self) -> SlotRules:
+        """What counts as a job in flight."""
+        return SlotRules.of(self.ctx.settings)
+
+    def publish_woken(self, woken: Iterable[Woken]) -> None:
+        """Send the messages of runs that were given a slot; where the queue is away, a scheduler does."""
+        try:
+            for one in woken:
+                publish(self.ctx.app, one.run_id, Stage.PUSH, binding=one.binding, queue=WAKE_QUEUE)
+        except QueueUnavailableError:
+            log.warning("publish_failed", next=Stage.PUSH)
+
     def require_lease(self) -> None:
         """LeaseLost if this worker was away for so long that another may have the run."""
         if not lifecycle.still_held(self.ctx.db, self.claim, now=self.now):
@@ -128,12 +143,21 @@ def work(ctx: Context, run_id: int, stage: Stage, function: StageFunction) -> Ou
         return Outcome(f"run {run_id}: the lease was lost, another worker has it")
     except QueueUnavailableError:
         log.warning("publish_failed", next=following)  # the scheduler publishes it
-    return describe(ctx.db, claim, stage, following)
+    found = describe(ctx.db, claim, stage, following)
+    soon = ctx.clock() + timedelta(seconds=ctx.settings.tick_seconds)
+    if found.wake_at is not None and found.wake_at < soon:
+        nudge(ctx.redis)
+    return found
 
 
 def _attempt(hold: ClaimedRun, function: StageFunction) -> Stage | None:
     try:
         run = hold.load()
+        if hold.claim.lost:
+            log.warning("worker_lost", attempt=hold.claim.attempt)
+            if hold.claim.attempt >= hold.ctx.settings.max_attempts:
+                settle(hold, TerminalError("WORKER_LOST", times=hold.claim.attempt))
+                return None
         if run.cancel_requested and run.stage not in {Stage.PUSH, Stage.FINISH}:
             settle(hold, ConfigurationError("CANCELLED", binding=run.binding.name))
             return None
@@ -148,6 +172,9 @@ def _attempt(hold: ClaimedRun, function: StageFunction) -> Stage | None:
         log.exception("database_failed", kind=type(error).__name__)
         settle(hold, TransientError("INTERNAL", kind=type(error).__name__))
     except Exception as error:  # a bug of ours must end as a run's error, never as a silent task
+        if (full := disk_full(error, hold.ctx.settings.data_dir)) is not None:
+            settle(hold, full)
+            return None
         log.exception("stage_crashed", kind=type(error).__name__)
         settle(hold, TransientError("INTERNAL", kind=type(error).__name__))
     return None
@@ -162,7 +189,11 @@ def settle(hold: ClaimedRun, error: SyncError) -> None:
         lifecycle.note_error(run, error)
         match error:
             case RateLimited():
-                lifecycle.wait(run, hold.later(error.retry_after + ctx.rng.uniform(0, 0.25)))
+                lifecycle.wait(
+                    run,
+                    hold.later(error.retry_after + ctx.rng.uniform(0, 0.25)),
+                    slot_wanted=batches.slot_wanted(session, run, now=hold.now),
+                )
             case TerminalError() if error.code == "SECRET_KEY_WRONG":
                 # Of this process, not of the run: one with the right key, or this one started again, carries it on.
                 lifecycle.wait(run, hold.later(KEY_WAIT_SECONDS))
@@ -181,6 +212,8 @@ def settle(hold: ClaimedRun, error: SyncError) -> None:
                 else:
                     lifecycle.wait(run, hold.later(backoff(ctx, run.attempt)))
         outcome, wake_at, attempt = run.state, run.wake_at, run.attempt
+        woken = slots.wake_after(session, run, hold.slot_rules, now=hold.now)
+    hold.publish_woken(woken)
     log.warning(
         "stage_stopped",
         code=error.code,

@@ -7,6 +7,7 @@ never a traceback, a secret or a contact key, and no task is retried because of 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from celery import Task
@@ -22,10 +23,11 @@ from models.types import RunState, Stage
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a run under one claim, in words. `failed`: the run ended so."""
+    """What became of a run under one claim, in words. `failed`: the run ended so; `wake_at`: it goes on then."""
 
     text: str
     failed: bool = False
+    wake_at: datetime | None = None
 
 
 class TaskFailed(Exception):  # noqa: N818 - people read it as a state: the task failed
@@ -86,13 +88,15 @@ def describe(db: Database, claim: Claim, stage: Stage, following: Stage | None) 
             return Outcome(f"{about}: {stage} done, {following} next")
         if run.fence != claim.fence:
             return Outcome(f"{about}: goes on with another worker")
-        return Outcome(f"{about}: {_in_words(run)}", failed=run.state == RunState.FAILED)
+        return Outcome(f"{about}: {_in_words(run)}", failed=run.state == RunState.FAILED, wake_at=run.wake_at)
 
 
 def _in_words(run: SyncRun) -> str:
     match run.state:
         case RunState.PARTIAL:
             return f"partial, {run.rejected:,} {'row' if run.rejected == 1 else 'rows'} rejected"
+        case RunState.WAITING if run.slot_wanted is not None and run.error_code is None:
+            return "waiting for one of the data extension's slots"
         case RunState.WAITING:
             until = f"waiting until {health.shown(run.wake_at)}" if run.wake_at else "waiting"
             return until if run.error_code is None else f"{until}, {_error_of(run)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import fields, replace
 from datetime import UTC, date, datetime, timedelta
+from typing import TypeVar
 
 from models.errors import ConfigurationError
 from models.naming import schedule_key
@@ -16,6 +17,8 @@ _LENGTH = re.compile(r"(\d{1,9})\s*(s|m|min|h|d)?", re.ASCII)
 _UNITS = {None: 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
 LONGEST_SECONDS = 366 * 86_400
 BLACKOUTS_MAX = 400
+_Day = TypeVar("_Day", date, datetime)
+
 MOVING = ("cron", "timezone", "jitter_seconds", "starts_on", "ends_on")
 
 
@@ -41,7 +44,7 @@ def moment(given: str | None, now: datetime, field: str) -> datetime | None:
         return now - timedelta(seconds=seconds(field, given))
     try:
         found = datetime.fromisoformat(given.strip())
-        return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
+        return _counted((found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC))
     except (ValueError, OverflowError):
         raise ConfigurationError(
             "SETTING_INVALID",
@@ -49,6 +52,13 @@ def moment(given: str | None, now: datetime, field: str) -> datetime | None:
             value=given,
             hint="Give a length of time such as 6h or 7d, or a date such as 2026-11-25 or 2026-11-25T06:00.",
         ) from None
+
+
+def _counted(given: _Day) -> _Day:
+    """The day if a zone's midnight and the days around it exist; ValueError for the first year and the last."""
+    if not date.min.year < given.year < date.max.year:
+        raise ValueError(given.year)
+    return given
 
 
 def length(seconds: int) -> str:
@@ -121,7 +131,7 @@ def updated(binding: CohortBinding, now: datetime, **changed: object) -> Timing:
 def day(field: str, given: str) -> date:
     """`2026-12-31` as a day."""
     try:
-        return date.fromisoformat(given.strip())
+        return _counted(date.fromisoformat(given.strip()))
     except ValueError:
         raise ConfigurationError(
             "SETTING_INVALID", field=field, value=given, hint="Give a day as YYYY-MM-DD, such as 2026-12-31."

@@ -17,6 +17,7 @@ from cli.config_file import differ, edits, quota
 from cli.config_file.differ import Change, ChangeSet, Stored
 from cli.config_file.fields import BINDING, DESTINATION, KINDS, SOURCE
 from cli.config_file.parser import Mistake, Node, ParsedFile
+from models import audit
 from models.database import Database
 from models.errors import ConfigurationError, SyncError
 from models.naming import every
@@ -60,7 +61,7 @@ def keep(
     db: Database, wanted: ParsedFile, expected: ChangeSet, *, prune: bool, now: datetime, file: str
 ) -> None:
     """Do it, if it is still what was expected."""
-    with db.edit() as session:
+    with audit.through(audit.FILE), db.edit() as session:
         found, mistakes = _carry_out(session, db, wanted, prune=prune, now=now)
         if mistakes or found.changes != expected.changes:
             raise ConfigurationError("PLAN_OUTDATED", file=file)

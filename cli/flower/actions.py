@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any
 
 from cli import context
 from cli.config_file import timing
 from config.queue import QueueUnavailableError, publish
-from models import broker
+from models import audit, broker
 from models.database import Database
 from models.errors import ConfigurationError, SyncError, TransientError
 from models.membership.snapshots import FreshnessPolicy
@@ -30,6 +31,7 @@ class Asked:
     db: Database
     app: Any
     actor: str
+    door: str = audit.API
 
 
 Change = Callable[[Asked, str, Mapping[str, Any]], CohortBinding | SyncRun]
@@ -95,8 +97,19 @@ def reject(asked: Asked, run_id: str, given: Mapping[str, Any]) -> SyncRun:
         return lifecycle.reject(session, run_id, reason=reason, now=context.now(), actor=asked.actor)
 
 
-OF_BINDING: dict[str, Change] = {"run": run, "pause": pause, "resume": resume}
-OF_RUN: dict[str, Change] = {"cancel": cancel, "approve": approve, "reject": reject}
+def _recorded(change: Change) -> Change:
+    """The change, and the door it came by."""
+
+    @wraps(change)
+    def through(asked: Asked, name: str, given: Mapping[str, Any]) -> CohortBinding | SyncRun:
+        with audit.through(asked.door):
+            return change(asked, name, given)
+
+    return through
+
+
+OF_BINDING = {change.__name__: _recorded(change) for change in (run, pause, resume)}
+OF_RUN = {change.__name__: _recorded(change) for change in (cancel, approve, reject)}
 
 
 def status_of(error: SyncError) -> int:

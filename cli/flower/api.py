@@ -18,6 +18,7 @@ from cli import views
 from cli.flower import actions
 from cli.flower.api_document import LIMIT_MAX, document
 from cli.flower.handlers import CohortsHandler, number
+from models import audit
 from models.database import Database
 from models.errors import ConfigurationError, SyncError
 from models.naming import every, find
@@ -43,6 +44,8 @@ _REMEDIES = {
 
 class Api(CohortsHandler):  # type: ignore[misc,unused-ignore]
     """A JSON document, or an error as one."""
+
+    door = audit.API
 
     def say(self, found: Any, status: int = 200) -> None:
         """The document."""
@@ -133,7 +136,9 @@ class Runs(Api):
 class Change(Api):
     """One change; refused in read-only mode."""
 
-    def initialize(self, database: Database, change: actions.Change = actions.run, status: int = 200) -> None:
+    def initialize(
+        self, database: Database, change: actions.Change = actions.OF_BINDING["run"], status: int = 200
+    ) -> None:
         """Which change, and the status of its success."""
         super().initialize(database)
         self._change, self._status = change, status
@@ -161,14 +166,14 @@ class OpenApi(Api):
 def handlers(database: Database) -> list[Any]:
     """Where the API is."""
     given = {"database": database}
-    made = {**given, "change": actions.run, "status": 201}
+    made = {**given, "change": actions.OF_BINDING["run"], "status": 201}
     return [
         url(rf"{PLACE}/openapi.json", OpenApi, given),
         url(rf"{PLACE}/bindings", Bindings, given),
         url(rf"{PLACE}/bindings/([^/]+)", Bindings, given),
         url(rf"{PLACE}/bindings/([^/]+)/runs", Change, made),
-        url(rf"{PLACE}/bindings/([^/]+)/pause", Change, {**given, "change": actions.pause}),
-        url(rf"{PLACE}/bindings/([^/]+)/resume", Change, {**given, "change": actions.resume}),
+        url(rf"{PLACE}/bindings/([^/]+)/pause", Change, {**given, "change": actions.OF_BINDING["pause"]}),
+        url(rf"{PLACE}/bindings/([^/]+)/resume", Change, {**given, "change": actions.OF_BINDING["resume"]}),
         url(rf"{PLACE}/runs", Runs, given),
         url(rf"{PLACE}/runs/([^/]+)", Runs, given),
         *(

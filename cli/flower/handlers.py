@@ -16,7 +16,7 @@ from cli import context
 from cli.flower.actions import Asked
 from cli.flower.tasks import user_of
 from config.settings import Settings
-from models import broker
+from models import audit, broker
 from models.database import Database
 from models.errors import ConfigurationError, SyncError, TransientError
 from models.observability.run_history import Filter
@@ -35,6 +35,8 @@ def open_database(settings: Settings) -> Database:
 class CohortsHandler(BaseHandler):  # type: ignore[misc]
     """A request about bindings or runs; `database` is the process's."""
 
+    door = audit.FLOWER  # of what it changes, for the audit log
+
     def initialize(self, database: Database) -> None:
         """Tornado's way to hand something to a handler."""
         self.db = database
@@ -48,7 +50,7 @@ class CohortsHandler(BaseHandler):  # type: ignore[misc]
         """Who asks, refused in read-only mode."""
         if self.read_only:
             raise HTTPError(403, READ_ONLY)
-        return Asked(self.db, self.capp, user_of(self)[: context.ACTOR_MAX])
+        return Asked(self.db, self.capp, user_of(self)[: context.ACTOR_MAX], self.door)
 
     async def apart(self, work: Callable[..., Answer], *given: Any) -> Answer:
         """The work's answer, made in a thread; what the database refuses is a SyncError."""

@@ -30,7 +30,7 @@ from pydantic import SecretStr
 from redis.exceptions import RedisError
 from sqlalchemy.engine import make_url
 
-from cli import output
+from cli import context, output
 from cli.flower import server
 from cli.stack import ports
 from cli.stack.lock import DirectoryLock
@@ -228,7 +228,7 @@ def _text(value: Any) -> str:
 def _upgrade(settings: Settings) -> None:
     db = Database(settings)
     try:
-        schema.upgrade(db)
+        schema.upgrade(db, now=context.now(), actor=context.actor())
         key_check.prove(db)
     finally:
         db.dispose()

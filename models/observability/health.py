@@ -108,5 +108,6 @@ def shown(instant: datetime) -> str:
 
 def _unclaimed(now: datetime) -> ColumnElement[bool]:
     asleep = and_(SyncRun.state == RunState.WAITING, SyncRun.wake_at < now - UNCLAIMED)
-    left = and_(SyncRun.state == RunState.RUNNING, SyncRun.lease_until < now - UNCLAIMED)
+    free_since = func.coalesce(SyncRun.lease_until, SyncRun.published_at)
+    left = and_(SyncRun.state == RunState.RUNNING, free_since < now - UNCLAIMED)
     return or_(queued_long(now), asleep, left)

@@ -12,13 +12,12 @@ from datetime import datetime, timedelta
 from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session, undefer
 
-from models.database import lock
 from models.direction import Direction
 from models.runs import rejections, unresolved_batches
 from models.runs.rejections import RejectedRow
-from models.runs.slots import may_take
+from models.runs.slots import SlotRules, may_take
 from models.tables import CohortBinding, PushBatch, SyncRun
-from models.types import IN_FLIGHT_WORDS, BatchState
+from models.types import IN_FLIGHT_WORDS, BatchState, Stage
 
 QUIET_MIN = timedelta(seconds=3)
 
@@ -91,15 +90,8 @@ def next_seq(session: Session, run_id: int) -> int:
     return 0 if last is None else last + 1
 
 
-def take_slot(
-    session: Session, run: SyncRun, *, limit: int, now: datetime, deadline: float, orphaned: float
-) -> PushBatch | None:
-    """The run's next planned batch, marked as being sent, if the data extension has a free slot.
-
-    At most `limit` jobs are in flight per data extension, across all runs and workers. A job counts for `deadline`
-    seconds at most; one whose run has ended, so that nobody looks at it, for `orphaned` seconds. A submission whose
-    answer was lost may be a job.
-    """
+def take_slot(session: Session, run: SyncRun, rules: SlotRules, *, now: datetime) -> PushBatch | None:
+    """The run's next planned batch, marked as being sent, if one of the data extension's free slots is this run's."""
     batch = session.scalar(
         select(PushBatch)
         .where(
@@ -111,38 +103,13 @@ def take_slot(
         .limit(1)
         .options(undefer(PushBatch.keys))
     )
-    if batch is None:
-        return None
-    lock(session, f"slots:{batch.data_extension_id}")
-    flying = session.scalar(
-        select(func.count())
-        .select_from(PushBatch)
-        .join(SyncRun, PushBatch.run_id == SyncRun.id)
-        .where(
-            PushBatch.data_extension_id == batch.data_extension_id,
-            PushBatch.state.in_(IN_FLIGHT_WORDS),
-            PushBatch.sent_at > now - timedelta(seconds=deadline),
-            or_(SyncRun.finished_at.is_(None), PushBatch.sent_at > now - timedelta(seconds=orphaned)),
-        )
-    )
-    allowed = max(1, limit - 1) if _something_lost(session, run, now) else limit
-    if not may_take(session, run, batch.data_extension_id, free=allowed - (flying or 0), now=now):
+    if batch is None or not may_take(session, run, batch.data_extension_id, rules, now=now):
         return None
     batch.state, batch.sent_at, batch.attempts = BatchState.SENDING, now, batch.attempts + 1
     batch.request_id, batch.polls, batch.due_at = None, 0, None
     if run.binding.attribute_locked_at is None:
         run.binding.attribute_locked_at = now
     return batch
-
-
-def _something_lost(session: Session, run: SyncRun, now: datetime) -> bool:
-    """Whether the destination may be working on a submission that nobody can follow."""
-    found = session.scalar(
-        select(CohortBinding.id)
-        .where(CohortBinding.destination_id == run.binding.destination_id, CohortBinding.quiet_until > now)
-        .limit(1)
-    )
-    return found is not None
 
 
 def submitted(session: Session, batch_id: int, request_id: str, *, poll_at: datetime) -> None:
@@ -296,9 +263,16 @@ def split(
     batch.state = BatchState.DROPPED
 
 
-def refused(session: Session, batch_id: int, *, not_before: datetime, certain: bool) -> None:
-    """Back to planned, and counted as tried: refused as a whole. `certain`: the vendor took nothing of it."""
+def refused(
+    session: Session, batch_id: int, *, not_before: datetime, certain: bool, last: bool = False
+) -> None:
+    """Back to planned, and counted as tried: refused as a whole. `certain`: the vendor took nothing of it.
+
+    `last`: it is sent behind everything else that the run has planned.
+    """
     batch = session.get_one(PushBatch, batch_id)
+    if last:
+        batch.seq = next_seq(session, batch.run_id)
     if certain and not in_doubt(session, batch):
         batch.sent_at = None
     batch.state, batch.request_id, batch.due_at = BatchState.PLANNED, None, not_before
@@ -340,6 +314,14 @@ def halvings(session: Session, run_id: int) -> tuple[int, int]:
     return session.scalar(halved) or 0, session.scalar(taken) or 0
 
 
+def has_others(session: Session, batch: PushBatch) -> bool:
+    """Whether the run has a batch beside this one, those that smaller ones replaced left aside."""
+    others = select(PushBatch.id).where(
+        PushBatch.run_id == batch.run_id, PushBatch.id != batch.id, PushBatch.state != BatchState.DROPPED
+    )
+    return session.scalar(others.limit(1)) is not None
+
+
 def keep_lost(session: Session, batch_id: int, n: int, keys: bytes) -> None:
     """Rows of an ended batch that may be applied or not: the next diff pushes them anew."""
     batch = session.get_one(PushBatch, batch_id)
@@ -373,6 +355,21 @@ def in_flight(session: Session, run_id: int) -> list[PushBatch]:
     )
 
 
+def slot_wanted(session: Session, run: SyncRun, *, now: datetime) -> str | None:
+    """The id of the data extension that a batch of the run may be sent to now, if there is one."""
+    if run.stage != Stage.PUSH or run.cancel_requested:
+        return None
+    return session.scalar(
+        select(PushBatch.data_extension_id)
+        .where(
+            PushBatch.run_id == run.id,
+            PushBatch.state == BatchState.PLANNED,
+            or_(PushBatch.due_at.is_(None), PushBatch.due_at <= now),
+        )
+        .limit(1)
+    )
+
+
 def next_planned(session: Session, run_id: int) -> PushBatch | None:
     """Of the run's batches that are still to be sent the one that may be sent first, without its keys."""
     return session.scalar(
@@ -381,20 +378,6 @@ def next_planned(session: Session, run_id: int) -> PushBatch | None:
         .order_by(PushBatch.due_at.is_not(None), PushBatch.due_at, PushBatch.seq)
         .limit(1)
     )
-
-
-def last_duration(session: Session, binding_id: int) -> float | None:
-    """Seconds from sending to acknowledgement of the binding's last batch, if it has one."""
-    row = session.execute(
-        select(PushBatch.sent_at, PushBatch.acknowledged_at)
-        .where(PushBatch.binding_id == binding_id, PushBatch.state == BatchState.ACKNOWLEDGED)
-        .order_by(PushBatch.id.desc())
-        .limit(1)
-    ).first()
-    if row is None or row.sent_at is None or row.acknowledged_at is None:
-        return None
-    took: float = (row.acknowledged_at - row.sent_at).total_seconds()
-    return max(0.0, took)
 
 
 def count_by_state(session: Session, run_id: int) -> dict[str, int]:

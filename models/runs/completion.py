@@ -60,7 +60,14 @@ def after_failure(
         reason = f"{binding.failures_in_row} failures in a row, the last one {error.code}: {error.message}"
         binding.paused, binding.pause_reason = True, reason
         audit.record(
-            session, now=now, actor=ACTOR, action="pause", kind="binding", name=binding.name, reason=reason
+            session,
+            now=now,
+            actor=ACTOR,
+            action="pause",
+            kind="binding",
+            name=binding.name,
+            binding_id=binding.id,
+            reason=reason,
         )
     elif passing(error) and run.retry < policy.retry_runs:
         run.retry_at = now + timedelta(seconds=delay)

@@ -15,23 +15,25 @@ from typing import Any
 from sqlalchemy import Select, bindparam, select
 from sqlalchemy.orm import Session
 
-from models.runs import holds, outbox, retries, schedule
+from models.runs import holds, outbox, retries, schedule, slots
 from models.types import UtcDateTime
 
 
 @dataclass(frozen=True, slots=True)
 class DueWork:
     """What there is to do. `decide`: bindings, deferred runs, retries or ends of held runs are due.
-    `publish`: runs need a message.
+    `publish`: runs need a message. `asleep`: runs want a slot. `next_wake`: when the next run wakes by itself.
     """
 
     decide: bool
     publish: bool
+    asleep: bool
+    next_wake: datetime | None
 
 
 def look(session: Session, now: datetime, stale: timedelta) -> DueWork:
     """Ask; a message published `stale` ago may be lost. A few entries of indexes."""
-    due, startable, retry, held_until, *unpublished = session.execute(
+    due, startable, retry, held_until, asleep, next_wake, *unpublished = session.execute(
         _question(), {"now": now, "lost": now - stale}
     ).one()
     return DueWork(
@@ -40,6 +42,8 @@ def look(session: Session, now: datetime, stale: timedelta) -> DueWork:
         or bool(retry)
         or (held_until is not None and held_until <= now),
         publish=any(run is not None for run in unpublished),
+        asleep=asleep is not None,
+        next_wake=next_wake,
     )
 
 
@@ -52,5 +56,7 @@ def _question() -> Select[Any]:
         schedule.any_startable(),
         retries.due(now),
         holds.first_end(),
+        slots.any_asleep(),
+        outbox.next_wake(now),
         *outbox.any_needs(now, lost),
     )

@@ -72,5 +72,14 @@ def expire(session: Session, now: datetime, limit: int) -> int:
     for run in runs:
         lifecycle.note_error(run, ConfigurationError("HELD_EXPIRED", binding=run.binding.name))
         lifecycle.finish(session, run, RunState.CANCELLED, now=now)
-        audit.record(session, now=now, actor=ACTOR, action="expire", kind="run", name=str(run.id))
+        audit.record(
+            session,
+            now=now,
+            actor=ACTOR,
+            action="expire",
+            kind="run",
+            name=str(run.id),
+            binding_id=run.binding_id,
+            binding=run.binding.name,
+        )
     return len(runs)

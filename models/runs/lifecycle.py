@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import and_, or_, select, update
+from sqlalchemy import and_, case, or_, select, update
 from sqlalchemy.engine import CursorResult
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -35,10 +35,15 @@ LATEST = "latest"
 
 @dataclass(frozen=True)
 class Claim:
-    """A worker's hold on a run: valid while nobody has claimed it with a higher fence."""
+    """A worker's hold on a run: valid while nobody has claimed it with a higher fence.
+
+    `lost`: the worker before this one went away without a word. `attempt` counts that as a failed attempt.
+    """
 
     run_id: int
     fence: int
+    attempt: int = 0
+    lost: bool = False
 
 
 # --- making one -----------------------------------------------------------------------------------------
@@ -89,9 +94,19 @@ def dispatch(
         session.rollback()
         _free_state(session, binding, queue=False)
         raise
-    said = {name: True for name, given in (("full", full), ("force", force), ("approved", approved)) if given}
+    said: dict[str, Any] = {
+        name: True for name, given in (("full", full), ("force", force), ("approved", approved)) if given
+    }
     audit.record(
-        session, now=now, actor=actor, action="run", kind="binding", name=binding.name, run=run.id, **said
+        session,
+        now=now,
+        actor=actor,
+        action="run",
+        kind="binding",
+        name=binding.name,
+        binding_id=binding.id,
+        run=run.id,
+        **said,
     )
     return run
 
@@ -129,19 +144,23 @@ def claim(db: Database, run_id: int, stage: Stage, *, now: datetime, lease: floa
     """Take the run if it stands at `stage` and is nobody's; none if it is not to be had (then do nothing)."""
     with db.write() as session:
         bound_locks(session)
-        fence = session.scalar(
+        before = session.scalar(select(SyncRun.attempt).where(SyncRun.id == run_id))
+        lost = and_(SyncRun.state == RunState.RUNNING, SyncRun.lease_until.is_not(None))
+        claimed = session.execute(
             update(SyncRun)
             .where(SyncRun.id == run_id, SyncRun.stage == stage, claimable(now))
             .values(
                 state=RunState.RUNNING,
                 fence=SyncRun.fence + 1,
+                attempt=SyncRun.attempt + case((lost, 1), else_=0),
                 lease_until=now + timedelta(seconds=lease),
                 wake_at=None,
+                slot_wanted=None,
             )
-            .returning(SyncRun.fence)
+            .returning(SyncRun.fence, SyncRun.attempt)
             .execution_options(synchronize_session=False)
-        )
-        if fence is None:
+        ).first()
+        if claimed is None:
             return None
         session.execute(
             update(SyncRun)
@@ -149,15 +168,17 @@ def claim(db: Database, run_id: int, stage: Stage, *, now: datetime, lease: floa
             .values(started_at=now)
             .execution_options(synchronize_session=False)
         )
-    return Claim(run_id, fence)
+    return Claim(run_id, claimed.fence, claimed.attempt, lost=claimed.attempt != before)
 
 
 def claimable(now: datetime) -> Any:
-    """The condition for a claim: queued, due to wake, or left by a worker whose lease ran out."""
+    """The condition for a claim: queued, due to wake, released, or left by a worker whose lease ran out."""
     return or_(
         SyncRun.state == RunState.QUEUED,
         and_(SyncRun.state == RunState.WAITING, SyncRun.wake_at <= now + CLOCK_SLACK),
-        and_(SyncRun.state == RunState.RUNNING, SyncRun.lease_until <= now),
+        and_(
+            SyncRun.state == RunState.RUNNING, or_(SyncRun.lease_until.is_(None), SyncRun.lease_until <= now)
+        ),
     )
 
 
@@ -210,13 +231,19 @@ def advance(run: SyncRun, stage: Stage, *, now: datetime) -> None:
 
 
 def release(run: SyncRun, *, now: datetime) -> None:
-    """Leave the run where it stands, free for the next claim; publish it after the commit."""
-    run.lease_until, run.published_at = now - CLOCK_SLACK, now
+    """Leave the run at its stage, free for the next claim; publish it after the commit.
+
+    Without a lease: one that has ended is a worker that was lost.
+    """
+    run.lease_until, run.published_at = None, now
 
 
-def wait(run: SyncRun, wake_at: datetime) -> None:
-    """Leave the run until `wake_at`; the scheduler wakes it."""
-    run.state, run.wake_at, run.lease_until = RunState.WAITING, wake_at, None
+def wait(run: SyncRun, wake_at: datetime | None, *, slot_wanted: str | None = None) -> None:
+    """Leave the run until `wake_at`; the scheduler wakes it.
+
+    With the id of a data extension as `slot_wanted` also until that has a free slot for it (`models/runs/slots.py`).
+    """
+    run.state, run.wake_at, run.lease_until, run.slot_wanted = RunState.WAITING, wake_at, None, slot_wanted
 
 
 def hold(run: SyncRun, error: SyncError, *, until: datetime | None = None) -> None:
@@ -227,7 +254,8 @@ def hold(run: SyncRun, error: SyncError, *, until: datetime | None = None) -> No
 
 def finish(session: Session, run: SyncRun, state: RunState, *, now: datetime) -> None:
     """The end. Its batches are left in states that the next run understands; a file of a person's is forgotten."""
-    run.state, run.finished_at, run.lease_until, run.wake_at = state, now, None, None
+    run.state, run.finished_at = state, now
+    run.lease_until, run.wake_at, run.slot_wanted = None, None, None
     if run.snapshot_id is not None:
         forget_upload(session, run.snapshot_id)
     if state in {RunState.FAILED, RunState.CANCELLED}:
@@ -343,7 +371,7 @@ def cancel(session: Session, run_id: int | str, *, now: datetime, actor: str) ->
         finish(session, run, RunState.CANCELLED, now=now)
     elif run.state == RunState.WAITING:
         run.wake_at = now
-    audit.record(session, now=now, actor=actor, action="cancel", kind="run", name=str(run.id))
+    _record(session, run, "cancel", now=now, actor=actor)
     return run
 
 
@@ -353,7 +381,7 @@ def approve(session: Session, run_id: int | str, *, now: datetime, actor: str, r
     run.state, run.approved, run.published_at = RunState.QUEUED, True, now
     said = _decision(run, reason)
     note_error(run, None)
-    audit.record(session, now=now, actor=actor, action="approve", kind="run", name=str(run.id), **said)
+    _record(session, run, "approve", now=now, actor=actor, **said)
     return run
 
 
@@ -366,13 +394,29 @@ def reject(session: Session, run_id: int | str, *, now: datetime, actor: str, re
         ConfigurationError("HELD_REJECTED", f"Reason: {reason}" if reason else "", binding=run.binding.name),
     )
     finish(session, run, RunState.CANCELLED, now=now)
-    audit.record(session, now=now, actor=actor, action="reject", kind="run", name=str(run.id), **said)
+    _record(session, run, "reject", now=now, actor=actor, **said)
     return run
 
 
 def _decision(run: SyncRun, reason: str) -> dict[str, str | None]:
     """What was decided about, for the audit log."""
-    return {"binding": run.binding.name, "guard": run.error_code, "reason": reason or None}
+    return {"guard": run.error_code, "reason": reason or None}
+
+
+def _record(
+    session: Session, run: SyncRun, action: str, *, now: datetime, actor: str, **details: Any
+) -> None:
+    audit.record(
+        session,
+        now=now,
+        actor=actor,
+        action=action,
+        kind="run",
+        name=str(run.id),
+        binding_id=run.binding_id,
+        binding=run.binding.name,
+        **details,
+    )
 
 
 def _held(session: Session, run_id: int | str, action: str) -> SyncRun:

@@ -26,7 +26,7 @@ from sqlalchemy.orm import Session
 
 from models.database import bound_locks
 from models.tables import CohortBinding, SyncRun
-from models.types import RunState, Stage
+from models.types import RunState, Stage, literal_word
 
 Instant: TypeAlias = datetime | BindParameter[datetime]
 
@@ -114,6 +114,17 @@ def any_needs(now: Instant, lost: Instant) -> list[ScalarSelect[int]]:
     ]
 
 
+def next_wake(now: Instant) -> ScalarSelect[datetime | None]:
+    """When the next waiting run wakes by itself."""
+    return (
+        select(SyncRun.wake_at)
+        .where(SyncRun.state == literal_word(RunState.WAITING), SyncRun.wake_at > now)
+        .order_by(SyncRun.wake_at)
+        .limit(1)
+        .scalar_subquery()
+    )
+
+
 def _needs(now: Instant, lost: Instant) -> list[ColumnElement[bool]]:
     """Why a run needs a message, a reason each: see `SyncRun.published_at`.
 
@@ -127,7 +138,7 @@ def _needs(now: Instant, lost: Instant) -> list[ColumnElement[bool]]:
         and_(queued, again),
         and_(
             _in_state(RunState.RUNNING),
-            SyncRun.lease_until <= now,
+            or_(SyncRun.lease_until.is_(None), SyncRun.lease_until <= now),
             or_(SyncRun.published_at.is_(None), SyncRun.published_at < SyncRun.lease_until, again),
         ),
     ]

@@ -260,5 +260,12 @@ def _pause(session: Session, binding: DueBinding, reason: str, now: datetime) ->
         .execution_options(synchronize_session=False)
     )
     audit.record(
-        session, now=now, actor=ACTOR, action="pause", kind="binding", name=binding.name, reason=reason
+        session,
+        now=now,
+        actor=ACTOR,
+        action="pause",
+        kind="binding",
+        name=binding.name,
+        binding_id=binding.id,
+        reason=reason,
     )

@@ -99,11 +99,8 @@ def add_binding(
         action="add",
         kind="binding",
         name=binding.name,
-        cohort=binding.cohort_id,
-        attribute=attribute,
-        destination=target.name,
-        cron=timing.cron,
-        feed=feed,
+        binding_id=binding.id,
+        settings=audit.added(binding),
     )
     return binding
 
@@ -126,6 +123,7 @@ def update_binding(
 ) -> CohortBinding:
     """Change what is given; `after` "" ends a chain. Once synced to, what is kept where can't be changed."""
     binding = find(session, CohortBinding, name)
+    before = audit.content(binding)
     listened_to = binding.project_id, binding.cohort_id
     changed = _retarget(
         session, binding, source=source, cohort_id=cohort_id, destination=destination, attribute=attribute
@@ -155,7 +153,8 @@ def update_binding(
         binding.name_key = name_key(new_name)
     session.flush()
     session.refresh(binding, ["after_name"])
-    audit.record(session, now=now, actor=actor, action="update", kind="binding", name=binding.name, **changed)
+    if told := audit.changed(before, binding):
+        _record(session, binding, "update", now=now, actor=actor, settings=told)
     return binding
 
 
@@ -207,10 +206,9 @@ def _chain(session: Session, binding: CohortBinding, after: str) -> None:
 def pause_binding(session: Session, name: str, *, reason: str, now: datetime, actor: str) -> CohortBinding:
     """No occurrence becomes a run until it is resumed. A manual run is still allowed."""
     binding = find(session, CohortBinding, name)
+    before = audit.content(binding)
     binding.paused, binding.pause_reason = True, reason
-    audit.record(
-        session, now=now, actor=actor, action="pause", kind="binding", name=binding.name, reason=reason
-    )
+    _record(session, binding, "pause", now=now, actor=actor, settings=audit.changed(before, binding))
     session.flush()
     session.refresh(binding, ["after_name"])  # an update forgets what SQL computes
     return binding
@@ -221,11 +219,12 @@ def resume_binding(
 ) -> CohortBinding:
     """On with the schedule from `timing`'s next occurrence; what was missed while paused stays missed."""
     binding = find(session, CohortBinding, name)
+    before = audit.content(binding)
     binding.paused, binding.pause_reason, binding.failures_in_row = False, None, 0
     retries.forget_of(session, binding.id)
     if timing is not None:
         binding.next_occurrence, binding.next_due_at = timing.next_occurrence, timing.next_due_at
-    audit.record(session, now=now, actor=actor, action="resume", kind="binding", name=binding.name)
+    _record(session, binding, "resume", now=now, actor=actor, settings=audit.changed(before, binding))
     session.flush()
     session.refresh(binding, ["after_name"])  # an update forgets what SQL computes
     return binding
@@ -236,10 +235,26 @@ def remove_binding(session: Session, name: str, *, now: datetime, actor: str) ->
     binding = find(session, CohortBinding, name)
     _refuse_if_running(session, binding)
     chains.require_last(session, binding)
-    audit.record(session, now=now, actor=actor, action="remove", kind="binding", name=binding.name)
+    lost = {"members": binding.member_count, "synced": binding.attribute_locked_at is not None}
+    _record(session, binding, "remove", now=now, actor=actor, settings=audit.removed(binding), **lost)
     listened_to = binding.project_id, binding.cohort_id
     session.delete(binding)
     webhooks.forget_unwanted(session, *listened_to)
+
+
+def _record(
+    session: Session, binding: CohortBinding, action: str, *, now: datetime, actor: str, **details: Any
+) -> None:
+    audit.record(
+        session,
+        now=now,
+        actor=actor,
+        action=action,
+        kind="binding",
+        name=binding.name,
+        binding_id=binding.id,
+        **details,
+    )
 
 
 def require_audiences(project: AmplitudeProject) -> None:

@@ -55,9 +55,14 @@ def add_destination(
     )
     session.add(destination)
     session.flush()
-    facts = {"subdomain": destination.subdomain, "contact_key_property": destination.contact_key_property}
     audit.record(
-        session, now=now, actor=actor, action="add", kind="destination", name=destination.name, **facts
+        session,
+        now=now,
+        actor=actor,
+        action="add",
+        kind="destination",
+        name=destination.name,
+        settings=audit.added(destination),
     )
     return destination
 
@@ -80,44 +85,61 @@ def update_destination(
 ) -> Destination:
     """Change what is given. The mapped property is fixed once a binding has been synced to."""
     destination = find(session, Destination, name)
-    changed: dict[str, Any] = {}
+    before, secrets = audit.content(destination), dict[str, str]()
     if contact_key_property is not None and contact_key_property != destination.contact_key_property:
-        changed["contact_key_property"] = _remap(session, destination, contact_key_property)
+        _remap(session, destination, contact_key_property)
     if new_name is not None:
-        changed["new_name"] = _rename(session, destination, new_name)
-    if subdomain is not None:
-        destination.subdomain = changed["subdomain"] = checked_subdomain(subdomain)
+        _rename(session, destination, new_name)
     if client_id is not None:
-        destination.client_id = checked_text("client_id", client_id)
-        changed["client_id"] = "changed"
-    if account_id is not None:
-        destination.account_id = changed["account_id"] = checked_account(account_id)
+        secrets["client_id"] = "changed"
     if write_mode is not None:
-        destination.write_mode = changed["write_mode"] = write_mode
+        destination.write_mode = write_mode
     if client_secret is not None:
         destination.client_secret_token = keyring.encrypt(_filled("client_secret", client_secret))
-        changed["client_secret"] = "changed"
-    if client_secret is not None or client_secret_made_on is not None:
+        secrets["client_secret"] = "changed"
+    if {client_secret, client_secret_made_on} != {None}:
         destination.client_secret_made_on = client_secret_made_on or now.date()
-        changed["client_secret_made_on"] = destination.client_secret_made_on.isoformat()
-    if changed.keys() & {"subdomain", "account_id", "client_id"}:  # another business unit, maybe
-        destination.data_extension = None
-        require_all_own(session, destination)
-    audit.record(
-        session, now=now, actor=actor, action="update", kind="destination", name=destination.name, **changed
-    )
+    if {subdomain, account_id, client_id} != {None}:
+        _move(session, destination, subdomain, client_id, account_id)
+    if told := audit.changed(before, destination) | secrets:
+        audit.record(
+            session,
+            now=now,
+            actor=actor,
+            action="update",
+            kind="destination",
+            name=destination.name,
+            settings=told,
+        )
     return destination
 
 
-def _rename(session: Session, destination: Destination, name: str) -> str:
+def _move(
+    session: Session,
+    destination: Destination,
+    subdomain: str | None,
+    client_id: str | None,
+    account_id: str | None,
+) -> None:
+    """It may be another business unit now."""
+    if subdomain is not None:
+        destination.subdomain = checked_subdomain(subdomain)
+    if client_id is not None:
+        destination.client_id = checked_text("client_id", client_id)
+    if account_id is not None:
+        destination.account_id = checked_account(account_id)
+    destination.data_extension = None
+    require_all_own(session, destination)
+
+
+def _rename(session: Session, destination: Destination, name: str) -> None:
     destination.name, destination.name_key = (
         checked_name(session, Destination, name, but=destination.id),
         name_key(name),
     )
-    return destination.name
 
 
-def _remap(session: Session, destination: Destination, contact_key_property: str) -> str:
+def _remap(session: Session, destination: Destination, contact_key_property: str) -> None:
     """Map another property, as long as nothing has been synced by the old one."""
     synced = select(CohortBinding.id).where(
         CohortBinding.destination_id == destination.id, CohortBinding.attribute_locked_at.is_not(None)
@@ -125,14 +147,21 @@ def _remap(session: Session, destination: Destination, contact_key_property: str
     if session.scalar(synced.limit(1)) is not None:
         raise ConfigurationError("MAPPING_LOCKED", destination=destination.name)
     destination.contact_key_property = checked_text("contact_key_property", contact_key_property)
-    return destination.contact_key_property
 
 
 def remove_destination(session: Session, name: str, *, now: datetime, actor: str) -> None:
     """Remove a destination that no binding uses."""
     destination = find(session, Destination, name)
     refuse_if_used(session, "destination", destination.name, CohortBinding.destination_id == destination.id)
-    audit.record(session, now=now, actor=actor, action="remove", kind="destination", name=destination.name)
+    audit.record(
+        session,
+        now=now,
+        actor=actor,
+        action="remove",
+        kind="destination",
+        name=destination.name,
+        settings=audit.removed(destination),
+    )
     session.delete(destination)
 
 

@@ -47,7 +47,13 @@ def add_source(
     session.add(source)
     session.flush()
     audit.record(
-        session, now=now, actor=actor, action="add", kind="source", name=source.name, region=region, tier=tier
+        session,
+        now=now,
+        actor=actor,
+        action="add",
+        kind="source",
+        name=source.name,
+        settings=audit.added(source),
     )
     return source
 
@@ -68,7 +74,7 @@ def update_source(
 ) -> AmplitudeProject:
     """Change what is given. A tier that allows no schedule is refused while bindings have one."""
     source = find(session, AmplitudeProject, name)
-    changed: dict[str, str | int] = {}
+    before, secrets = audit.content(source), dict[str, str]()
     if tier is not None and tier != source.tier:
         if tier is not Tier.AUDIENCES:
             scheduled = session.scalars(
@@ -84,21 +90,24 @@ def update_source(
                     source=source.name,
                     tier=tier,
                 )
-        source.tier = changed["tier"] = tier
+        source.tier = tier
     if new_name is not None:
-        source.name = changed["new_name"] = checked_name(session, AmplitudeProject, new_name, but=source.id)
+        source.name = checked_name(session, AmplitudeProject, new_name, but=source.id)
         source.name_key = name_key(new_name)
     if region is not None:
-        source.region = changed["region"] = region
+        source.region = region
     if monthly_quota is not None:
-        source.monthly_quota = changed["monthly_quota"] = monthly_quota
+        source.monthly_quota = monthly_quota
     if api_key is not None:
         source.api_key_token, source.keys_set_at = keyring.encrypt(_filled("api_key", api_key)), now
-        changed["api_key"] = "changed"
+        secrets["api_key"] = "changed"
     if secret_key is not None:
         source.secret_key_token, source.keys_set_at = keyring.encrypt(_filled("secret_key", secret_key)), now
-        changed["secret_key"] = "changed"
-    audit.record(session, now=now, actor=actor, action="update", kind="source", name=source.name, **changed)
+        secrets["secret_key"] = "changed"
+    if told := audit.changed(before, source) | secrets:
+        audit.record(
+            session, now=now, actor=actor, action="update", kind="source", name=source.name, settings=told
+        )
     return source
 
 
@@ -106,7 +115,15 @@ def remove_source(session: Session, name: str, *, now: datetime, actor: str) -> 
     """Remove a source that no binding uses."""
     source = find(session, AmplitudeProject, name)
     refuse_if_used(session, "source", source.name, CohortBinding.project_id == source.id)
-    audit.record(session, now=now, actor=actor, action="remove", kind="source", name=source.name)
+    audit.record(
+        session,
+        now=now,
+        actor=actor,
+        action="remove",
+        kind="source",
+        name=source.name,
+        settings=audit.removed(source),
+    )
     snapshots.forget_source(session, source.id)
     session.delete(source)
 

@@ -149,7 +149,9 @@ def test_one_that_fails_leaves_what_it_found_to_the_next_run(product: Product) -
     binding = product.bind()
     product.succeeds(binding)
     tamper(product)
-    product.sandbox.fault({"path": UPSERT, "action": {"kind": "status", "status": 403}})
+    product.sandbox.fault(
+        {"path": UPSERT, "action": {"kind": "status", "status": 403, "body": {"errorcode": 20002}}}
+    )
     assert product.sync(binding, full=True).error_code == "MC_FORBIDDEN"
     product.sandbox.fault()
     following = product.succeeds(binding)

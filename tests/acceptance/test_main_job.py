@@ -117,7 +117,7 @@ def test_a_user_property_is_the_contact_key(product: Product) -> None:
     assert all("@" in key for key in keys)
 
 
-AWKWARD = ["Ada", "bob ", "O'Hara", 'say "hi"', "a,b;c", "Zoë", "ключ", "🦊", "50%", "a/b:c", "two\nlines"]
+AWKWARD = ["Ada", "bob ", "O'Hara", 'say "hi"', "a,b;c", "Zoë", "ключ", "🦊", "50%", "a/b:c", "a\tTAB"]
 
 
 def test_keys_are_pushed_as_they_came(product: Product) -> None:

@@ -97,7 +97,7 @@ def test_a_boolean_in_any_spelling(embedded: Product, spelling: str) -> None:
 def test_spellings_of_one_key_are_one_contact(embedded: Product) -> None:
     """The vendor keeps the spelling a row was made with; the state has the one that was pushed last."""
     embedded.sandbox.upsert([{"Contact Key": key, "Trialers": True} for key in ("ADA", "Bob  ", "Zoë")])
-    embedded.cohort("purchrs", members=["ada", "bob", "ZOË", "two\nlines", 'a,"b"'])
+    embedded.cohort("purchrs", members=["ada", "bob", "ZOË", "a\tTAB", 'a,"b"'])
     binding = embedded.bind()
     embedded.succeeds(binding)
     assert numbers(verify(embedded, binding)) == (5, 5, 0, 0)

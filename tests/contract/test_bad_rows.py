@@ -135,3 +135,32 @@ def test_whatever_a_vendor_says_can_be_stored(product_anywhere: Product, code: A
     (row,) = rejected(product)
     assert row.message.isprintable()
     assert row.code.isprintable()
+
+
+@pytest.mark.parametrize("rows", [2, 3, 7])
+@pytest.mark.parametrize("name", ["400", "403 page"])
+@pytest.mark.parametrize(("mode", "path"), MODES)
+def test_a_refusal_of_a_few_rows_is_not_about_each(
+    product: Product, mode: WriteMode, path: str, name: str, rows: int
+) -> None:
+    members = [f"person-{number}" for number in range(rows)]
+    binding = bound(product, mode, members)
+    product.sandbox.fault(status(path, *REFUSALS[name]))
+    run = product.sync(binding)
+    assert (run.state, run.error_code) == (RunState.FAILED, "MC_REJECTED")
+    assert (run.acknowledged, run.rejected, rejected(product)) == (0, 0, [])
+    assert product.sandbox.door("GET", "requests", path="/row")["count"] < 60
+    product.sandbox.fault()
+    assert product.sync(binding).state == RunState.SUCCEEDED
+    assert flagged(product) == set(members)
+
+
+@pytest.mark.parametrize(("mode", "path"), MODES)
+@pytest.mark.parametrize("members", [["bad"], ["bad", "good"], ["good", "bad"]])
+def test_a_bad_row_among_few(product: Product, mode: WriteMode, path: str, members: list[str]) -> None:
+    binding = bound(product, mode, members)
+    product.sandbox.fault(status(path, *REFUSALS["400"]) | {"body": "bad"})
+    run = product.sync(binding)
+    assert (run.state, run.rejected) == (RunState.PARTIAL, 1), run.error_message
+    assert {row.key for row in rejected(product)} == {"bad"}
+    assert flagged(product) == set(members) - {"bad"}

@@ -5,6 +5,8 @@ No worker runs here: a test does to the run row what a worker would, so that eve
 
 from __future__ import annotations
 
+import os
+import pwd
 import signal
 import subprocess
 import time
@@ -279,6 +281,15 @@ def _first_batch(session: Any) -> int:
 
 def test_who_did_it_has_a_name_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     context.actor.cache_clear()
-    monkeypatch.setattr("getpass.getuser", lambda: (_ for _ in ()).throw(KeyError("uid")))
-    assert context.actor() == "unknown"
+    monkeypatch.setenv("USER", "somebody else")
+    monkeypatch.delenv("SUDO_USER", raising=False)
+    mine = pwd.getpwuid(os.getuid()).pw_name
+    assert context.actor() == mine, "not what a variable says"
+    context.actor.cache_clear()
+    monkeypatch.setenv("SUDO_USER", "ann")
+    assert context.actor() == f"ann as {mine}"
+    context.actor.cache_clear()
+    monkeypatch.delenv("SUDO_USER")
+    monkeypatch.setattr("pwd.getpwuid", lambda _: (_ for _ in ()).throw(KeyError("uid")))
+    assert context.actor() == f"uid {os.getuid()}"
     context.actor.cache_clear()

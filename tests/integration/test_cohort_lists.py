@@ -179,9 +179,14 @@ def test_users_without_the_property_are_empty_rows(telling: Telling, folding: No
 
 
 def test_keys_come_back_as_they_were_told(telling: Telling) -> None:
-    odd = ['say "hi"', "a,b", "two\nlines", "\ttab", "  spaced", "Ünïcode", str(UUID(int=7))]
+    odd = ['say "hi"', "a,b", "\ttab", "  spaced", "Ünïcode", str(UUID(int=7))]
     telling.tell(odd, at=0)
     assert sorted(telling.members()) == sorted(odd)
+
+
+def test_a_key_with_a_line_break_is_none(telling: Telling) -> None:
+    telling.tell(["a", "two\nlines", "two\r\nlines"], at=0)
+    assert telling.members() == ["a", "", ""]
 
 
 def test_a_list_that_began_with_changes_is_refused(telling: Telling) -> None:

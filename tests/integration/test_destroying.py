@@ -28,6 +28,8 @@ DESTROYING = {
     "apply": ["empty.yaml", "--prune"],
     "verify": ["vips", "--repair"],
     "reconcile": ["vips", "--new-sync"],
+    "backup": ["there.db"],
+    "restore": ["copy.db"],
 }
 OPTIONS = {"--prune", "--repair", "--rotate", "--clear", "--clear-flags", "--new-sync"}
 WORDS = {"remove", "forget", "restore", "purge", "delete", "reset"}
@@ -63,6 +65,8 @@ def door(sqlite_db: Database, tmp_path: Path) -> Door:
     (tmp_path / "empty.yaml").write_text("version: 1\nbindings: {}\n")
     door = Door(sqlite_db.settings, tmp_path)
     door.ok("source", "webhook", "amplitude")
+    door.ok("backup", "copy.db")
+    (tmp_path / "there.db").write_text("precious")
     return door
 
 
@@ -109,12 +113,14 @@ def test_a_yes_does_it(door: Door, sqlite_db: Database, path: str, answer: bytes
 
 
 def everything(db: Database) -> dict[str, list[Any]]:
-    """All rows of all tables."""
+    """All rows of all tables. Nothing stays open: `restore` is refused while somebody has the database."""
     with db.read() as session:
-        return {
+        rows = {
             table.name: [tuple(row) for row in session.execute(select(table))]
             for table in Base.metadata.sorted_tables
         }
+    db.dispose()
+    return rows
 
 
 def answered(door: Door, answer: bytes, *words: str) -> Said:

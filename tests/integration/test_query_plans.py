@@ -109,7 +109,7 @@ def noted(db: Database) -> Iterator[list[Statement]]:
         statements += found.values()
 
 
-def age(db: Database, binding: CohortBinding) -> None:
+def age(db: Database, binding: CohortBinding, extension: str = "de") -> None:
     """A history of ended runs and folded batches for the binding, and one used download each."""
     numbers = (
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :years)"
@@ -122,7 +122,13 @@ def age(db: Database, binding: CohortBinding) -> None:
         if db.dialect == "sqlite"
         else "timestamptz '2020-01-01' + i * interval '1 hour'"
     )
-    at = {"years": YEARS, "binding": binding.id, "project": binding.project_id, "cohort": binding.cohort_id}
+    at = {
+        "years": YEARS,
+        "binding": binding.id,
+        "project": binding.project_id,
+        "cohort": binding.cohort_id,
+        "extension": extension,
+    }
     with db.write() as session:
         for statement in (
             f"INSERT INTO snapshot (id, project_id, cohort_id, kind, property, state, requested_at, completed_at)"
@@ -136,7 +142,7 @@ def age(db: Database, binding: CohortBinding) -> None:
             f" 'd' || i, {when}, {when}, {when} FROM n",
             f"INSERT INTO push_batch (id, run_id, binding_id, data_extension_id, seq, direction, n, state, attempts,"
             f" polls, sent_at, acknowledged_at, folded_generation, keys) {numbers} SELECT 1000000 + i, 1000000 + i,"
-            f" :binding, 'de', 0, 'enter', 1, 'acknowledged', 1, 1, {when}, {when}, 1, "
+            f" :binding, :extension, 0, 'enter', 1, 'acknowledged', 1, 1, {when}, {when}, 1, "
             f"{_blob(db)} FROM n",
             f"INSERT INTO audit_event (at, actor, action, kind, name, details) {numbers}"
             f" SELECT {when}, 'test', 'run', 'binding', 'b' || i, '{{}}' FROM n",
@@ -211,8 +217,10 @@ def _bound(db: Database) -> CohortBinding:
 def test_no_statement_of_a_run_reads_a_history(installation: Installation) -> None:
     product = installation
     binding = product.bind()
-    age(product.db, binding)
+    first = product.carry(product.start(binding))
+    age(product.db, binding, product.batches(first.id)[0].data_extension_id)
     with noted(product.db) as statements:
+        product.cohort("purchrs", churn={"exit": 5, "enter": 5, "seed": 4})
         for scheduled in (False, True):
             product.cohort("purchrs", churn={"exit": 10, "enter": 10, "seed": 5}) if scheduled else None
             trigger = Trigger.SCHEDULE if scheduled else Trigger.MANUAL

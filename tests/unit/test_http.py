@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import socket
 import ssl
 import threading
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from worker.vendors.http import RETRY_AFTER_MAX, AnswerLostError, Http, NotSentError, retry_after
+from worker.vendors.http import (
+    RETRY_AFTER_MAX,
+    AnswerLostError,
+    Http,
+    NotSentError,
+    json_of,
+    retry_after,
+)
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -190,3 +199,77 @@ def test_how_long_to_wait(header: str, body: str, seconds: float) -> None:
     if header:
         response.headers["Retry-After"] = header
     assert retry_after(response, now=NOW, default=30.0) == seconds
+
+
+BIG = (1 << 20) + 1
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body"),
+    [
+        ("identity", b" " * BIG),
+        ("gzip", gzip.compress(b" " * BIG)),
+        ("gzip, gzip", gzip.compress(gzip.compress(b" " * BIG))),
+        ("deflate", zlib.compress(b" " * BIG)),
+    ],
+    ids=["plain", "gzip", "gzip twice", "deflate"],
+)
+@pytest.mark.parametrize("status", ["200 OK", "403 Forbidden", "500 Broken"])
+def test_an_answer_is_read_up_to_a_bound(
+    monkeypatch: pytest.MonkeyPatch, encoding: str, body: bytes, status: str
+) -> None:
+    monkeypatch.setattr("worker.vendors.http.ANSWER_BYTES", BIG - 1)
+    head = (
+        f"HTTP/1.1 {status}\r\nContent-Encoding: {encoding}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    )
+    with answering(head + body) as (url, _):
+        error = failure(url)
+    assert isinstance(error, AnswerLostError)
+    assert "larger than" in error.message
+
+
+def test_an_answer_that_has_no_end_is_given_up() -> None:
+    with dripping(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n") as url:
+        client = Http("MC_UNAVAILABLE", read_seconds=5, answer_seconds=0.3)
+        with pytest.raises(AnswerLostError, match=r"did not end within 0\.3 seconds"):
+            client.send("GET", url)
+        client.close()
+
+
+def test_an_answer_comes_unpacked_and_whole() -> None:
+    body = gzip.compress(b'{"a": 1}')
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    with answering(head + body) as (url, _):
+        client = Http("MC_UNAVAILABLE")
+        response = client.send("GET", url)
+        client.close()
+    assert (response.status_code, json_of(response), response.content) == (200, {"a": 1}, b'{"a": 1}')
+
+
+def test_json_that_is_nested_too_deep_is_none() -> None:
+    response = requests.Response()
+    response._content = b"[" * 500_000 + b"]" * 500_000
+    assert json_of(response) is None
+
+
+@contextmanager
+def dripping(head: bytes) -> Iterator[str]:
+    """A server that sends a head, and then a byte every twentieth of a second; its address."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        stop = threading.Event()
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection, suppress(OSError):
+                connection.recv(65536)
+                connection.sendall(head)
+                while not stop.wait(0.05):
+                    connection.sendall(b" ")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.getsockname()[1]}/"
+        finally:
+            stop.set()
+            thread.join()

@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import io
 import itertools
+import os
 from pathlib import Path
 
 import pytest
@@ -239,10 +240,13 @@ def test_lines_within_quotes_are_counted(tmp_path: Path, body: bytes, lines: int
 
 def test_a_missing_column_is_told_with_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(ContractError) as caught:
-        opened(tmp_path, b",".join(b"p%d" % number for number in range(20)) + b"\n", "email")
+        opened(
+            tmp_path,
+            b",".join([b"first_name", b"gp:city", *(b"p%d" % number for number in range(18))]) + b"\n",
+            "email",
+        )
     assert "'email'" in caught.value.message
-    assert "'p0', 'p1'" in caught.value.message
-    assert "8 more" in caught.value.message
+    assert "'first_name', 'gp:city', 18 more columns" in caught.value.message
 
 
 def test_a_file_too_large_is_refused_before_it_fills_the_disk(tmp_path: Path) -> None:
@@ -345,3 +349,34 @@ def test_a_row_longer_than_memory_should_hold_is_refused(tmp_path: Path, tiny_ch
     assert tiny_chunks is None
     with pytest.raises(Irregular):
         fast(opened(tmp_path, b'user_id,x\n"' + b"a\n" * 500))
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        (b"ada@example.com,Mary Ann", "2 other columns"),
+        (b"550e8400-e29b-41d4-a716-446655440000", "1 other column"),
+        (b"mail,ada,+49 170 1234", "'mail', 2 more columns"),
+        (b"Contact Key,gp:email,first_name", "'Contact Key', 'gp:email', 'first_name'"),
+        (b"id_ada_1,idris,Key West 3", "3 other columns"),
+    ],
+)
+def test_a_file_without_a_header_shows_nobodys_key(tmp_path: Path, header: bytes, said: str) -> None:
+    with pytest.raises(ContractError) as caught:
+        opened(tmp_path, header + b"\nx\n")
+    assert caught.value.code == "SNAPSHOT_COLUMN_MISSING"
+    assert f"it has {said}." in caught.value.message
+
+
+@pytest.mark.parametrize("quoted", [True, False])
+def test_a_header_cell_may_be_as_long_as_any(tmp_path: Path, quoted: bool) -> None:
+    cell = b"x" * 200_000
+    header = (b'"' + cell + b'"' if quoted else cell) + b",user_id\n"
+    assert opened(tmp_path, header + b"1,a\n").column == 1
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(ContractError, match="a pipe or a device"):
+            inspect(path, "user_id", max_bytes=1_000, workdir=tmp_path)

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
+from models.runs.slots import JOBS_IN_FLIGHT
 from models.types import WriteMode
-from worker.vendors.marketing_cloud.client import JOBS_IN_FLIGHT, SYNC_ROWS
+from worker.vendors.marketing_cloud.client import SYNC_ROWS
 
 # Jobs that peers and Salesforce's own samples tell of: 0.5 to 2 s for a row, 1.9 to 20 s for thousands. One sample
 # waited for 7 min 28 s in the queue (2017).

@@ -18,8 +18,7 @@ import numpy as np
 from models.contact_keys.comparison import is_blank
 from models.contact_keys.key_array import I64, U8, Bool, KeyArray
 from models.errors import ContractError
-from worker.membership.csv_reference import LINE
-from worker.membership.snapshot_file import SnapshotFile
+from worker.membership.snapshot_file import LINE, SnapshotFile
 
 CHUNK = 4 << 20
 _LF, _CR, _TAB, _QUOTE, _COMMA = (ord(sign) for sign in '\n\r\t",')

@@ -18,15 +18,9 @@ from dataclasses import dataclass
 
 from models.contact_keys.comparison import has_line_break
 from models.errors import ContractError
-from worker.membership.snapshot_file import SnapshotFile
+from worker.membership.snapshot_file import LINE, SnapshotFile
 
 _ROWS = 50_000
-LINE = 1 << 24
-"""A line longer than this, in characters, is not a row of a cohort."""
-
-csv.field_size_limit(
-    LINE
-)  # of 131,072 by default: a long cell in a column that nobody mapped is no reason to refuse
 
 
 @dataclass

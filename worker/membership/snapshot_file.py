@@ -33,6 +33,19 @@ _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _SEPARATORS = {";": "Semicolons", "\t": "TABs", "|": "Vertical bars"}
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _NAMED = 12  # columns that an error lists
+# A column's name, and no contact key: letters alone, and a word that columns are named by.
+_NAME = re.compile(r"(?:gp:)?[A-Za-z]+(?:[ _-][A-Za-z]+){0,4}")
+_NAME_WORD = re.compile(
+    r"(?:^|[ :_-])(?:id|uuid|guid|key|name|e-?mail|mail|phone|mobile|user|customer|contact|subscriber|member|person"
+    r"|account|device|amplitude|country|city|region|language|platform|version|date|time|value|property)s?(?:$|[ _-])",
+    re.IGNORECASE,
+)
+
+LINE = 1 << 24
+"""A line longer than this, in characters, is not a row of a cohort."""
+
+# Of 131,072 by default: a long cell in a column that nobody mapped is no reason to refuse.
+csv.field_size_limit(LINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +65,8 @@ def inspect(path: Path, column: str, *, max_bytes: int, workdir: Path | None = N
 
     Rows are not read here: they are checked as they are, by whoever reads them.
     """
+    if not path.is_file():  # to open a pipe waits for whoever writes into it, and a device may have no end
+        raise ContractError("SNAPSHOT_NOT_CSV", "It is a pipe or a device, not a regular file.")
     with path.open("rb") as source:
         zipped = source.read(2) == _GZIP
     if not zipped and path.stat().st_size > max_bytes:
@@ -143,7 +158,12 @@ def _header(path: Path) -> tuple[int, tuple[str, ...]]:
 
 def _header_cells(text: str) -> list[str]:
     """The names. A stray quote in the header would swallow rows, so no line of it may look like one."""
-    rows = list(csv.reader(io.StringIO(text, newline="")))
+    try:
+        rows = list(csv.reader(io.StringIO(text, newline="")))
+    except csv.Error:  # a cell above csv.field_size_limit()
+        raise ContractError(
+            "SNAPSHOT_NOT_CSV", "A cell of its header is longer than a name can be."
+        ) from None
     if len(rows) != 1 or any("," in line for cell in rows[0] for line in cell.splitlines()[1:]):
         raise ContractError("SNAPSHOT_NOT_CSV", "A quote in its header has no end in that line.")
     return rows[0]
@@ -183,9 +203,16 @@ def _find(path: Path, columns: tuple[str, ...], wanted: str) -> int:
         raise ContractError(
             "SNAPSHOT_NOT_CSV", f"{separated}; a cohort file has commas between its cells.", column=wanted
         )
-    names = ", ".join(repr(name[:60]) for name in columns[:_NAMED])
-    more = f" and {len(columns) - _NAMED} more" if len(columns) > _NAMED else ""
-    raise ContractError("SNAPSHOT_COLUMN_MISSING", column=wanted, columns=names + more)
+    raise ContractError("SNAPSHOT_COLUMN_MISSING", column=wanted, columns=_listed(columns))
+
+
+def _listed(columns: tuple[str, ...]) -> str:
+    """The columns by name; those whose names may be cells of a file without a header are only counted."""
+    names = [repr(name) for name in columns if _NAME.fullmatch(name) and _NAME_WORD.search(name)][:_NAMED]
+    rest = len(columns) - len(names)
+    if rest:
+        names.append(f"{rest} {'more' if names else 'other'} column{'s' if rest > 1 else ''}")
+    return ", ".join(names)
 
 
 def _separator(columns: tuple[str, ...], wanted: set[str]) -> str:

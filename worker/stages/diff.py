@@ -44,6 +44,10 @@ def diff(hold: ClaimedRun) -> Stage | None:
     run = hold.load()
     if not job_tracking.earlier_runs(hold, run):
         return None
+    if run.binding.full_next and not run.full:
+        with hold.transaction() as (_, mine):
+            mine.full = True
+        run = hold.load()
     if run.snapshot is None:
         raise TerminalError("SNAPSHOT_REQUEST_LOST")
     path = snapshot_store.fetch(hold, run.snapshot)

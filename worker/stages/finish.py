@@ -32,6 +32,8 @@ def finish(hold: ClaimedRun) -> Stage | None:
         unresolved_batches.supersede(session, run)
         rejections.forget_settled(session, run)
         run.binding.confirmed_digest = run.digest if complete else None
+        if run.full:
+            run.binding.full_next = False
         if complete:
             run.binding.member_count = run.members
         if verdict is RunState.SUCCEEDED:

@@ -1,33 +1,36 @@
 """Stage 3: send the planned batches and follow each to its end, at most two jobs in flight per data extension.
 
 A batch is journalled as being sent before its PUT, and its request id is stored before the first poll; so a
-kill at any instruction leaves a state from which another worker goes on. No slot sleeps on the vendor: a claim
-looks again for a second in all while jobs move and nobody else wants the slot, then it leaves with `wake_at`.
+kill at any instruction leaves a state from which another worker goes on. No worker sleeps on the vendor: a claim
+looks again for a second in all while no other work waits, then it leaves with `wake_at`. A run that gets no slot
+leaves without one, and whoever frees a slot wakes it (`models/runs/slots.py`).
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import timedelta
 
 import structlog
 from redis.exceptions import RedisError
+from sqlalchemy.orm import Session
 
-from config.queue import KEY_PREFIX, QUEUE
+from config.queue import KEY_PREFIX, QUEUE, WAKE_QUEUE
 from models.contact_keys.codec import decode_keys, encode_keys, row_bodies
 from models.direction import Direction
 from models.errors import ConfigurationError, RateLimited, SyncError
-from models.runs import batches, lifecycle
+from models.runs import batches, lifecycle, slots
+from models.runs.slots import JOBS_IN_FLIGHT, Woken
 from models.tables import PushBatch, SyncRun
 from models.types import BatchState, Stage, WriteMode
 from worker.claim import ClaimedRun
 from worker.inspection.check import flag_value, require_destination
 from worker.stages import blackout, job_tracking, refusals, sync_rows
+from worker.stages.pace import POLL_MIN_SECONDS, Paces
 from worker.vendors.http import NotSentError
 from worker.vendors.marketing_cloud.client import (
     CONTACT_KEY,
-    JOBS_IN_FLIGHT,
     MarketingCloud,
     PayloadTooLargeError,
 )
@@ -35,42 +38,12 @@ from worker.vendors.marketing_cloud.transport import BatchRefusedError
 
 log = structlog.get_logger()
 
-# One claim goes on this long while batches flow; then others get the slot.
+# One claim goes on this long while batches flow; then others get the worker.
 CLAIM_SECONDS = 20.0
-# In all, so long may a claim look again without anything having moved.
-PATIENCE_SECONDS = 1.0
-# The first look at a job: jobs of one row took 0.5-2 s, of thousands 2-20 s, in the worst case minutes.
-FIRST_POLL_SECONDS = 0.25
-POLL_MIN_SECONDS = 0.03
-POLL_MAX_SECONDS = 15.0
-NO_SLOT_SECONDS = 1.0
+# In all, so long may a claim look again without anything having moved; and so long although other work waits.
+PATIENCE_SECONDS, A_MOMENT_SECONDS = 1.0, 0.1
 # A PUT that failed like this was not queued. All else (no answer, a server's error, an odd answer) tells nothing.
 NOT_QUEUED = (NotSentError, RateLimited, ConfigurationError)
-
-
-@dataclass
-class Pace:
-    """How long this vendor's jobs take at present, in seconds, learned from the ones that ended."""
-
-    seconds: float = FIRST_POLL_SECONDS
-
-    def first(self) -> float:
-        """When to look first at a new job."""
-        return min(POLL_MAX_SECONDS, max(POLL_MIN_SECONDS, 0.9 * self.seconds))
-
-    def again(self, waited: float) -> float:
-        """When to look again at a job that is so old: it is found before it has taken twice its time."""
-        return min(POLL_MAX_SECONDS, max(POLL_MIN_SECONDS, self.seconds / 4, waited))
-
-    def ended(self, took: float, looks: int) -> None:
-        """A job was found ended that long after it was submitted, at this look.
-
-        Found at the first look it may have ended much earlier, so the next one is looked at sooner: much sooner
-        as long as a look costs less than waiting for it.
-        """
-        if looks == 0:
-            took *= 0.5 if took < 1 else 0.85
-        self.seconds = (self.seconds + took) / 2
 
 
 @dataclass(frozen=True)
@@ -90,8 +63,7 @@ class Push:
     cloud: MarketingCloud
     run: SyncRun
     target: Target
-    pace: Pace
-    submitted_at: dict[int, datetime] = field(default_factory=dict)
+    paces: Paces
 
     @property
     def synchronous(self) -> bool:
@@ -105,41 +77,51 @@ class Push:
         while True:
             flying = self._flying()
             ended = self._poll_due(flying)
-            moved = self._fill_slots(JOBS_IN_FLIGHT - len(flying) + ended) or bool(ended)
+            sent, wanted = self._fill_slots(JOBS_IN_FLIGHT - len(flying) + ended)
             left = self._left()
             if not left:
                 return self._done()
-            if moved:
+            if wanted:
+                self._leave(self._until_next(left), slot_wanted=self.target.data_extension_id)
+                return None
+            if ended > sent:
+                with self.hold.transaction() as (session, _):
+                    woken = self._wake_next(session)
+                self.hold.publish_woken(woken)
+            if ended or sent:
                 idle = 0.0
                 if time.monotonic() > end:
-                    return self._leave(None)
+                    return self._go_on()
                 continue
-            pause = self._until_next(left)
+            pause = self._until_next(left) or POLL_MIN_SECONDS
             idle += pause
-            if idle > PATIENCE_SECONDS or time.monotonic() > end or _others_wait(self.hold):
-                return self._leave(pause)
+            if (
+                idle > PATIENCE_SECONDS
+                or time.monotonic() > end
+                or (idle > A_MOMENT_SECONDS and _others_wait(self.hold))
+            ):
+                self._leave(pause)
+                return None
             time.sleep(pause)
 
-    def _fill_slots(self, free: int) -> bool:
-        """Send batches into at most so many slots; whether one was sent."""
-        sent = False
-        for _ in range(free):
+    def _fill_slots(self, free: int) -> tuple[int, bool]:
+        """Send batches into at most so many slots: how many were sent, and whether another waits for a slot."""
+        sent = 0
+        while sent < free:
             with self.hold.transaction() as (session, run):
                 if run.cancel_requested or blackout.until(run.binding, self.hold.now) is not None:
-                    return sent
-                batch = batches.take_slot(
-                    session,
-                    run,
-                    limit=JOBS_IN_FLIGHT,
-                    now=self.hold.now,
-                    deadline=self.hold.ctx.settings.job_deadline_seconds,
-                    orphaned=self.hold.ctx.settings.uncertain_seconds,
-                )
+                    return sent, False
+                batch = batches.take_slot(session, run, self.hold.slot_rules, now=self.hold.now)
+                wanted = batch is None and batches.slot_wanted(session, run, now=self.hold.now) is not None
             if batch is None:
-                return sent
+                return sent, wanted
             self._send(batch)
-            sent = True
-        return sent
+            sent += 1
+        return sent, False
+
+    def _wake_next(self, session: Session) -> list[Woken]:
+        """Who gets the slots that this run leaves free; to be published after the commit."""
+        return slots.wake(session, self.target.data_extension_id, self.hold.slot_rules, now=self.hold.now)
 
     def _send(self, batch: PushBatch) -> None:
         target = self.target
@@ -161,9 +143,12 @@ class Push:
             job_tracking.unsent(self.hold, batch.id, error, uncertain=not isinstance(error, NOT_QUEUED))
             refusals.failed(self.hold, self.cloud, batch, error)
             raise
-        self.submitted_at[batch.id] = self.hold.now
+        first = self.paces.of(batch.n).first()
+        due = max(
+            self.hold.later(POLL_MIN_SECONDS), (batch.sent_at or self.hold.now) + timedelta(seconds=first)
+        )
         with self.hold.transaction() as (session, _):
-            batches.submitted(session, batch.id, request_id, poll_at=self.hold.later(self.pace.first()))
+            batches.submitted(session, batch.id, request_id, poll_at=due)
 
     def _split(self, batch: PushBatch, error: PayloadTooLargeError) -> None:
         """413: two halves instead of one batch."""
@@ -198,36 +183,43 @@ class Push:
         """Look at the jobs whose time has come; how many have ended."""
         ended = 0
         for batch in flying:
-            if batch.due_at is not None and batch.due_at > self.hold.now:
+            now = self.hold.now
+            if batch.due_at is not None and batch.due_at > now:
                 continue
-            started = self.submitted_at.get(batch.id, batch.sent_at) or self.hold.now
-            pause = self.pace.again((self.hold.now - started).total_seconds())
+            age = (now - (batch.sent_at or now)).total_seconds()
+            pause = self.paces.of(batch.n).again(age)
             if job_tracking.poll(self.hold, self.cloud, batch, pause=pause):
                 ended += 1
-                self.submitted_at.pop(batch.id, None)
-                self.pace.ended((self.hold.now - started).total_seconds(), batch.polls)
+                if batch.due_at is not None:
+                    late = (now - batch.due_at).total_seconds()
+                    self.paces.learn(batch.n, age, batch.polls, late=late)
         return ended
 
-    def _until_next(self, left: list[PushBatch]) -> float:
-        """Seconds to the next look at a job, to a batch put off, or for a slot to become free."""
+    def _until_next(self, left: list[PushBatch]) -> float | None:
+        """Seconds to the next look at a job, or to a batch that was put off; none if only a slot is waited for."""
         now = self.hold.now
-        waits = [(b.due_at - now).total_seconds() for b in left if b.due_at is not None]
-        if any(b.due_at is None or b.due_at <= now for b in left if b.state == BatchState.PLANNED):
-            waits.append(NO_SLOT_SECONDS)
-        return max(0.01, min(waits, default=NO_SLOT_SECONDS))
+        waits = [(batch.due_at - now).total_seconds() for batch in left if batch.due_at is not None]
+        return max(0.01, min(waits)) if waits else None
 
-    def _leave(self, pause: float | None) -> Stage | None:
-        """Free the slot: at once for the next claim, or until something can have moved."""
+    def _leave(self, pause: float | None, *, slot_wanted: str | None = None) -> None:
+        """Free the worker until something can have moved."""
         with self.hold.transaction() as (session, run):
             silence = blackout.until(run.binding, self.hold.now)
             if silence is not None and not batches.in_flight(session, run.id):
                 blackout.wait(run, silence)
-                return None
-            if pause is None:
-                lifecycle.release(run, now=self.hold.now)
-                return Stage.PUSH
-            lifecycle.wait(run, self.hold.later(pause))
-        return None
+            else:
+                later = None if pause is None else self.hold.later(pause)
+                lifecycle.wait(run, later, slot_wanted=None if silence is not None else slot_wanted)
+                if later is None:
+                    lifecycle.note_error(run, None)
+            woken = self._wake_next(session)
+        self.hold.publish_woken(woken)
+
+    def _go_on(self) -> Stage:
+        """Free the worker, and go on as soon as there is one again."""
+        with self.hold.transaction() as (_, run):
+            lifecycle.release(run, now=self.hold.now)
+        return Stage.PUSH
 
     def _done(self) -> Stage:
         with self.hold.transaction() as (session, run):
@@ -235,6 +227,8 @@ class Push:
                 raise ConfigurationError("CANCELLED", binding=run.binding.name)
             lifecycle.note_error(run, None)
             lifecycle.advance(run, Stage.FINISH, now=self.hold.now)
+            woken = self._wake_next(session)
+        self.hold.publish_woken(woken)
         return Stage.FINISH
 
 
@@ -242,14 +236,8 @@ def push(hold: ClaimedRun) -> Stage | None:
     """Bring every planned batch to its end."""
     run = hold.load()
     with hold.marketing_cloud(run.binding.destination) as cloud:
-        return Push(hold, cloud, run, _target(cloud, run), _pace(hold, run)).go()
-
-
-def _pace(hold: ClaimedRun, run: SyncRun) -> Pace:
-    """What the binding's last acknowledged job took; the first one is looked at soon."""
-    with hold.ctx.db.read() as session:
-        took = batches.last_duration(session, run.binding_id)
-    return Pace() if took is None else Pace(took)
+        target = _target(cloud, run)
+        return Push(hold, cloud, run, target, Paces(hold.ctx.redis, target.data_extension_id)).go()
 
 
 def _target(cloud: MarketingCloud, run: SyncRun) -> Target:
@@ -264,8 +252,8 @@ def _target(cloud: MarketingCloud, run: SyncRun) -> Target:
 
 
 def _others_wait(hold: ClaimedRun) -> bool:
-    """Whether other work is queued for this slot."""
+    """Whether other work is queued for this worker."""
     try:
-        return bool(hold.ctx.redis.llen(KEY_PREFIX + QUEUE))
+        return any(hold.ctx.redis.llen(KEY_PREFIX + queue) for queue in (QUEUE, WAKE_QUEUE))
     except RedisError:
         return True

@@ -45,12 +45,17 @@ def refused(
 ) -> None:
     """Send the batch again, halve it, or reject its only row; raises `error` where halving finds nothing.
 
-    `rows` are the vendor's (code, message). `certain`: nothing of the batch was taken.
+    `rows` are the vendor's (code, message). `certain`: nothing of the batch was taken. A lone row is tried again
+    behind all others while none of them was taken: if all are refused, the refusal is not about a row.
     """
-    if batch.attempts < TRIES:
-        _put_back(hold, batch, error, certain=certain)
+    alone = batch.n == 1 and _others_refused(hold, batch)
+    if batch.attempts < TRIES or (alone and batch.attempts == TRIES):
+        _put_back(hold, batch, error, certain=certain, last=alone)
         log.info("batch_refused", batch=batch.seq, code=error.code)
         return
+    if alone:
+        _put_back(hold, batch, error, certain=certain)
+        raise error
     halve(hold, cloud, batch, rows, error, certain=certain)
 
 
@@ -117,11 +122,20 @@ def look_for_the_cause(hold: ClaimedRun, cloud: MarketingCloud, batch: PushBatch
         require_destination(cloud, run.binding, longest_key=0)
 
 
-def _put_back(hold: ClaimedRun, batch: PushBatch, error: SyncError, *, certain: bool) -> None:
-    """Planned again, after a while."""
+def _others_refused(hold: ClaimedRun, batch: PushBatch) -> bool:
+    """Whether the run has other batches and none of its batches was taken."""
+    with hold.ctx.db.read() as session:
+        _, accepted = batches.halvings(session, batch.run_id)
+        return not accepted and batches.has_others(session, batch)
+
+
+def _put_back(
+    hold: ClaimedRun, batch: PushBatch, error: SyncError, *, certain: bool, last: bool = False
+) -> None:
+    """Planned again, after a while; `last`: behind everything else of the run."""
     later = hold.later(backoff(hold.ctx, batch.attempts))
     with hold.transaction() as (session, run):
-        batches.refused(session, batch.id, not_before=later, certain=certain)
+        batches.refused(session, batch.id, not_before=later, certain=certain, last=last)
         lifecycle.note_error(run, error)
 
 

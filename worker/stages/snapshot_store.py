@@ -29,9 +29,8 @@ DOWNLOADABLE = timedelta(days=7)
 
 def fetch(hold: ClaimedRun, snapshot: Snapshot) -> Path:
     """The path of the snapshot's file on this machine: downloaded, or made from the database."""
-    directory = hold.ctx.settings.data_dir / "snapshots"
-    make_private_dir(directory)
-    path = directory / f"{snapshot.id}.csv"
+    path = place_of(hold.ctx.settings.data_dir, snapshot)
+    make_private_dir(path.parent)
     if path.exists():
         return path
     limit = hold.ctx.settings.snapshot_max_bytes
@@ -50,11 +49,15 @@ def fetch(hold: ClaimedRun, snapshot: Snapshot) -> Path:
     return path
 
 
+def place_of(data_dir: Path, snapshot: Snapshot) -> Path:
+    """Where its file lies. By the time too: a database that was restored gives its ids again."""
+    return data_dir / "snapshots" / f"{snapshot.id}-{snapshot.requested_at:%Y%m%d%H%M%S%f}.csv"
+
+
 def forget(hold: ClaimedRun, snapshot: Snapshot) -> None:
     """Remove the file that this run alone needed, and what lies about."""
-    directory = hold.ctx.settings.data_dir / "snapshots"
     if snapshot.kind != snapshots.DOWNLOAD:
-        (directory / f"{snapshot.id}.csv").unlink(missing_ok=True)
+        place_of(hold.ctx.settings.data_dir, snapshot).unlink(missing_ok=True)
     sweep(hold.ctx.settings.data_dir)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import email.utils
 import socket
 import ssl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -32,6 +33,11 @@ from models.errors import SyncError, TransientError
 
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 120.0  # third parties report ~120 s as Salesforce's own minimum for a client's time-out
+# Of an answer that is no file, unpacked, and the time from its head to its end. The largest that is read, a page of
+# 2,500 rows of a data extension, has 1 MB.
+ANSWER_BYTES = 32 << 20
+ANSWER_SECONDS = 600.0
+PIECE_BYTES = 1 << 16
 # A Retry-After beyond this is taken for a mistake (urllib3 2.8 caps at the same six hours).
 RETRY_AFTER_MAX = 21_600.0
 USER_AGENT = "cohort-sync/0.1"
@@ -48,14 +54,21 @@ class AnswerLostError(TransientError):
 class Http:
     """A session with one vendor. `count` is the number of requests made; `code` names failures.
 
-    Seconds: `connect_seconds` for a connection, `read_seconds` between two pieces of an answer.
+    Seconds: `connect_seconds` for a connection, `read_seconds` between two pieces of an answer, `answer_seconds` for
+    all of it.
     """
 
     def __init__(
-        self, code: str, *, connect_seconds: float = CONNECT_SECONDS, read_seconds: float = READ_SECONDS
+        self,
+        code: str,
+        *,
+        connect_seconds: float = CONNECT_SECONDS,
+        read_seconds: float = READ_SECONDS,
+        answer_seconds: float = ANSWER_SECONDS,
     ) -> None:
         self.count = 0
         self._code = code
+        self._answer_seconds = answer_seconds
         self._timeout = (connect_seconds, read_seconds)
         self._session = requests.Session()
         self._session.headers["User-Agent"] = USER_AGENT
@@ -79,14 +92,37 @@ class Http:
         """Close the connections; the next request opens one anew."""
         self._session.close()
 
-    def send(self, method: str, url: str, **options: Any) -> requests.Response:
-        """One request; NotSentError or AnswerLostError where no answer came. Any status is an answer."""
+    def send(self, method: str, url: str, *, stream: bool = False, **options: Any) -> requests.Response:
+        """One request; NotSentError or AnswerLostError where no answer came. Any status is an answer.
+
+        With `stream` the body is left to be read: see `read`.
+        """
         self.count += 1
         options.setdefault("auth", _no_auth)  # else a ~/.netrc would add one
+        options |= {"timeout": self._timeout, "allow_redirects": False, "stream": True}
         try:
-            return self._session.request(method, url, timeout=self._timeout, allow_redirects=False, **options)
+            response = self._session.request(method, url, **options)
         except (requests.RequestException, HTTPError) as error:
             raise self._classified(error) from None  # the cause may hold a URL with a signature
+        return response if stream else self.read(response)
+
+    def read(self, response: requests.Response) -> requests.Response:
+        """Read the body whole; AnswerLostError if it breaks off, is too large when unpacked, or has no end."""
+        if response._content_consumed:  # type: ignore[attr-defined]  # noqa: SLF001 - it was read before
+            return response
+        body, end = bytearray(), time.monotonic() + self._answer_seconds
+        with self.reading(), response:
+            while piece := response.raw.read1(PIECE_BYTES, decode_content=True):
+                body += piece
+                if len(body) > ANSWER_BYTES:
+                    raise AnswerLostError(self._code, f"The answer was larger than {ANSWER_BYTES:,} bytes.")
+                if time.monotonic() > end:
+                    raise AnswerLostError(
+                        self._code, f"The answer did not end within {self._answer_seconds:g} seconds."
+                    )
+        # Where `requests` itself keeps a body that was read.
+        response._content, response._content_consumed = bytes(body), True  # type: ignore[attr-defined]  # noqa: SLF001
+        return response
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -131,7 +167,7 @@ def json_of(response: requests.Response) -> Any:
     """The body as JSON, or none: a vendor's gateway may answer in plain text."""
     try:
         return response.json()
-    except ValueError:
+    except (ValueError, RecursionError):  # nested too deep
         return None
 
 

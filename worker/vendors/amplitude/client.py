@@ -207,8 +207,7 @@ class Amplitude:
                     self._limits.succeeded()
                     yield response
                     return
-                with self._http.reading():
-                    text = response.text
+                text = self._http.read(response).text
         raise self._refusal(response, text, call)
 
     def _refusal(self, response: requests.Response, text: str, call: _Call) -> SyncError:

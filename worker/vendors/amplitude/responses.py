@@ -115,7 +115,7 @@ def said(text: str, secrets: Iterable[str]) -> str:
     """The envelope's own words, {"error": {message, metadata: {details}}}, kept short and free of our keys."""
     try:
         error = json.loads(text)["error"]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return ""
     if not isinstance(error, dict):
         return ""

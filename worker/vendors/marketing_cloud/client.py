@@ -38,7 +38,6 @@ __all__ = [
     "BATCH_ROWS",
     "CONTACT_KEY",
     "DATA_EXTENSION_NAME",
-    "JOBS_IN_FLIGHT",
     "READ",
     "SYNC_ROWS",
     "DataExtension",
@@ -53,8 +52,6 @@ __all__ = [
 BATCH_ROWS = 25_000
 # The rowset's documentation says 5 MB; a peer measured 5.9. A margin below the smaller.
 BATCH_BYTES = 4_500_000
-# Deadlocks come from concurrent writers; Salesforce advises consecutive loads.
-JOBS_IN_FLIGHT = 2
 # The same page: 50 objects a synchronous request, soft.
 SYNC_ROWS = 50
 PAGE_ROWS = 2_500

@@ -13,6 +13,9 @@ from defusedxml.ElementTree import fromstring
 
 from models.errors import ContractError
 
+# Elements inside elements: a Retrieve's answer has six.
+DEPTH_MAX = 50
+
 
 class RetrieveRefusedError(ContractError):
     """The answer's OverallStatus is an error."""
@@ -62,11 +65,8 @@ def answer(body: bytes) -> Answer | None:
 
     ContractError for SOAP without a status. Only "OK" and "MoreDataAvailable" are yes.
     """
-    try:
-        root = fromstring(body)
-    except (ParseError, ValueError):
-        return None
-    if _name(root) != "Envelope":
+    root = _root(body)
+    if root is None or _name(root) != "Envelope":
         return None
     said = {_name(item): _text(item) for item in root.iter() if _name(item) in {"OverallStatus", "RequestID"}}
     if "OverallStatus" not in said:
@@ -87,12 +87,24 @@ def of_privilege(text: str) -> bool:
 
 def fault(body: bytes) -> str:
     """The fault's text, or "" if the body is none."""
-    try:
-        root = fromstring(body)
-    except (ParseError, ValueError):
+    root = _root(body)
+    if root is None:
         return ""
     wanted = {"faultcode", "faultstring", "Reason", "Text", "Code", "Message"}
     return " ".join(_text(item) for item in root.iter() if _name(item) in wanted and _text(item))
+
+
+def _root(body: bytes) -> Element | None:
+    """The document's element; none for what is no XML, or is nested deeper than any answer."""
+    try:
+        root: Element = fromstring(body)
+    except (ParseError, ValueError, RecursionError):
+        return None
+    level = [root]
+    for _ in range(DEPTH_MAX):
+        if not (level := [child for item in level for child in item]):
+            return root
+    return None
 
 
 def _flat(item: Element, prefix: str = "") -> dict[str, str]:

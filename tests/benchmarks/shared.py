@@ -1,0 +1,191 @@
+"""Many cohorts in one data extension: their runs start together and share its two job slots.
+
+The ideal is two slots that are busy from the first moment to the last: the jobs' lengths, halved. `ratio` is the time
+from the first dispatch to the last end, beside it. Claims and requests to Marketing Cloud are counted a run, processor
+seconds are those of the product's processes, without the sandbox's.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import requests
+from pydantic import SecretStr
+from sqlalchemy import select
+
+from cli.stack.stack import Stack
+from config.queue import make_app, publishing
+from config.settings import Settings
+from models.database import Database
+from models.runs import lifecycle
+from models.tables import CohortBinding, SyncRun
+from models.types import RunState, Stage, Trigger
+from tests.benchmarks.measure import table
+from tests.benchmarks.whole import sandbox
+from tests.factories import make_binding, make_destination, make_source
+from tests.support import postgres_server
+from worker.context import utc_now
+
+MEMBERS = 1_000
+SLOTS = 2
+ENDS_WITHIN = 1_200.0
+
+
+@dataclass(frozen=True)
+class Product:
+    """A stack beside a sandbox, and its database."""
+
+    url: str
+    keys: dict[str, dict[str, str]]
+    settings: Settings
+    db: Database
+    stack: Stack
+
+
+@contextmanager
+def product(job_seconds: float, database: str, *switches: str) -> Iterator[Product]:
+    """A stack with two worker processes; a job of the vendor's takes `job_seconds`, whatever else it does."""
+    slow = (f"async_queue_seconds={job_seconds}", "async_order=parallel", *switches)
+    with (
+        tempfile.TemporaryDirectory(prefix="cs-bench-") as directory,
+        database_url(database) as url,
+        sandbox(MEMBERS, *slow) as door,
+    ):
+        settings = Settings(
+            _env_file=None,  # type: ignore[call-arg]
+            data_dir=Path(directory) / "data",
+            database_url=url,
+            flower_port=0,
+            monitor_port=0,
+            worker_concurrency=2,
+            amplitude_base_url=door["url"],
+            marketing_cloud_auth_url=door["url"],
+        )
+        with Stack(settings, log=Path(directory) / "log.txt") as stack:
+            if not stack.wait_until_ready():
+                raise SystemExit("the stack did not come up")
+            db = Database(settings)
+            amplitude = door["amplitude"]
+            make_source(
+                db, api_key=SecretStr(amplitude["api_key"]), secret_key=SecretStr(amplitude["secret_key"])
+            )
+            yield Product(door["url"], door, settings, db, stack)
+            db.dispose()
+
+
+@contextmanager
+def database_url(database: str) -> Iterator[str]:
+    """Empty for SQLite."""
+    if database == "sqlite":
+        yield ""
+    else:
+        with postgres_server() as url:
+            yield url
+
+
+def bind(made: Product, names: list[str], *, destinations: int = 1, cohort: str = "purchrs") -> None:
+    """A binding and an attribute for each name, in turn on each of the destinations."""
+    cloud = made.keys["marketing_cloud"]
+    for number in range(destinations):
+        make_destination(
+            made.db,
+            f"engage {number}",
+            subdomain=f"mc{number:026d}",
+            client_id=cloud["client_id"],
+            client_secret=SecretStr(cloud["client_secret"]),
+        )
+    requests.put(
+        f"{made.url}/_sandbox/data-extensions/Amplitude Engage",
+        json={"add_fields": [{"name": name, "type": "Boolean"} for name in names]},
+        timeout=60,
+    ).raise_for_status()
+    for number, name in enumerate(names):
+        destination = f"engage {number % destinations}"
+        make_binding(made.db, name, destination=destination, cohort_id=cohort, attribute=name)
+
+
+def start(made: Product, names: list[str]) -> None:
+    """One run of each, dispatched together."""
+    now = utc_now()
+    with made.db.write() as session:
+        bound = session.scalars(select(CohortBinding).where(CohortBinding.name.in_(names))).all()
+        runs = [
+            lifecycle.dispatch(
+                session, one, trigger=Trigger.MANUAL, scheduled_for=now, now=now, actor="bench"
+            ).id
+            for one in bound
+        ]
+    with publishing(make_app(made.settings)) as send:
+        for run in runs:
+            send(run, Stage.SNAPSHOT)
+
+
+def ended(made: Product) -> list[SyncRun]:
+    """All runs, once each has succeeded."""
+    limit = time.monotonic() + ENDS_WITHIN
+    while time.monotonic() < limit:
+        with made.db.read() as session:
+            left = session.scalar(select(SyncRun.id).where(SyncRun.finished_at.is_(None)).limit(1))
+            if left is None:
+                found = list(session.scalars(select(SyncRun)))
+                break
+        time.sleep(0.2)
+    else:
+        raise SystemExit("the runs did not end")
+    bad = [f"{run.state} {run.error_code}" for run in found if run.state != RunState.SUCCEEDED]
+    if bad:
+        raise SystemExit(f"{len(bad)} runs did not succeed: {bad[0]}")
+    return found
+
+
+def processor_seconds() -> float:
+    """What the stack's processes have used."""
+    used = 0.0
+    for process in psutil.Process().children(recursive=True):
+        if "sandbox" in process.cmdline():
+            continue
+        times = process.cpu_times()
+        used += times.user + times.system
+    return used
+
+
+def together(bindings: int, job_seconds: float, database: str = "sqlite", *, destinations: int = 1) -> None:
+    """So many bindings on one data extension."""
+    names = [f"Flag {number}" for number in range(bindings)]
+    load = os.getloadavg()[0]
+    with product(job_seconds, database) as made:
+        bind(made, names, destinations=destinations)
+        used = processor_seconds()
+        start(made, names)
+        runs = ended(made)
+        used = processor_seconds() - used
+    wall = (max(run.finished_at for run in runs) - min(run.created_at for run in runs)).total_seconds()  # type: ignore[type-var]
+    ideal = bindings * job_seconds / SLOTS
+    rows = [
+        ("all ended after", f"{wall:7.1f} s"),
+        ("runs a second", f"{bindings / wall:7.1f}"),
+        ("claims a run", f"{statistics.mean(run.fence for run in runs):7.1f}"),
+        (
+            "requests to Marketing Cloud a run",
+            f"{statistics.mean(r.marketing_cloud_requests for r in runs):7.1f}",
+        ),
+        ("processor a run, without the sandbox", f"{used / bindings:7.3f} s"),
+        ("load of the machine before", f"{load:7.1f}"),
+    ]
+    if ideal:
+        rows.insert(1, ("beside two busy slots", f"{wall / ideal:7.2f} (ideal {ideal:.0f} s)"))
+    where = "" if destinations == 1 else f" on {destinations} destinations"
+    table(f"{bindings} bindings of {MEMBERS:,}{where}, jobs of {job_seconds:g} s, {database}", rows)
+
+
+if __name__ == "__main__":
+    together(int(sys.argv[1]), float(sys.argv[2]), *sys.argv[3:4], destinations=int((*sys.argv[4:], "1")[0]))
