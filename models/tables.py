@@ -234,7 +234,8 @@ class Snapshot(Base):
     completed_at: Mapped[datetime | None]
     rows: Mapped[int | None]
     digest: Mapped[str | None] = mapped_column(String(80))
-    upto: Mapped[int | None] = mapped_column(Id)  # webhook: the last message that it holds
+    # webhook: the last message that it holds; a download that became a list's base: the last one known by then
+    upto: Mapped[int | None] = mapped_column(Id)
 
 
 class SnapshotPart(Base):

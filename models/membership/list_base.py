@@ -70,6 +70,7 @@ def rebase(
         found.proven_at, found.doubts, found.refuse_before = None, {}, None
         found.judged_id = session.scalar(select(func.max(WebhookMessage.id))) or 0
         session.flush()
+    download.upto = found.judged_id  # it is used up: no other run may take it for a plan's
     return cohort_lists.take(session, run, found, now=now)
 
 
