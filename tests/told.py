@@ -53,6 +53,10 @@ class Told:
         with self.product.db.write() as session:
             for one in session.scalars(select(WebhookMessage)):
                 one.received_at -= timedelta(**(ago or {"minutes": 6}))
+            for found in session.scalars(select(CohortList)):
+                for name in ("heard_at", "size_asked_at"):
+                    if (then := getattr(found, name)) is not None:
+                        setattr(found, name, then - timedelta(**(ago or {"minutes": 6})))
 
     @staticmethod
     def refused_ago(session: Session, **ago: float) -> None:

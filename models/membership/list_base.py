@@ -58,7 +58,7 @@ def rebase(
         session.refresh(found, with_for_update={"key_share": True})
     based_at = microseconds(download.requested_at.replace(microsecond=0) - SKEW)
     verdict = list_trust.judge(list_facts.facts(session, found), now=now, settle=cohort_lists.SETTLE)
-    if found.base_snapshot_id != download.id and (found.based_at or 0) <= based_at:
+    if (found.base_snapshot_id or 0) < download.id:
         list_facts.keep(found, verdict)  # what messages tell of the cadence
         _replace(session, found, parts, blank)
         _drop(
@@ -66,7 +66,8 @@ def rebase(
             found,
             or_(WebhookMessage.received_at < download.requested_at, WebhookMessage.computed_time < based_at),
         )
-        found.complete, found.based_at, found.base_snapshot_id = True, based_at, download.id
+        found.complete, found.base_snapshot_id = True, download.id
+        found.based_at = max(found.based_at or 0, based_at)  # of a sync that began the list a moment ago
         found.proven_at, found.doubts, found.refuse_before = None, {}, None
         found.judged_id = session.scalar(select(func.max(WebhookMessage.id))) or 0
         session.flush()
@@ -84,7 +85,7 @@ def begin_with(session: Session, found: CohortList, time: int, *, now: datetime)
     )
     _replace(session, found, (), 0)
     _drop(session, found, WebhookMessage.computed_time < time)
-    found.complete, found.based_at, found.base_snapshot_id, found.proven_at = True, time, None, time
+    found.complete, found.based_at, found.proven_at = True, time, time
     found.doubts, found.forgotten_through = {}, None
     session.flush()
 
