@@ -74,6 +74,9 @@ COMMANDS = {
     "verify": Entry(
         "cli.commands.runs.verify", _WORK, "Read Marketing Cloud back and compare it with what is stored."
     ),
+    "reconcile": Entry(
+        "cli.commands.runs.reconcile", _WORK, "Give a webhook's list a new base, by a download or a new sync."
+    ),
     "schedule": Entry("cli.commands.runs.schedule", _WORK, "Upcoming runs, and what they use of the quota."),
     "worker": Entry("cli.commands.operations.processes", _SERVE, "A worker: takes runs from the queue."),
     "scheduler": Entry(

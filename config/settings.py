@@ -48,6 +48,10 @@ class Settings(BaseSettings):
     # Hold a file when so many per cent of its rows have a key that no person has, or lines within quotes; 100: never.
     odd_key_percent: Annotated[float, Field(gt=0, le=100)] = 5
     snapshot_max_bytes: Annotated[int, Field(gt=0)] = 4_000_000_000
+    # Downloads a month and source that lists in doubt may take by themselves; and how old a list's base may become
+    # before one is taken all the same. 0: none.
+    reconcile_downloads: Annotated[int, Field(ge=0)] = 30
+    reconcile_days: Annotated[float, Field(ge=0)] = 30
     max_attempts: Annotated[int, Field(ge=1)] = 8
     retry_base_seconds: Seconds = 5
     retry_max_seconds: Seconds = 900

@@ -19,6 +19,7 @@ import orjson
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -28,7 +29,8 @@ from models.errors import ConfigurationError, SyncError
 from models.membership import webhooks
 from models.membership.webhooks import HEADER
 from receiver.authentication import SourceSecrets
-from receiver.message import MessageError, column, parse
+from receiver.message import MessageError, column, identity, parse
+from receiver.refusals import Refusal, Refusals
 
 log = structlog.get_logger()
 
@@ -37,7 +39,9 @@ MAX_BYTES = 32_000_000
 AT_ONCE = 8
 BODY_SECONDS = 20.0
 
-_STATUS = {"WEBHOOK_COHORT_UNKNOWN": 404, "WEBHOOK_TOO_OLD": 409}
+_STATUS = {"WEBHOOK_COHORT_UNKNOWN": 404, "WEBHOOK_TOO_OLD": 409, "WEBHOOK_FORGOTTEN": 409}
+# Of a message that nobody listens to nothing is kept, nor of a request without the secret.
+_NOT_NOTED = frozenset({"SOURCE_UNKNOWN", "SECRET_WRONG", "WEBHOOK_COHORT_UNKNOWN"})
 
 
 class _Refused(Exception):  # noqa: N818 - an answer, not a fault
@@ -63,6 +67,7 @@ class Receiver:
         self._writer: AbstractContextManager[Any] = (
             threading.Lock() if db.dialect == "sqlite" else nullcontext()
         )
+        self._refusals = Refusals(db, lambda: self._writer)
         self.app = Starlette(
             routes=[
                 Route("/livez", self.alive, methods=["GET"]),
@@ -86,6 +91,7 @@ class Receiver:
         began = time.perf_counter()
         source = request.path_params["source"]
         facts: dict[str, Any] = {}
+        project_id, body = None, b""
         try:
             project_id = self._admit(source, request)
             async with self._turn:
@@ -95,7 +101,12 @@ class Receiver:
             return _json(facts)
         except _Refused as refused:
             facts = {"code": refused.code, "field": refused.field}
-            return refused.response()
+            answer = refused.response()
+            if (
+                project_id is not None and refused.code not in _NOT_NOTED
+            ):  # after the answer, never in its way
+                answer.background = BackgroundTask(self._note, project_id, body, refused.code)
+            return answer
         except ClientDisconnect:
             facts = {"code": "DISCONNECTED"}
             return Response(status_code=400)
@@ -108,7 +119,7 @@ class Receiver:
         if door is None:
             raise _Refused(404, "SOURCE_UNKNOWN", "There is no such source.")
         given = request.headers.get(HEADER)
-        if not door.opens(given.encode("latin-1") if given is not None else None):
+        if not door.opens(given.encode("latin-1") if given is not None else None, datetime.now(UTC)):
             raise _Refused(401, "SECRET_WRONG", f"The header {HEADER} is missing or wrong.")
         return door.project_id
 
@@ -147,6 +158,11 @@ class Receiver:
             log.error("webhook_failed", kind=type(error).__name__)  # noqa: TRY400 - see above
             raise _Refused(500, "INTERNAL", "It could not be stored; send it again.") from None
 
+    def _note(self, project_id: int, body: bytes, code: str) -> None:
+        """In a thread: remember the refusal."""
+        cohort, message = identity(body)
+        self._refusals.note(Refusal(project_id, cohort, message, code, datetime.now(UTC)))
+
     def _stored(self, project_id: int, body: bytes) -> dict[str, Any]:
         now = datetime.now(UTC)
         message = parse(body, now=now.timestamp())
@@ -158,6 +174,7 @@ class Receiver:
         columns = {name: column(message.users, name) for name in properties}
         with self._writer, self._db.write() as session:
             stored = webhooks.accept(session, project_id, head, columns, now=now)
+        self._refusals.flush()
         return {
             "status": "stored" if stored else "duplicate",
             "cohort": head.cohort_id,

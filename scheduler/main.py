@@ -24,9 +24,12 @@ from models.runs import due_work, slots
 from models.runs.slots import SlotRules
 from scheduler.health_log import HealthLog
 from scheduler.publish import STALE_EMPTY, Published, Publisher
-from scheduler.tick import Ticked, tick
+from scheduler.tick import Ticked, look_at_lists, tick
 
 LONGEST_PAUSE_SECONDS = 30
+LISTS_SECONDS = (
+    5.0  # between two looks whether a held run's list has changed: nobody waits for it to the second
+)
 LONGEST_SLEEP_SECONDS = 1.0  # a sleep that a worker may end is not ended by a signal
 
 log = structlog.get_logger(__name__)
@@ -47,6 +50,7 @@ class Loop:
         self._tick_seconds = tick_seconds
         self._clock = clock
         self._failures = 0
+        self._lists_at = 0.0
         self._next_wake: datetime | None = None
         self._slot_rules = SlotRules.of(db.settings)
         self._watch = HealthLog()
@@ -74,6 +78,9 @@ class Loop:
             todo = due_work.look(session, now, STALE_EMPTY)
         self._next_wake = todo.next_wake
         ticked, published, failure = Ticked(), Published(), None
+        if started >= self._lists_at:
+            self._lists_at = started + LISTS_SECONDS
+            look_at_lists(self._db, now)
         if todo.decide:
             try:
                 ticked = tick(self._db, now)

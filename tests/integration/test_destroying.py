@@ -15,6 +15,7 @@ from sqlalchemy import select
 from cli import main
 from models.database import Database
 from models.tables import Base
+from models.types import Feed
 from tests.factories import make_binding, make_destination, make_source
 from tests.integration.door import COMMAND, Door, Said
 
@@ -26,10 +27,11 @@ DESTROYING = {
     "binding remove": ["vips"],
     "apply": ["empty.yaml", "--prune"],
     "verify": ["vips", "--repair"],
+    "reconcile": ["vips", "--new-sync"],
     "backup": ["there.db"],
     "restore": ["copy.db"],
 }
-OPTIONS = {"--prune", "--repair", "--rotate", "--clear", "--clear-flags"}
+OPTIONS = {"--prune", "--repair", "--rotate", "--clear", "--clear-flags", "--new-sync"}
 WORDS = {"remove", "forget", "restore", "purge", "delete", "reset"}
 NEEDS_A_VENDOR = {"verify"}  # it asks when it knows how many rows it would change
 
@@ -59,7 +61,7 @@ def door(sqlite_db: Database, tmp_path: Path) -> Door:
         make_source(sqlite_db, name)
     make_destination(sqlite_db)
     make_destination(sqlite_db, "spare", subdomain="spare")
-    make_binding(sqlite_db, "vips")
+    make_binding(sqlite_db, "vips", feed=Feed.WEBHOOK)
     (tmp_path / "empty.yaml").write_text("version: 1\nbindings: {}\n")
     door = Door(sqlite_db.settings, tmp_path)
     door.ok("source", "webhook", "amplitude")
