@@ -61,6 +61,10 @@ class Settings(BaseSettings):
     retry_run_max_seconds: Seconds = 7200
     pause_after_failures: Annotated[int, Field(ge=0)] = 5  # occurrences in a row; 0: never
 
+    # How long batches and rejections, and runs and the audit log are kept; 0: for ever.
+    batch_days: Annotated[float, Field(ge=0)] = 400
+    run_days: Annotated[float, Field(ge=0)] = 800
+
     held_days: Annotated[float, Field(gt=0)] = 7  # a held run that nobody decides about ends then
 
     # Where people are told what needs them: apprise's URLs, separated by blanks or lines; empty: nowhere.

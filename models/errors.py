@@ -530,6 +530,11 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "allows {limit} % from it without a person.",
         "Look at the cohort, then `cohort-sync approve {run}` or `cohort-sync reject {run}`.",
     ),
+    "SNAPSHOT_AGE_GUARD": (
+        "The snapshot was requested at {taken}, before the one that was pushed last ({newest}).",
+        "`cohort-sync reject {run}`, then `cohort-sync run {binding}` for a newer one. If the older membership is "
+        "meant, `cohort-sync approve {run}`.",
+    ),
     "EXTENSION_GUARD": (
         "The data extension is another one (id {now}) than the one that acknowledged the members (id {before}).",
         "If it was made anew, `cohort-sync reject {run}`, then `cohort-sync run {binding} --full`, which reads it "
@@ -662,6 +667,15 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "Processes of cohort-sync still use {place}.",
         "Stop `cohort-sync up` and every other process of cohort-sync on that database, then repeat this; nothing "
         "was changed.",
+    ),
+    "FORGET_PENDING": (
+        "Something of the contact is still needed: {left}. They are not stored anew.",
+        "Repeat the command when that has ended; it goes on where it was.",
+    ),
+    "FORGET_UNCLEARED": (
+        "The contact's flag could not be set to false: {why}. Nothing of them was removed; they are not stored anew.",
+        "Start the stack if none runs, look at that run, and repeat the command. `--flags left` removes the contact "
+        "and leaves the flag as it is.",
     ),
     "NOT_FORGOTTEN": (
         "The contact with this key is not forgotten.",

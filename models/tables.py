@@ -226,7 +226,7 @@ class Snapshot(Base):
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     project_id: Mapped[int] = mapped_column(ForeignKey("amplitude_project.id"))
     cohort_id: Mapped[str] = mapped_column(String(100))
-    kind: Mapped[str] = mapped_column(String(10))  # download | upload | webhook | state
+    kind: Mapped[str] = mapped_column(String(10))  # download | upload | webhook | state | clear
     property: Mapped[str] = mapped_column(String(400))
     state: Mapped[str] = mapped_column(String(20), default=SnapshotState.REQUESTING)
     request_id: Mapped[str | None] = mapped_column(String(100))
@@ -596,6 +596,7 @@ class ForgottenContact(Base):
     created_at: Mapped[datetime]
     actor: Mapped[str] = mapped_column(String(100))
     removed_at: Mapped[datetime | None]  # none: something of them may still be stored
+    leaving: Mapped[bool] = mapped_column(Boolean)  # runs still set their flags to false
 
 
 class ErasureKey(Base):

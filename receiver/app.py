@@ -12,6 +12,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,10 +25,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from models import forgotten
 from models.database import Database
+from models.direction import Direction
 from models.errors import ConfigurationError, SyncError
+from models.forgotten import Forgotten
 from models.membership import webhooks
-from models.membership.webhooks import HEADER
+from models.membership.webhooks import HEADER, Column
 from receiver.authentication import SourceSecrets
 from receiver.message import MessageError, column, identity, parse
 from receiver.refusals import Refusal, Refusals
@@ -173,6 +177,8 @@ class Receiver:
             raise ConfigurationError("WEBHOOK_COHORT_UNKNOWN", cohort=head.cohort_id)
         columns = {name: column(message.users, name) for name in properties}
         with self._writer, self._db.write() as session:
+            if gone := forgotten.enforced(session, self._db.keyring):
+                columns = {name: _without(one, gone) for name, one in columns.items()}
             stored = webhooks.accept(session, project_id, head, columns, now=now)
         self._refusals.flush()
         return {
@@ -182,6 +188,11 @@ class Receiver:
             "users": len(message.users),
             "blank": {name: one.blank for name, one in columns.items()},
         }
+
+
+def _without(one: Column, gone: Forgotten) -> Column:
+    n, keys = gone.without(Direction.ENTER, one.n, one.keys)
+    return replace(one, n=n, keys=keys)
 
 
 def _json(body: dict[str, Any], status: int = 200) -> Response:

@@ -125,6 +125,10 @@ class DryRun(ClaimedRun):
             path = file or Path(folder) / "cohort.csv"
             if snapshot is not None:
                 self._fetch(snapshot, path)
+            if gone := self.forgotten():
+                raw, path = path, Path(folder) / "allowed.csv"
+                column = self.draft.binding.destination.contact_key_property
+                snapshot_store.leave_out(self, column, raw, path, gone)
             return self._judged(self._compare(path, Path(folder)))
 
     def _fetch(self, snapshot: Snapshot, path: Path) -> None:
@@ -173,7 +177,7 @@ class DryRun(ClaimedRun):
                 requests = jobs([(batch.direction, batch.n) for batch in planned(found, attribute)], together)
             except ConfigurationError as error:
                 failed = error
-        past = guard_past(self.ctx.db, binding, extension)
+        past = guard_past(self.ctx.db, self.draft, extension)
         odd_percent = self.ctx.settings.odd_key_percent
         held = file_guard.objection(binding, counts, odd_percent=odd_percent, run="RUN")
         if held is None and (counts.entered or counts.exited):
