@@ -285,5 +285,7 @@ def test_the_api_is_the_command_lines_documents(site: Site) -> None:
     )
     assert site("/api/cohorts/bindings/buyers/pause", method="POST").json()["pause_reason"] == "paused by ada"
     assert site("/api/cohorts/bindings/buyers/resume", method="POST").json()["paused"] is False
+    for query in ("stat=failed", "state=", "since=", "limit=", "limit=0", "limit=1001", "before="):
+        assert site(f"/api/cohorts/runs?{query}", 400).json()["error"]["code"] == "SETTING_INVALID", query
     for path in ("/api/cohorts/runs/999", "/api/cohorts/bindings/nobody"):
         assert site(path, 404).json()["error"]["code"] == "NOT_FOUND"
