@@ -178,7 +178,7 @@ class Check(Page):  # type: ignore[misc,unused-ignore]
     def _look(self, name: str) -> dict[str, Any]:
         with self.db.read() as session:
             row = find(session, CohortBinding, name)
-        with vendors.opened(self.db) as outside:
+        with vendors.opened(self.db, command=False) as outside:
             [steps] = steps_of(outside, [row])
         return {"row": row, "steps": steps}
 

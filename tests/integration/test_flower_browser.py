@@ -86,7 +86,7 @@ def test_a_refused_trigger_and_a_dead_worker_are_found_within_two_clicks(
     link = f'a[href="/task/{refused["task-id"]}"]'
     WebDriverWait(browser.driver, 20).until(lambda _: browser.all(link))
     assert "FAILURE" in browser.text
-    browser.go(f"/task/{refused['task-id']}")
+    browser.follow(link)
     assert "NOT_FOUND: There is no binding named 'nobody'. What to do: " in browser.text
     assert "Traceback (most recent call last)" not in browser.text
     browser.go("/cohorts")

@@ -251,7 +251,33 @@ def test_a_queue_or_a_database_that_is_away_is_said_so(site: Site) -> None:
     page = site("/cohorts", 503).text
     assert "DATABASE_SCHEMA" in page
     assert "Traceback" not in page
-    assert site("/api/cohorts/bindings", 503).json()["error"]["code"] == "DATABASE_SCHEMA"
+    for path in ("/cohorts/runs", "/cohorts/binding/1", "/cohorts/run/1", "/cohorts/binding/1/run"):
+        assert "DATABASE_SCHEMA" in site(path, 503).text, path
+    for path in ("bindings", "bindings/1", "runs", "runs/1"):
+        error = site(f"/api/cohorts/{path}", 503).json()["error"]
+        assert (error["code"], bool(error["remedy"])) == ("DATABASE_SCHEMA", True), path
+    for path in ("bindings/1/runs", "bindings/1/pause", "runs/32/approve"):
+        assert site(f"/api/cohorts/{path}", 503, "POST").json()["error"]["code"] == "DATABASE_SCHEMA"
+
+
+def test_the_api_after_the_bad_night(site: Site) -> None:
+    for run, state, code in (
+        (site.night.failed, "failed", "MC_CREDENTIALS"),
+        (site.night.held, "held", "REMOVAL_GUARD"),
+    ):
+        [found] = site(f"/api/cohorts/runs?state={state}").json()
+        assert (found["id"], found["error"]["code"]) == (run, code)
+        assert found["error"]["message"]
+        assert found["error"]["remedy"]
+    [partial] = site("/api/cohorts/runs?state=partial").json()
+    assert (partial["id"], partial["counts"]["rejected"]) == (site.night.partial, 10)
+    refused = site("/api/cohorts/bindings/buyers/runs", 409, "POST").json()["error"]
+    assert refused["code"] == "AMPLITUDE_QUOTA"
+    site.valkey.kill()
+    made = site("/api/cohorts/bindings/buyers/runs", 201, "POST", json={"force": True}).json()
+    assert made["state"] == "queued", "the queue is away, and the run is not lost"
+    approved = site(f"/api/cohorts/runs/{site.night.held}/approve", method="POST").json()
+    assert approved["state"] == "queued"
 
 
 def test_the_api_is_the_command_lines_documents(site: Site) -> None:
