@@ -174,6 +174,18 @@ def test_a_run_from_flower_is_named_so_and_has_every_choice_of_the_command(site:
     assert "flower, ada" in site("/cohorts/runs?trigger=flower").text
 
 
+def test_the_first_sync_does_not_hide_the_changes_of_the_others(site: Site) -> None:
+    assert "Not drawn" not in site("/cohorts/binding/4").text
+    with site.db.write() as session:
+        first = session.scalars(
+            select(SyncRun).where(SyncRun.binding_id == 4).order_by(SyncRun.id).limit(1)
+        ).one()
+        first.entered = first.members
+    page = site("/cohorts/binding/4").text
+    assert f"Not drawn: run {first.id}, the first sync, in which {first.members:,} entered." in page
+    assert f"+{first.members:,}" not in page
+
+
 def test_a_decision_keeps_its_reason_also_by_the_api(site: Site) -> None:
     held = site.night.held
     for odd in ("x" * 501, "two\nlines", 7, None):
