@@ -131,6 +131,8 @@ class Binding(Page):  # type: ignore[misc,unused-ignore]
                 for one in run_history.synced(runs)
                 if one.finished_at is not None
             ]
+            # Beside the first one, in which everybody enters, nobody would see the others.
+            first_sync = len(good) > 1 and good[0].entered == good[0].members and good[0]
             last = overview.unfinished_of(session, row.id)
             bad = session.get(SyncRun, row.bad_run_id) if row.bad_run_id else None
             return {
@@ -139,7 +141,8 @@ class Binding(Page):  # type: ignore[misc,unused-ignore]
                 "bad": bad,
                 "next": next_run(row, now),
                 "members": charts.members(good),
-                "changes": charts.changes(good),
+                "changes": charts.changes(good[1:] if first_sync else good),
+                "first_sync": first_sync,
                 "runs": run_history.page(
                     session, run_history.Filter(binding_id=row.id), limit=run_history.RECENT
                 ),
@@ -199,7 +202,7 @@ class Check(Page):  # type: ignore[misc,unused-ignore]
     def _look(self, name: str) -> dict[str, Any]:
         with self.db.read() as session:
             row = find(session, CohortBinding, name)
-        with vendors.opened(self.db) as outside:
+        with vendors.opened(self.db, command=False) as outside:
             [steps] = steps_of(outside, [row])
         return {"row": row, "steps": steps}
 
