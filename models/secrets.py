@@ -61,6 +61,12 @@ class Keyring:
             return False
         return True
 
+    def differs(self, token: bytes, secret: SecretStr | None) -> bool:
+        """Whether another secret is given than the stored one; one that can't be read is nobody's loss."""
+        if secret is None or not self.reads(token):
+            return False
+        return self.decrypt(token).get_secret_value() != secret.get_secret_value().strip()
+
     def is_newest(self, token: bytes) -> bool:
         """Whether the token was made under the newest key."""
         return Keyring([SecretStr(self._newest.decode())]).reads(token)

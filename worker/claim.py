@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from config.queue import QueueUnavailableError, nudge, publish
+from models import forgotten
 from models.disk_errors import disk_full
 from models.errors import (
     ConfigurationError,
@@ -30,6 +31,7 @@ from models.errors import (
     TerminalError,
     TransientError,
 )
+from models.forgotten import Forgotten
 from models.runs import batches, completion, lifecycle, slots
 from models.runs.lifecycle import Claim, fenced
 from models.runs.slots import SlotRules, Woken
@@ -112,6 +114,11 @@ class ClaimedRun:
             amplitude=sum(client.take_count() for client in self._amplitude),
             marketing_cloud=sum(client.take_count() for client in self._marketing_cloud),
         )
+
+    def forgotten(self) -> Forgotten:
+        """Who must not be stored."""
+        with self.ctx.db.read() as session:
+            return forgotten.load(session, self.ctx.db.keyring)
 
     def load(self) -> SyncRun:
         """The run as it stands, with its binding, source and destination."""

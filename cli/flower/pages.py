@@ -24,7 +24,7 @@ from cli.flower.loader import STATIC
 from cli.flower.page import Page
 from models.database import Database
 from models.naming import every, find
-from models.observability import alerts, overview, run_history
+from models.observability import alerts, feeds, overview, run_history
 from models.runs import lifecycle
 from models.tables import AmplitudeProject, CohortBinding, StageClaim, SyncRun
 from models.types import UNFINISHED, RunState, Trigger
@@ -147,7 +147,28 @@ class Binding(Page):  # type: ignore[misc,unused-ignore]
                     session, run_history.Filter(binding_id=row.id), limit=run_history.RECENT
                 ),
                 "settings": binding_settings(row),
+                "feed": feed_facts(session, row, now),
             }
+
+
+def feed_facts(session: Session, row: CohortBinding, now: datetime) -> dict[str, Any] | None:
+    """What the webhook told of the binding's cohort, and the doubts about it; none if it is fed by download."""
+    found = next(iter(feeds.feeds(session, now, only=row.id)), None)
+    if found is None:
+        return None
+    return {
+        "doubts": found.alerts(),
+        "facts": [
+            ("Last message", output.when(found.last_message, now) if found.last_message else "none yet"),
+            (
+                "Last complete sync computed",
+                output.when(found.last_sync, now) if found.last_sync else "none yet",
+            ),
+            ("Messages stored", found.messages),
+            ("Messages refused in 30 days", found.refused),
+            ("Reconciled", output.when(found.based_at, now) if found.based_at else "never"),
+        ],
+    }
 
 
 def binding_settings(row: CohortBinding) -> list[tuple[str, Any]]:

@@ -322,6 +322,17 @@ def wake_from_blackout(session: Session, binding_id: int, *, now: datetime) -> N
     )
 
 
+def require_newest(session: Session, binding_id: int, run_id: int) -> None:
+    """RUN_STATE unless that run has succeeded and is the binding's newest."""
+    newest = session.scalars(
+        select(SyncRun).where(SyncRun.binding_id == binding_id).order_by(SyncRun.id.desc()).limit(1)
+    ).one()
+    if newest.id != run_id or newest.state != RunState.SUCCEEDED:
+        raise ConfigurationError(
+            "RUN_STATE", run=newest.id, state=newest.state, action="removing its binding"
+        )
+
+
 def last_with_digest(session: Session, run: SyncRun, digest: str) -> SyncRun | None:
     """The binding's newest finished run over the same file."""
     return session.scalar(
