@@ -37,6 +37,11 @@ COMMANDS = {
     "demo": Entry(
         "cli.commands.operations.processes", _BEGIN, "See it work: the stack against sandbox vendors."
     ),
+    "health": Entry(
+        "cli.commands.operations.health",
+        _SERVE,
+        "Whether a process of this machine lives and can work: for probes.",
+    ),
     "status": Entry(
         "cli.commands.operations.status",
         _BEGIN,
@@ -68,6 +73,9 @@ COMMANDS = {
     "reject": Entry("cli.commands.runs.runs", _WORK, "End a held run; nothing is pushed."),
     "verify": Entry(
         "cli.commands.runs.verify", _WORK, "Read Marketing Cloud back and compare it with what is stored."
+    ),
+    "reconcile": Entry(
+        "cli.commands.runs.reconcile", _WORK, "Give a webhook's list a new base, by a download or a new sync."
     ),
     "schedule": Entry("cli.commands.runs.schedule", _WORK, "Upcoming runs, and what they use of the quota."),
     "worker": Entry("cli.commands.operations.processes", _SERVE, "A worker: takes runs from the queue."),

@@ -164,7 +164,7 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
         "visibility_timeout": 2 * HARD_LIMIT_SECONDS,
         "unacked_restore_interval": 10,
         "unacked_restore_throttle": 1,
-        "socket_timeout": 15,
+        "socket_timeout": 5,
         "socket_connect_timeout": 5,
         "health_check_interval": 15,
         "global_keyprefix": KEY_PREFIX,

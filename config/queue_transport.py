@@ -12,6 +12,8 @@ from typing import Any
 import structlog
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombu_redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 log = structlog.get_logger()
 
@@ -21,7 +23,15 @@ _NO_MESSAGE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
 
 class _Guarded:
-    """A channel that drops what is no message."""
+    """A channel that drops what is no message, and does not wait for a silent server longer than it has to.
+
+    kombu connects anew by itself. redis-py (8.0) tries a connection and its first command four times each, one within
+    the other: with a server that is frozen a worker was deaf for five minutes.
+    """
+
+    def _connparams(self, *given: Any, **options: Any) -> Any:
+        found = super()._connparams(*given, **options)  # type: ignore[misc]
+        return {**found, "retry": Retry(NoBackoff(), 0)}
 
     def _brpop_read(self, **options: Any) -> Any:
         try:
@@ -39,16 +49,28 @@ class SentinelChannel(_Guarded, kombu_redis.SentinelChannel):
     """A channel of servers that a Sentinel watches."""
 
 
-class Transport(kombu_redis.Transport):
+class _Attempts:
+    """Says so at each attempt to connect: kombu and Celery wait in many places until one succeeds."""
+
+    def establish_connection(self) -> Any:
+        on_attempt()
+        return super().establish_connection()  # type: ignore[misc]
+
+
+class Transport(_Attempts, kombu_redis.Transport):
     """`redis://`, `rediss://` and `redis+socket://`."""
 
     Channel = Channel
 
 
-class SentinelTransport(kombu_redis.SentinelTransport):
+class SentinelTransport(_Attempts, kombu_redis.SentinelTransport):
     """`sentinel://`."""
 
     Channel = SentinelChannel
+
+
+def on_attempt() -> None:
+    """Called at each attempt to connect; a worker puts its own in this place (`worker/liveness.py`)."""
 
 
 def use() -> None:

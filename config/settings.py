@@ -6,10 +6,6 @@ process that first writes to it.
 
 from __future__ import annotations
 
-import hashlib
-import os
-import stat
-import tempfile
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,8 +14,7 @@ from urllib.parse import quote
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-# sun_path holds 108 bytes on Linux and 104 on macOS, the ending NUL included (unix(7)).
-SOCKET_PATH_MAX = 100
+from config.sockets import embedded_socket
 
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -53,6 +48,10 @@ class Settings(BaseSettings):
     # Hold a file when so many per cent of its rows have a key that no person has, or lines within quotes; 100: never.
     odd_key_percent: Annotated[float, Field(gt=0, le=100)] = 5
     snapshot_max_bytes: Annotated[int, Field(gt=0)] = 4_000_000_000
+    # Downloads a month and source that lists in doubt may take by themselves; and how old a list's base may become
+    # before one is taken all the same. 0: none.
+    reconcile_downloads: Annotated[int, Field(ge=0)] = 30
+    reconcile_days: Annotated[float, Field(ge=0)] = 30
     max_attempts: Annotated[int, Field(ge=1)] = 8
     retry_base_seconds: Seconds = 5
     retry_max_seconds: Seconds = 900
@@ -113,18 +112,8 @@ class Settings(BaseSettings):
 
     @property
     def valkey_socket(self) -> Path:
-        """The embedded server's socket: in the data directory if its path is short enough for one.
-
-        Else in a directory of ours for such sockets, which whoever starts the server makes. One that is there already
-        and isn't ours alone is passed over: whose server listens in it is not known.
-        """
-        inside = self.data_dir / "valkey.sock"
-        digest = hashlib.blake2b(str(self.data_dir).encode(), digest_size=8).hexdigest()
-        # /tmp first: it is the same place for a login shell and for cron, whatever their variables.
-        shared = ("/tmp", tempfile.gettempdir())  # noqa: S108 - a directory of mode 0700 in it
-        rooms = [Path(folder) / f"cohort-sync-{os.geteuid()}" for folder in shared if Path(folder).is_dir()]
-        places = [inside, *(room / f"{digest}.sock" for room in rooms if _ours_or_absent(room))]
-        return next((path for path in places if len(os.fsencode(path)) <= SOCKET_PATH_MAX), inside)
+        """The embedded server's socket."""
+        return embedded_socket(self.data_dir)
 
     @property
     def redis(self) -> str:
@@ -136,14 +125,6 @@ class Settings(BaseSettings):
         """The kombu URL of the same server: kombu spells a socket `redis+socket://`."""
         url = self.redis
         return "redis+socket://" + url.removeprefix("unix://") if url.startswith("unix://") else url
-
-
-def _ours_or_absent(directory: Path) -> bool:
-    try:
-        found = directory.lstat()
-    except FileNotFoundError:
-        return True
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
 
 
 @lru_cache(maxsize=1)

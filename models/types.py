@@ -73,6 +73,13 @@ class Feed(StrEnum):
     WEBHOOK = "webhook"
 
 
+class Reconcile(StrEnum):
+    """Why a download becomes the base of a webhook's list."""
+
+    ASKED = "asked"
+    ITSELF = "itself"  # the list was in doubt, or its base old; counts against a budget
+
+
 class Trigger(StrEnum):
     """Why a run exists."""
 

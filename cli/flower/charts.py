@@ -15,6 +15,7 @@ from cli.flower.timeline import Step
 
 PAD = 2
 WIDE, TALL = 1000, 160
+WIDEST = 60  # of a bar
 
 
 @dataclass(frozen=True)
@@ -79,10 +80,11 @@ def changes(results: Sequence[Result]) -> str:
     most_out = max(one.exited for one in results)
     room = (TALL - 2 * PAD) / max(1, most_in + most_out)
     base = PAD + most_in * room
-    slot = WIDE / max(len(results), 12)
+    slot = WIDE / len(results)
+    wide = min(slot * 0.7, WIDEST)
     drawn = [f'<line class="base" x1="0" y1="{base:.1f}" x2="{WIDE}" y2="{base:.1f}"/>']
     for place, one in enumerate(results):
-        x, wide = place * slot + slot * 0.15, slot * 0.7
+        x = (place + 0.5) * slot - wide / 2
         tall, deep = one.entered * room, one.exited * room
         drawn.append(
             f'<rect class="up" x="{x:.1f}" y="{base - tall:.1f}" width="{wide:.1f}" height="{tall:.1f}"/>'

@@ -89,7 +89,7 @@ class CohortsHandler(BaseHandler):  # type: ignore[misc]
             trigger=self.one("trigger"),
             since=instant("since", self.one("since")),
             until=instant("until", self.one("until")),
-            before=number("before", before) if before else None,
+            before=None if before is None else number("before", before),
         )
 
 

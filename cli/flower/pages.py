@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from sqlalchemy.orm import Session
 from tornado.web import StaticFileHandler, authenticated, url
@@ -21,10 +20,10 @@ from cli.flower.asks import Ask
 from cli.flower.forecasts import Forecasts
 from cli.flower.handlers import number
 from cli.flower.loader import STATIC
-from cli.flower.page import Page
+from cli.flower.page import Page, next_run
 from models.database import Database
 from models.naming import every, find
-from models.observability import alerts, overview, run_history
+from models.observability import alerts, feeds, overview, run_history
 from models.runs import lifecycle
 from models.tables import AmplitudeProject, CohortBinding, StageClaim, SyncRun
 from models.types import UNFINISHED, RunState, Trigger
@@ -102,17 +101,6 @@ def binding_row(session: Session, row: CohortBinding, now: datetime) -> dict[str
     }
 
 
-def next_run(row: CohortBinding, now: datetime) -> tuple[str, str]:
-    """The next run in the binding's own time zone: the time, and how far it is; or why there is none."""
-    if row.paused:
-        return "paused", row.pause_reason or ""
-    if row.next_due_at is None:
-        return ("on demand", "") if row.after_name is None else (f"after {row.after_name}", "")
-    far = output.span(abs(row.next_due_at - now))
-    away = f"in {far}" if row.next_due_at > now else f"due {far} ago"
-    return f"{row.next_due_at.astimezone(ZoneInfo(row.timezone)):%a %d %b, %H:%M}", f"{row.timezone}, {away}"
-
-
 class Binding(Page):  # type: ignore[misc,unused-ignore]
     """A binding: its members over time, its runs, its settings."""
 
@@ -131,6 +119,8 @@ class Binding(Page):  # type: ignore[misc,unused-ignore]
                 for one in run_history.synced(runs)
                 if one.finished_at is not None
             ]
+            # Beside the first one, in which everybody enters, nobody would see the others.
+            first_sync = len(good) > 1 and good[0].entered == good[0].members and good[0]
             last = overview.unfinished_of(session, row.id)
             bad = session.get(SyncRun, row.bad_run_id) if row.bad_run_id else None
             return {
@@ -139,12 +129,34 @@ class Binding(Page):  # type: ignore[misc,unused-ignore]
                 "bad": bad,
                 "next": next_run(row, now),
                 "members": charts.members(good),
-                "changes": charts.changes(good),
+                "changes": charts.changes(good[1:] if first_sync else good),
+                "first_sync": first_sync,
                 "runs": run_history.page(
                     session, run_history.Filter(binding_id=row.id), limit=run_history.RECENT
                 ),
                 "settings": binding_settings(row),
+                "feed": feed_facts(session, row, now),
             }
+
+
+def feed_facts(session: Session, row: CohortBinding, now: datetime) -> dict[str, Any] | None:
+    """What the webhook told of the binding's cohort, and the doubts about it; none if it is fed by download."""
+    found = next(iter(feeds.feeds(session, now, only=row.id)), None)
+    if found is None:
+        return None
+    return {
+        "doubts": found.alerts(),
+        "facts": [
+            ("Last message", output.when(found.last_message, now) if found.last_message else "none yet"),
+            (
+                "Last complete sync computed",
+                output.when(found.last_sync, now) if found.last_sync else "none yet",
+            ),
+            ("Messages stored", found.messages),
+            ("Messages refused in 30 days", found.refused),
+            ("Reconciled", output.when(found.based_at, now) if found.based_at else "never"),
+        ],
+    }
 
 
 def binding_settings(row: CohortBinding) -> list[tuple[str, Any]]:
@@ -178,7 +190,7 @@ class Check(Page):  # type: ignore[misc,unused-ignore]
     def _look(self, name: str) -> dict[str, Any]:
         with self.db.read() as session:
             row = find(session, CohortBinding, name)
-        with vendors.opened(self.db) as outside:
+        with vendors.opened(self.db, command=False) as outside:
             [steps] = steps_of(outside, [row])
         return {"row": row, "steps": steps}
 

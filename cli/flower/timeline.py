@@ -10,6 +10,7 @@ from models.tables import StageClaim, SyncRun
 from models.types import RunState, Stage
 
 NOTHING = timedelta()
+SHOWN = timedelta(milliseconds=50)  # a shorter wait is none
 PUBLISHED_AGAIN = timedelta(
     seconds=10
 )  # a run between two stages, or one that is being taken over, is not lost
@@ -59,7 +60,7 @@ class Step:
         """What it waited for, whether that is an error's code, and how long in all; the longest first."""
         sums: dict[tuple[str, bool], timedelta] = {}
         for one in self.pieces:
-            if one.waits_for is not None and one.length:
+            if one.waits_for is not None and one.length >= SHOWN:
                 key = one.waits_for, one.code
                 sums[key] = sums.get(key, NOTHING) + one.length
         return [(*key, length) for key, length in sorted(sums.items(), key=lambda item: -item[1])]

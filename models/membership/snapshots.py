@@ -27,6 +27,7 @@ _DOWNLOAD: ColumnElement[str] = literal_column(f"'{DOWNLOAD}'")
 # Kinds that say who is in the cohort at a time; the others are made from what is stored.
 OF_THE_COHORT = (DOWNLOAD, UPLOAD, "webhook")
 UPLOAD_PART_BYTES = 4 << 20
+MAX_MEMBERS = 2_000_000  # "Max cohort size via this API" (Amplitude, since August 2024)
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def shareable(
 
 def _of_a_plan(binding: CohortBinding) -> ColumnElement[bool]:
     """The condition for a snapshot of the binding's cohort that no run has used: a run joins its own at once."""
-    return ~exists().where(
+    return Snapshot.upto.is_(None) & ~exists().where(
         SyncRun.snapshot_id == Snapshot.id,
         SyncRun.binding_id == CohortBinding.id,
         CohortBinding.project_id == binding.project_id,
@@ -101,7 +102,12 @@ def join_or_begin(
     lock(session, f"snapshot:{binding.project_id}")
     # In this order: whose answer comes between the two questions, outside the lock, is found by the second.
     requested = _being_requested(session, binding, now)
-    found = shareable(session, binding, run.trigger, due=run.scheduled_for, fresh=fresh)
+    # A base has to be newer than what put the list in doubt.
+    found = (
+        None
+        if run.reconcile is not None
+        else shareable(session, binding, run.trigger, due=run.scheduled_for, fresh=fresh)
+    )
     if found is None:
         recent = session.scalars(
             select(Snapshot).where(

@@ -133,7 +133,7 @@ def update_binding(
     if feed is not None and feed != binding.feed:
         binding.feed = changed["feed"] = feed
     if changed.keys() & {"feed", "source", "cohort"}:
-        webhooks.forget_unwanted(session, *listened_to)
+        _listen(session, binding, listened_to, anew="feed" in changed, now=now)
     if timing is not None:
         _retime(session, binding, timing, now=now)
         changed["cron"], changed["timezone"] = timing.cron, timing.timezone
@@ -188,6 +188,15 @@ def _retarget(
         binding.destination, binding.attribute = target, attribute
         binding.attribute_key = attribute_key(attribute)
     return changed
+
+
+def _listen(
+    session: Session, binding: CohortBinding, before: tuple[int, str], *, anew: bool, now: datetime
+) -> None:
+    """Forget the list that nobody reads any more; of `anew`, what an older sync still sends begins no new one."""
+    webhooks.forget_unwanted(session, *before)
+    if anew and binding.feed == Feed.WEBHOOK:
+        webhooks.await_new_sync(session, binding.project_id, binding.cohort_id, now=now)
 
 
 def _retime(session: Session, binding: CohortBinding, timing: Timing, *, now: datetime) -> None:

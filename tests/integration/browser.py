@@ -77,6 +77,13 @@ class Browser:
     def click(self, words: str) -> None:
         """The link or button of these words; then the next page is there."""
         [found, *_] = [e for e in self.all("main a, main button") if e.text == words]
+        self._press(found)
+
+    def follow(self, css: str) -> None:
+        """The same, of an element."""
+        self._press(self.one(css))
+
+    def _press(self, found: WebElement) -> None:
         self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", found)
         self._leaves(found.click)
 

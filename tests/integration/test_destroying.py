@@ -33,12 +33,13 @@ DESTROYING = {
     "binding remove": ["vips"],
     "apply": ["empty.yaml", "--prune"],
     "verify": ["vips", "--repair"],
+    "reconcile": ["vips", "--new-sync"],
     "run": ["vips", "--clear"],
     "forget": ["somebody"],
     "backup": ["there.db"],
     "restore": ["copy.db"],
 }
-OPTIONS = {"--prune", "--repair", "--rotate", "--clear", "--clear-flags"}
+OPTIONS = {"--prune", "--repair", "--rotate", "--clear", "--clear-flags", "--new-sync"}
 WORDS = {"remove", "forget", "restore", "purge", "delete", "reset"}
 NEEDS_A_VENDOR = {"verify"}  # it asks when it knows how many rows it would change
 
@@ -67,7 +68,7 @@ def door(sqlite_db: Database, tmp_path: Path) -> Door:
         make_source(sqlite_db, name)
     make_destination(sqlite_db)
     make_destination(sqlite_db, "spare", subdomain="spare")
-    make_binding(sqlite_db, "vips")
+    make_binding(sqlite_db, "vips", feed=Feed.WEBHOOK)
     (tmp_path / "empty.yaml").write_text("version: 1\nbindings: {}\n")
     door = Door(sqlite_db.settings, tmp_path)
     door.ok("source", "webhook", "amplitude")

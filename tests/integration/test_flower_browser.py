@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 from selenium.webdriver import Keys
+from selenium.webdriver.support.wait import WebDriverWait
 
 from config.settings import Settings
 from models import schema
@@ -15,7 +17,8 @@ from models.tables import AuditEvent, SyncRun
 from tests.integration.browser import DESK, PHONE, Browser, browsing
 from tests.integration.flower_pages import BadNight, bad_night
 from tests.integration.test_flower import serving
-from tests.support import Valkey
+from tests.integration.test_flower_tasks import working
+from tests.support import Valkey, wait_until
 
 USER, PASSWORD = "ada", "pw"
 
@@ -33,6 +36,7 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Database, 
         log_format="json",
         flower_user=USER,
         flower_password=PASSWORD,  # type: ignore[arg-type]
+        amplitude_base_url="http://127.0.0.1:9",  # nobody listens there
     )
     db = Database(settings)
     schema.upgrade(db)
@@ -56,6 +60,40 @@ def browser(window: Browser) -> Browser:
     window.size(*DESK)
     window.go("/cohorts")
     return window
+
+
+def test_a_refused_trigger_and_a_dead_worker_are_found_within_two_clicks(
+    night: tuple[Database, BadNight, str], browser: Browser, tmp_path: Path
+) -> None:
+    """The first of these: a worker that lives later would take the runs that are started."""
+    db, _, url = night
+    auth = (USER, PASSWORD)
+    with working(db.settings, tmp_path / "worker", killed=True):
+        asked = f"{url}/api/task/apply/sync.trigger"
+        refused = requests.post(asked, json={"args": ["nobody"]}, auth=auth, timeout=60).json()
+        assert refused["state"] == "FAILURE"
+        wait_until(
+            lambda: (
+                (requests.get(f"{url}/api/tasks", auth=auth, timeout=20).json() or {})
+                .get(refused["task-id"], {})
+                .get("state")
+                == "FAILURE"
+            ),
+            seconds=20,
+            pause=0.1,
+        )
+    browser.click("All tasks, with refused triggers")
+    link = f'a[href="/task/{refused["task-id"]}"]'
+    WebDriverWait(browser.driver, 20).until(lambda _: browser.all(link))
+    assert "FAILURE" in browser.text
+    browser.follow(link)
+    assert "NOT_FOUND: There is no binding named 'nobody'. What to do: " in browser.text
+    assert "Traceback (most recent call last)" not in browser.text
+    browser.go("/cohorts")
+    [need] = [one for one in browser.all("article.need") if "WORKERS_SILENT" in one.text]
+    assert "cohort-sync worker" in need.text
+    browser.click("Workers")
+    assert "w@" in browser.text
 
 
 def pages(found: BadNight) -> dict[str, str]:

@@ -174,6 +174,18 @@ def test_a_run_from_flower_is_named_so_and_has_every_choice_of_the_command(site:
     assert "flower, ada" in site("/cohorts/runs?trigger=flower").text
 
 
+def test_the_first_sync_does_not_hide_the_changes_of_the_others(site: Site) -> None:
+    assert "Not drawn" not in site("/cohorts/binding/4").text
+    with site.db.write() as session:
+        first = session.scalars(
+            select(SyncRun).where(SyncRun.binding_id == 4).order_by(SyncRun.id).limit(1)
+        ).one()
+        first.entered = first.members
+    page = site("/cohorts/binding/4").text
+    assert f"Not drawn: run {first.id}, the first sync, in which {first.members:,} entered." in page
+    assert f"+{first.members:,}" not in page
+
+
 def test_a_decision_keeps_its_reason_also_by_the_api(site: Site) -> None:
     held = site.night.held
     for odd in ("x" * 501, "two\nlines", 7, None):
@@ -251,7 +263,33 @@ def test_a_queue_or_a_database_that_is_away_is_said_so(site: Site) -> None:
     page = site("/cohorts", 503).text
     assert "DATABASE_SCHEMA" in page
     assert "Traceback" not in page
-    assert site("/api/cohorts/bindings", 503).json()["error"]["code"] == "DATABASE_SCHEMA"
+    for path in ("/cohorts/runs", "/cohorts/binding/1", "/cohorts/run/1", "/cohorts/binding/1/run"):
+        assert "DATABASE_SCHEMA" in site(path, 503).text, path
+    for path in ("bindings", "bindings/1", "runs", "runs/1"):
+        error = site(f"/api/cohorts/{path}", 503).json()["error"]
+        assert (error["code"], bool(error["remedy"])) == ("DATABASE_SCHEMA", True), path
+    for path in ("bindings/1/runs", "bindings/1/pause", "runs/32/approve"):
+        assert site(f"/api/cohorts/{path}", 503, "POST").json()["error"]["code"] == "DATABASE_SCHEMA"
+
+
+def test_the_api_after_the_bad_night(site: Site) -> None:
+    for run, state, code in (
+        (site.night.failed, "failed", "MC_CREDENTIALS"),
+        (site.night.held, "held", "REMOVAL_GUARD"),
+    ):
+        [found] = site(f"/api/cohorts/runs?state={state}").json()
+        assert (found["id"], found["error"]["code"]) == (run, code)
+        assert found["error"]["message"]
+        assert found["error"]["remedy"]
+    [partial] = site("/api/cohorts/runs?state=partial").json()
+    assert (partial["id"], partial["counts"]["rejected"]) == (site.night.partial, 10)
+    refused = site("/api/cohorts/bindings/buyers/runs", 409, "POST").json()["error"]
+    assert refused["code"] == "AMPLITUDE_QUOTA"
+    site.valkey.kill()
+    made = site("/api/cohorts/bindings/buyers/runs", 201, "POST", json={"force": True}).json()
+    assert made["state"] == "queued", "the queue is away, and the run is not lost"
+    approved = site(f"/api/cohorts/runs/{site.night.held}/approve", method="POST").json()
+    assert approved["state"] == "queued"
 
 
 def test_the_api_is_the_command_lines_documents(site: Site) -> None:
@@ -285,5 +323,7 @@ def test_the_api_is_the_command_lines_documents(site: Site) -> None:
     )
     assert site("/api/cohorts/bindings/buyers/pause", method="POST").json()["pause_reason"] == "paused by ada"
     assert site("/api/cohorts/bindings/buyers/resume", method="POST").json()["paused"] is False
+    for query in ("stat=failed", "state=", "since=", "limit=", "limit=0", "limit=1001", "before="):
+        assert site(f"/api/cohorts/runs?{query}", 400).json()["error"]["code"] == "SETTING_INVALID", query
     for path in ("/api/cohorts/runs/999", "/api/cohorts/bindings/nobody"):
         assert site(path, 404).json()["error"]["code"] == "NOT_FOUND"

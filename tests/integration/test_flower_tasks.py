@@ -33,7 +33,7 @@ NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
 
 
 @contextmanager
-def working(settings: Settings, log: Path) -> Iterator[None]:
+def working(settings: Settings, log: Path, *, killed: bool = False) -> Iterator[None]:
     with log.open("w") as out:
         process = subprocess.Popen(
             [*COMMAND[:-1], "worker", "--name", "w", "--concurrency", "1"],
@@ -44,8 +44,9 @@ def working(settings: Settings, log: Path) -> Iterator[None]:
         )
     try:
         yield
-        process.terminate()
-        assert process.wait(20) == 0
+        if not killed:
+            process.terminate()
+            assert process.wait(20) == 0
     finally:
         process.kill()
         process.wait()

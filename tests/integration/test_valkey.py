@@ -18,7 +18,8 @@ import pytest
 from redis import Redis
 
 from cli.stack.valkey import EmbeddedValkey
-from config.settings import Settings, _ours_or_absent
+from config.settings import Settings
+from config.sockets import ours_or_absent
 from models.errors import TransientError
 
 Hold = Callable[[], "subprocess.Popen[str]"]
@@ -197,10 +198,10 @@ def test_a_socket_is_never_looked_for_in_a_directory_of_somebody_else(
     assert far.valkey_socket.parent == room
     monkeypatch.setattr(os, "geteuid", lambda: 12_345)
     (tmp_path / "elsewhere").mkdir(mode=0o700)
-    assert not _ours_or_absent(tmp_path / "elsewhere")
+    assert not ours_or_absent(tmp_path / "elsewhere")
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
     monkeypatch.undo()
-    assert not _ours_or_absent(tmp_path / "link")
+    assert not ours_or_absent(tmp_path / "link")
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,10 @@ def test_entered_and_exited_are_drawn_to_one_scale() -> None:
     assert up == [(2.0, 120.0), (122.0, 0.0), (62.0, 60.0)]
     assert down == [(122.0, 36.0), (122.0, 0.0), (122.0, 0.0)]
     assert "+60" in html
+    [first, *_] = [one for one in drawn(html).iter("rect") if one.get("class") == "up"]
+    assert (float(first.attrib["x"]), float(first.attrib["width"])) == (136.7, 60.0), (
+        "in the middle of its third"
+    )
     assert drawn(charts.changes(results((0, 0, 0)))) is not None
 
 

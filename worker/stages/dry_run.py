@@ -40,7 +40,7 @@ from worker.context import Context
 from worker.inspection.check import require_destination
 from worker.inspection.estimate import jobs
 from worker.membership.diff import Diff, DiffCounts, StateReader, compare
-from worker.stages import blackout, file_guard, guard, snapshot_store, webhook_snapshot
+from worker.stages import blackout, file_guard, guard, snapshot_store, webhook_snapshot, webhook_trust
 from worker.stages.diff import SAMPLES, guard_past, odd_examples, planned
 from worker.stages.snapshot import bring
 from worker.vendors.marketing_cloud.client import BATCH_ROWS
@@ -182,6 +182,8 @@ class DryRun(ClaimedRun):
         held = file_guard.objection(binding, counts, odd_percent=odd_percent, run="RUN")
         if held is None and (counts.entered or counts.exited):
             held = guard.objection(binding, counts, run="RUN", past=past)
+        verdict = webhook_trust.weigh(self, self.load(), counts.members + counts.blank)
+        held = webhook_trust.objection(binding, verdict, counts.exited, "RUN") or held
         return Findings(
             counts,
             {direction: found.sample(direction, SAMPLES) for direction in Direction},

@@ -75,7 +75,9 @@ def worker(
 
     from config.queue import QUEUES
     from worker.app import app as celery
+    from worker.liveness import PulseStep
 
+    celery.steps["consumer"].add(PulseStep)
     workers: list[Any] = []
     celeryd_after_setup.connect(lambda instance, **_: workers.append(instance), weak=False)
     celery.worker_main(
