@@ -143,7 +143,7 @@ def work(ctx: Context, run_id: int, stage: Stage, function: StageFunction) -> Ou
         return Outcome(f"run {run_id}: the lease was lost, another worker has it")
     except QueueUnavailableError:
         log.warning("publish_failed", next=following)  # the scheduler publishes it
-    found = describe(ctx.db, claim, stage, following)
+    found = describe(ctx.db, claim, stage, following, hold.binding)
     soon = ctx.clock() + timedelta(seconds=ctx.settings.tick_seconds)
     if found.wake_at is not None and found.wake_at < soon:
         nudge(ctx.redis)
