@@ -42,7 +42,7 @@ log = structlog.get_logger()
 
 # One claim goes on this long while batches flow; then others get the worker.
 CLAIM_SECONDS = 20.0
-# In all, so long may a claim look again without anything having moved; and so long although other work waits.
+# In all, so long may a claim look again without anything having moved; and so long at a time although other work waits.
 PATIENCE_SECONDS, A_MOMENT_SECONDS = 1.0, 0.1
 # A PUT that failed like this was not queued. All else (no answer, a server's error, an odd answer) tells nothing.
 NOT_QUEUED = (NotSentError, RateLimited, ConfigurationError)
@@ -97,14 +97,23 @@ class Push:
                 continue
             pause = self._until_next(left) or POLL_MIN_SECONDS
             idle += pause
-            if (
-                idle > PATIENCE_SECONDS
-                or time.monotonic() > end
-                or (idle > A_MOMENT_SECONDS and _others_wait(self.hold))
-            ):
-                self._leave(pause)
+            if idle > PATIENCE_SECONDS or time.monotonic() > end or not self._slept(pause):
+                self._leave(self._until_next(left))
                 return None
-            time.sleep(pause)
+
+    def _slept(self, seconds: float) -> bool:
+        """Whether it slept so long: not if other work waits for this worker, or has waited for a moment meanwhile."""
+        if seconds > A_MOMENT_SECONDS and _others_wait(self.hold):
+            return False
+        until, before = time.monotonic() + seconds, False
+        while (left := until - time.monotonic()) > A_MOMENT_SECONDS:
+            time.sleep(A_MOMENT_SECONDS)
+            waits = _others_wait(self.hold)
+            if before and waits:
+                return False
+            before = waits
+        time.sleep(max(0.0, left))
+        return True
 
     def _fill_slots(self, free: int) -> tuple[int, bool]:
         """Send batches into at most so many slots: how many were sent, and whether another waits for a slot."""
