@@ -16,10 +16,11 @@ from typing import Self
 
 import structlog
 from billiard.exceptions import SoftTimeLimitExceeded
+from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from config.queue import QueueUnavailableError, nudge, publish
+from config.queue import KEY_PREFIX, QUEUES, QueueUnavailableError, nudge, publish
 from models.disk_errors import disk_full
 from models.errors import (
     ConfigurationError,
@@ -96,6 +97,13 @@ class ClaimedRun:
                 publish(self.ctx.app, one.run_id, Stage.PUSH, binding=one.binding)
         except QueueUnavailableError:
             log.warning("publish_failed", next=Stage.PUSH)
+
+    def others_wait(self) -> bool:
+        """Whether other work is queued for this worker."""
+        try:
+            return any(self.ctx.redis.llen(KEY_PREFIX + queue) for queue in QUEUES)
+        except RedisError:
+            return True
 
     def require_lease(self) -> None:
         """LeaseLost if this worker was away for so long that another may have the run."""
