@@ -6,6 +6,7 @@ from datetime import date
 from typing import Any
 
 from cli.output import iso
+from models.observability.feeds import CohortFeed
 from models.runs.missed import COUNTED
 from models.setup.binding_fields import LIMITS
 from models.setup.sources import keys_since
@@ -18,6 +19,7 @@ def run(row: SyncRun) -> dict[str, Any]:
         "id": row.id,
         "binding": row.binding.name,
         "trigger": row.trigger,
+        "actor": row.actor,
         "full": row.full,
         "state": row.state,
         "stage": row.stage,
@@ -43,6 +45,21 @@ def run(row: SyncRun) -> dict[str, Any]:
         "error": run_error(row),
         "held_until": iso(row.held_until),
         "held": row.held_facts,
+    }
+
+
+def feed(found: CohortFeed) -> dict[str, Any]:
+    """How a webhook feeds a binding."""
+    return {
+        "binding": found.binding,
+        "cohort": found.cohort,
+        "last_message": iso(found.last_message),
+        "last_complete_sync": iso(found.last_sync),
+        "lag_seconds": None if found.lag is None else round(found.lag.total_seconds()),
+        "messages": found.messages,
+        "refused": found.refused,
+        "reconciled_at": iso(found.based_at),
+        "doubts": [error.code for error in found.alerts()],
     }
 
 

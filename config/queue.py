@@ -20,6 +20,7 @@ from kombu.exceptions import OperationalError
 from redis import Redis
 from redis.exceptions import RedisError
 
+from config import queue_transport
 from config.settings import Settings
 
 # Runs that start; that wake to look for their snapshot again; that have one and go on. Those that go on are taken
@@ -50,6 +51,7 @@ class QueueUnavailableError(Exception):
 
 def make_app(settings: Settings) -> Celery:
     """The Celery application of any of our processes."""
+    queue_transport.use()
     app = Celery("cohort-sync", set_as_current=False)
     app.conf.update(
         broker_url=settings.broker,
@@ -185,7 +187,7 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
         "visibility_timeout": 2 * HARD_LIMIT_SECONDS,
         "unacked_restore_interval": 10,
         "unacked_restore_throttle": 1,
-        "socket_timeout": 15,
+        "socket_timeout": 5,
         "socket_connect_timeout": 5,
         "queue_order_strategy": "config.queue:NextFirst",
         "health_check_interval": 15,

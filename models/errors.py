@@ -321,8 +321,61 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "WEBHOOK_INCOMPLETE": (
         "What Amplitude's webhook delivered of cohort {cohort!r} for binding {binding!r} is not the whole cohort: it "
         "did not begin with it, or was restored from a copy and lacks what came since. Nothing was changed.",
-        "Feed the cohort's bindings by download and then by webhook again (`cohort-sync binding update {binding} "
-        "--feed …`), then make a new sync of the cohort in Amplitude: a new one begins with every member.",
+        "`cohort-sync reconcile {binding}` makes a download the list's base. Above 2,000,000 members: "
+        "`cohort-sync reconcile {binding} --new-sync`.",
+    ),
+    "WEBHOOK_UNPROVEN": (
+        "The first sync of cohort {cohort!r} can't be shown to be whole: the list of binding {binding!r} has {listed} "
+        "members, and Amplitude counts {size}.",
+        "`cohort-sync reconcile {binding}` makes a download the list's base. Above 2,000,000 members: "
+        "`cohort-sync reconcile {binding} --new-sync`.",
+    ),
+    "WEBHOOK_GAP": (
+        "Of the sync of cohort {cohort!r} at {at} {missing} messages never came, so it failed: binding {binding!r} may "
+        "keep who left since, or lack who entered.",
+        "`cohort-sync reconcile {binding}` makes a download the list's base. Above 2,000,000 members: "
+        "`cohort-sync reconcile {binding} --new-sync`.",
+    ),
+    "WEBHOOK_MESSAGE_REFUSED": (
+        "{count} messages about cohort {cohort!r} were refused ({answer}) and have not been delivered since: the list "
+        "of binding {binding!r} lacks what they said.",
+        "`cohort-sync reconcile {binding}` makes a download the list's base. Above 2,000,000 members: "
+        "`cohort-sync reconcile {binding} --new-sync`.",
+    ),
+    "WEBHOOK_REPEATED": (
+        "The sync of cohort {cohort!r} at {at} told again what the one before it had told, so that one failed: binding "
+        "{binding!r} may keep who left in between.",
+        "`cohort-sync reconcile {binding}` makes a download the list's base. Above 2,000,000 members: "
+        "`cohort-sync reconcile {binding} --new-sync`.",
+    ),
+    "WEBHOOK_ONE_SECOND": (
+        "Two syncs of cohort {cohort!r} were computed in one second, {at}: which was the later one can't be known, and "
+        "binding {binding!r} may be wrong about whoever both of them name.",
+        "`cohort-sync reconcile {binding}` makes a download the list's base. Above 2,000,000 members: "
+        "`cohort-sync reconcile {binding} --new-sync`.",
+    ),
+    "WEBHOOK_SIZE": (
+        "The list of binding {binding!r} has {listed} members, and Amplitude counts {size} in cohort {cohort!r}.",
+        "`cohort-sync reconcile {binding}` makes a download the list's base. Above 2,000,000 members: "
+        "`cohort-sync reconcile {binding} --new-sync`.",
+    ),
+    "WEBHOOK_SILENT": (
+        "Nothing has come from Amplitude's webhook about cohort {cohort!r} since {since}; binding {binding!r} "
+        "stays as it was then.",
+        "Look at the cohort's sync in Amplitude: its history says whether it failed or was disabled. Meanwhile "
+        "`cohort-sync reconcile {binding}` takes a download.",
+    ),
+    "WEBHOOK_FORGOTTEN": (
+        "The message about cohort {cohort!r} was computed before its list was forgotten for a new sync.",
+        "Nothing, if it is of the old sync: delete that one in Amplitude, and make a new one.",
+    ),
+    "RECONCILE_TOO_LARGE": (
+        "Cohort {cohort!r} has {size} members; a download carries no more than 2,000,000.",
+        "`cohort-sync reconcile {binding} --new-sync` lets a new sync of Amplitude's begin the list.",
+    ),
+    "RECONCILE_FEED": (
+        "Binding {binding!r} is fed by download: every run of it begins with one.",
+        "Run it: `cohort-sync run {binding}`.",
     ),
     "WEBHOOK_LIST_GONE": (
         "What Amplitude's webhook delivered of cohort {cohort!r} was forgotten while the run was under way.",
@@ -477,6 +530,11 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "allows {limit} % from it without a person.",
         "Look at the cohort, then `cohort-sync approve {run}` or `cohort-sync reject {run}`.",
     ),
+    "SNAPSHOT_AGE_GUARD": (
+        "The snapshot was requested at {taken}, before the one that was pushed last ({newest}).",
+        "`cohort-sync reject {run}`, then `cohort-sync run {binding}` for a newer one. If the older membership is "
+        "meant, `cohort-sync approve {run}`.",
+    ),
     "EXTENSION_GUARD": (
         "The data extension is another one (id {now}) than the one that acknowledged the members (id {before}).",
         "If it was made anew, `cohort-sync reject {run}`, then `cohort-sync run {binding} --full`, which reads it "
@@ -559,7 +617,7 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     ),
     "LEASE_LOST": ("Another worker owns run {run} now.", "Nothing: that worker continues it."),
     "BROKER_UNREACHABLE": (
-        "The queue does not answer.",
+        "The queue can't be used: its server does not answer, refuses us, is read-only or has no memory left.",
         "Start the stack with `cohort-sync up`, or check COHORT_SYNC_REDIS_URL. A run made meanwhile is not lost.",
     ),
     "DATABASE_UNREACHABLE": (
@@ -610,6 +668,15 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "Stop `cohort-sync up` and every other process of cohort-sync on that database, then repeat this; nothing "
         "was changed.",
     ),
+    "FORGET_PENDING": (
+        "Something of the contact is still needed: {left}. They are not stored anew.",
+        "Repeat the command when that has ended; it goes on where it was.",
+    ),
+    "FORGET_UNCLEARED": (
+        "The contact's flag could not be set to false: {why}. Nothing of them was removed; they are not stored anew.",
+        "Start the stack if none runs, look at that run, and repeat the command. `--flags left` removes the contact "
+        "and leaves the flag as it is.",
+    ),
     "NOT_FORGOTTEN": (
         "The contact with this key is not forgotten.",
         "Look at `cohort-sync forget --list`; nothing was changed.",
@@ -626,6 +693,10 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "DISK_FULL": (
         "There is no room to write to {path} ({reason}; {free} bytes are free there).",
         "Make room there, or raise the quota of the user that runs cohort-sync. A run goes on by itself.",
+    ),
+    "PROCESS_SILENT": (
+        "A process of this machine is stuck, or has ended.",
+        "Look at its log and start it again. `cohort-sync health` shows which one.",
     ),
     "WORKER_LOST": (
         "The run was ended after {times} attempts in a row: the last worker that had it ended without a word.",

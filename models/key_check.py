@@ -23,6 +23,7 @@ _TOKENS: dict[type[AmplitudeProject | Destination | ErasureKey], tuple[Instrumen
         AmplitudeProject.api_key_token,
         AmplitudeProject.secret_key_token,
         AmplitudeProject.webhook_secret_token,
+        AmplitudeProject.webhook_old_secret_token,
     ),
     Destination: (Destination.client_secret_token,),
     ErasureKey: (ErasureKey.token,),

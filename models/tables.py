@@ -78,6 +78,9 @@ class AmplitudeProject(Base):
     # What Amplitude's webhook proves itself with; none: nobody may deliver for this source.
     webhook_secret_token: Mapped[bytes | None]
     webhook_secret_at: Mapped[datetime | None]
+    # The one before it, taken as well until then: a rotation loses no message.
+    webhook_old_secret_token: Mapped[bytes | None]
+    webhook_old_secret_until: Mapped[datetime | None]
     keys_set_at: Mapped[datetime | None]  # none: never since it was added
     monthly_quota: Mapped[int] = mapped_column(Integer)
     created_at: Mapped[datetime]
@@ -130,6 +133,13 @@ class CohortBinding(Base):
             "bad_run_id",
             sqlite_where=text("bad_run_id IS NOT NULL"),
             postgresql_where=text("bad_run_id IS NOT NULL"),
+        ),
+        Index(
+            "ix_cohort_binding_webhook",
+            "project_id",
+            "cohort_id",
+            sqlite_where=text("feed = 'webhook'"),
+            postgresql_where=text("feed = 'webhook'"),
         ),
         {"sqlite_autoincrement": True},
     )
@@ -216,7 +226,7 @@ class Snapshot(Base):
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     project_id: Mapped[int] = mapped_column(ForeignKey("amplitude_project.id"))
     cohort_id: Mapped[str] = mapped_column(String(100))
-    kind: Mapped[str] = mapped_column(String(10))  # download | upload | webhook | state
+    kind: Mapped[str] = mapped_column(String(10))  # download | upload | webhook | state | clear
     property: Mapped[str] = mapped_column(String(400))
     state: Mapped[str] = mapped_column(String(20), default=SnapshotState.REQUESTING)
     request_id: Mapped[str | None] = mapped_column(String(100))
@@ -224,7 +234,8 @@ class Snapshot(Base):
     completed_at: Mapped[datetime | None]
     rows: Mapped[int | None]
     digest: Mapped[str | None] = mapped_column(String(80))
-    upto: Mapped[int | None] = mapped_column(Id)  # webhook: the last message that it holds
+    # webhook: the last message that it holds; a download that became a list's base: the last one known by then
+    upto: Mapped[int | None] = mapped_column(Id)
 
 
 class SnapshotPart(Base):
@@ -327,6 +338,8 @@ class SyncRun(Base):
     held_until: Mapped[datetime | None]  # a held run nobody decides about ends then
     held_facts: Mapped[dict[str, Any] | None]  # what a guard saw: numbers and masked keys
     snapshot_id: Mapped[int | None] = mapped_column(ForeignKey("snapshot.id"))
+    # A download becomes the base of the webhook's list: because a person asked, or by itself (`Reconcile`).
+    reconcile: Mapped[str | None] = mapped_column(String(10))
 
     snapshot_rows: Mapped[int] = mapped_column(default=0)
     members: Mapped[int] = mapped_column(default=0)
@@ -345,6 +358,7 @@ class SyncRun(Base):
     amplitude_requests: Mapped[int] = mapped_column(default=0)
     marketing_cloud_requests: Mapped[int] = mapped_column(default=0)
     digest: Mapped[str | None] = mapped_column(String(80))
+    actor: Mapped[str | None] = mapped_column(String(100))  # who asked for it; none: nobody, it was due
 
     error_code: Mapped[str | None] = mapped_column(String(40))
     error_message: Mapped[str | None] = mapped_column(Text)
@@ -355,6 +369,21 @@ class SyncRun(Base):
 
     binding: Mapped[CohortBinding] = relationship(lazy="joined", innerjoin=True)
     snapshot: Mapped[Snapshot | None] = relationship(lazy="joined")
+
+
+class StageClaim(Base):
+    """A worker's hold on a run at one stage, and how it left the run. The timeline of a run is made of these."""
+
+    __tablename__ = "stage_claim"
+
+    run_id: Mapped[int] = mapped_column(ForeignKey("sync_run.id", ondelete="CASCADE"), primary_key=True)
+    fence: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    stage: Mapped[str] = mapped_column(String(10))
+    worker: Mapped[str | None] = mapped_column(String(100))  # the Celery worker's name
+    claimed_at: Mapped[datetime]
+    left_at: Mapped[datetime | None]  # none: at work, or its worker is gone
+    left: Mapped[str | None] = mapped_column(String(10))  # the run's next stage, or the state it was left in
+    code: Mapped[str | None] = mapped_column(String(40))  # the error it was left with
 
 
 class PushBatch(Base):
@@ -438,6 +467,24 @@ class CohortList(Base):
     members: Mapped[int] = mapped_column(default=0)  # of the parts
     blank: Mapped[int] = mapped_column(default=0)  # folded: who entered without the property, less who left
     forgotten_through: Mapped[int | None] = mapped_column(Id)  # computed_time of the newest message removed
+    forgotten: Mapped[int] = mapped_column(default=0, server_default="0")  # messages removed
+    # A download took the place of everything that was computed before; and which one, so that it does so once.
+    based_at: Mapped[int | None] = mapped_column(Id)
+    base_snapshot_id: Mapped[int | None] = mapped_column(Id)
+    # The list was forgotten so that a new sync begins it: what was computed before is refused.
+    refuse_before: Mapped[int | None] = mapped_column(Id)
+    # Whether it can be trusted (models/membership/list_trust.py): the computed_time at which its size was the
+    # cohort's, the last message whose keys were looked at, and what the last look found: {code: facts}.
+    proven_at: Mapped[int | None] = mapped_column(Id)
+    judged_id: Mapped[int] = mapped_column(Id, default=0, server_default="0")
+    doubts: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default=text("'{}'"))
+    # The cohort's size by Amplitude's list of cohorts, when it was computed, and when it was asked for.
+    size: Mapped[int | None]
+    size_computed_at: Mapped[datetime | None]
+    size_asked_at: Mapped[datetime | None]
+    # When the last message came, and the longest pause between the last syncs: kept longer than messages are.
+    heard_at: Mapped[datetime | None]
+    pause_seconds: Mapped[int | None]
     created_at: Mapped[datetime]
 
 
@@ -473,6 +520,25 @@ class WebhookMessage(Base):
     blank: Mapped[int]
     keys: Mapped[bytes] = mapped_column(LargeBinary, deferred=True)
     folded: Mapped[bool] = mapped_column(Boolean, default=False)
+
+
+class WebhookRefusal(Base):
+    """A message that a receiver refused: one row a message and reason. Nothing of its users is kept."""
+
+    __tablename__ = "webhook_refusal"
+    __table_args__ = (
+        UniqueConstraint("project_id", "cohort_id", "message_id", "code"),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    project_id: Mapped[int] = mapped_column(ForeignKey("amplitude_project.id", ondelete="CASCADE"))
+    cohort_id: Mapped[str] = mapped_column(String(100))
+    message_id: Mapped[str] = mapped_column(String(200))
+    code: Mapped[str] = mapped_column(String(40))
+    count: Mapped[int] = mapped_column(default=1)
+    first_at: Mapped[datetime]
+    last_at: Mapped[datetime]
 
 
 class Rejection(Base):
@@ -530,6 +596,7 @@ class ForgottenContact(Base):
     created_at: Mapped[datetime]
     actor: Mapped[str] = mapped_column(String(100))
     removed_at: Mapped[datetime | None]  # none: something of them may still be stored
+    leaving: Mapped[bool] = mapped_column(Boolean)  # runs still set their flags to false
 
 
 class ErasureKey(Base):

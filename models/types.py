@@ -73,13 +73,29 @@ class Feed(StrEnum):
     WEBHOOK = "webhook"
 
 
+class Reconcile(StrEnum):
+    """Why a download becomes the base of a webhook's list."""
+
+    ASKED = "asked"
+    ITSELF = "itself"  # the list was in doubt, or its base old; counts against a budget
+
+
 class Trigger(StrEnum):
     """Why a run exists."""
 
     SCHEDULE = "schedule"
     MANUAL = "manual"
+    FLOWER = "flower"  # a page or the API of Flower
     RETRY = "retry"
     CHAIN = "chain"
+
+    @property
+    def asked(self) -> bool:
+        """Whether somebody asked for the run, and so looks at what becomes of it."""
+        return self in ASKED
+
+
+ASKED = (Trigger.MANUAL, Trigger.FLOWER)
 
 
 class RunState(StrEnum):

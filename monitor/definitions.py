@@ -101,6 +101,21 @@ LAST_REJECTED = _gauge("binding_last_run_rows_rejected", "Rows that it refused."
 LAST_ENTERED = _gauge("binding_last_run_entered", "Members that entered the cohort.", "binding")
 LAST_EXITED = _gauge("binding_last_run_exited", "Members that left it.", "binding")
 
+# each binding that a webhook feeds; the first two are 0 for the others
+IN_DOUBT = _gauge(
+    "binding_list_in_doubt",
+    "1 while what the webhook told can't be trusted; `needs` has the code.",
+    "binding",
+)
+SILENT = _gauge("binding_feed_silent", "1 while Amplitude has stopped sending.", "binding")
+LAST_MESSAGE = _gauge("binding_feed_last_message_timestamp_seconds", "When its last message came.", "binding")
+LAST_SYNC = _gauge(
+    "binding_feed_last_sync_timestamp_seconds", "When its last complete sync was computed.", "binding"
+)
+LAG = _gauge("binding_feed_lag_seconds", "How long ago that was.", "binding")
+MESSAGES = _family("counter", "binding_feed_messages_total", "Messages stored about its cohort.", "binding")
+REFUSED = _gauge("binding_feed_refused", "Messages refused in the last 30 days.", "binding")
+
 # since this process began
 FINISHED = _family("counter", "runs_finished_total", "Runs that ended.", "trigger", "state")
 ACKNOWLEDGED = _family("counter", "rows_acknowledged_total", "Rows of those runs that Marketing Cloud took.")

@@ -25,6 +25,7 @@ from models import broker, schema
 from models.database import Database
 from models.errors import SyncError
 from models.observability import alerts, health, metric_queries
+from models.observability.feeds import CohortFeed
 from models.observability.metric_queries import RESULTS, Binding, Figures
 from models.types import RunState, Trigger
 from monitor import definitions as f
@@ -178,6 +179,7 @@ def _put_figures(page: _Page, found: Figures, now: datetime) -> None:
         page.add(f.SECRET_AGE, age.total_seconds(), destination)
     for binding in found.shown:
         _put_binding(page, binding)
+        _put_feed(page, binding.name, found.feeds.get(binding.name))
 
 
 def _put_binding(page: _Page, one: Binding) -> None:
@@ -200,6 +202,18 @@ def _put_binding(page: _Page, one: Binding) -> None:
     page.add(f.LAST_REJECTED, one.rejected, one.name)
     page.add(f.LAST_ENTERED, one.entered, one.name)
     page.add(f.LAST_EXITED, one.exited, one.name)
+
+
+def _put_feed(page: _Page, name: str, feed: CohortFeed | None) -> None:
+    page.add(f.IN_DOUBT, bool(feed and feed.doubts), name)
+    page.add(f.SILENT, bool(feed and feed.silent), name)
+    if feed is None:
+        return
+    page.add(f.LAST_MESSAGE, _instant(feed.last_message), name)
+    page.add(f.LAST_SYNC, _instant(feed.last_sync), name)
+    page.add(f.LAG, None if feed.lag is None else feed.lag.total_seconds(), name)
+    page.add(f.MESSAGES, feed.messages, name)
+    page.add(f.REFUSED, feed.refused, name)
 
 
 def _put_counts(page: _Page, counts: Counts) -> None:

@@ -12,6 +12,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,16 +20,21 @@ import orjson
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from models import forgotten
 from models.database import Database
+from models.direction import Direction
 from models.errors import ConfigurationError, SyncError
+from models.forgotten import Forgotten
 from models.membership import webhooks
-from models.membership.webhooks import HEADER
+from models.membership.webhooks import HEADER, Column
 from receiver.authentication import SourceSecrets
-from receiver.message import MessageError, column, parse
+from receiver.message import MessageError, column, identity, parse
+from receiver.refusals import Refusal, Refusals
 
 log = structlog.get_logger()
 
@@ -37,7 +43,9 @@ MAX_BYTES = 32_000_000
 AT_ONCE = 8
 BODY_SECONDS = 20.0
 
-_STATUS = {"WEBHOOK_COHORT_UNKNOWN": 404, "WEBHOOK_TOO_OLD": 409}
+_STATUS = {"WEBHOOK_COHORT_UNKNOWN": 404, "WEBHOOK_TOO_OLD": 409, "WEBHOOK_FORGOTTEN": 409}
+# Of a message that nobody listens to nothing is kept, nor of a request without the secret.
+_NOT_NOTED = frozenset({"SOURCE_UNKNOWN", "SECRET_WRONG", "WEBHOOK_COHORT_UNKNOWN"})
 
 
 class _Refused(Exception):  # noqa: N818 - an answer, not a fault
@@ -63,12 +71,19 @@ class Receiver:
         self._writer: AbstractContextManager[Any] = (
             threading.Lock() if db.dialect == "sqlite" else nullcontext()
         )
+        self._refusals = Refusals(db, lambda: self._writer)
         self.app = Starlette(
             routes=[
+                Route("/livez", self.alive, methods=["GET"]),
+                Route("/readyz", self.health, methods=["GET"]),
                 Route("/healthz", self.health, methods=["GET"]),
                 Route("/webhooks/{source:path}", self.deliver, methods=["POST"]),
             ]
         )
+
+    async def alive(self, _request: Request) -> Response:
+        """Whether this process answers at all."""
+        return _json({"status": "ok"})
 
     async def health(self, _request: Request) -> Response:
         """Whether this process can do its work: its own look at the database was answered lately."""
@@ -80,6 +95,7 @@ class Receiver:
         began = time.perf_counter()
         source = request.path_params["source"]
         facts: dict[str, Any] = {}
+        project_id, body = None, b""
         try:
             project_id = self._admit(source, request)
             async with self._turn:
@@ -89,7 +105,12 @@ class Receiver:
             return _json(facts)
         except _Refused as refused:
             facts = {"code": refused.code, "field": refused.field}
-            return refused.response()
+            answer = refused.response()
+            if (
+                project_id is not None and refused.code not in _NOT_NOTED
+            ):  # after the answer, never in its way
+                answer.background = BackgroundTask(self._note, project_id, body, refused.code)
+            return answer
         except ClientDisconnect:
             facts = {"code": "DISCONNECTED"}
             return Response(status_code=400)
@@ -102,7 +123,7 @@ class Receiver:
         if door is None:
             raise _Refused(404, "SOURCE_UNKNOWN", "There is no such source.")
         given = request.headers.get(HEADER)
-        if not door.opens(given.encode("latin-1") if given is not None else None):
+        if not door.opens(given.encode("latin-1") if given is not None else None, datetime.now(UTC)):
             raise _Refused(401, "SECRET_WRONG", f"The header {HEADER} is missing or wrong.")
         return door.project_id
 
@@ -141,6 +162,11 @@ class Receiver:
             log.error("webhook_failed", kind=type(error).__name__)  # noqa: TRY400 - see above
             raise _Refused(500, "INTERNAL", "It could not be stored; send it again.") from None
 
+    def _note(self, project_id: int, body: bytes, code: str) -> None:
+        """In a thread: remember the refusal."""
+        cohort, message = identity(body)
+        self._refusals.note(Refusal(project_id, cohort, message, code, datetime.now(UTC)))
+
     def _stored(self, project_id: int, body: bytes) -> dict[str, Any]:
         now = datetime.now(UTC)
         message = parse(body, now=now.timestamp())
@@ -151,7 +177,10 @@ class Receiver:
             raise ConfigurationError("WEBHOOK_COHORT_UNKNOWN", cohort=head.cohort_id)
         columns = {name: column(message.users, name) for name in properties}
         with self._writer, self._db.write() as session:
+            if gone := forgotten.enforced(session, self._db.keyring):
+                columns = {name: _without(one, gone) for name, one in columns.items()}
             stored = webhooks.accept(session, project_id, head, columns, now=now)
+        self._refusals.flush()
         return {
             "status": "stored" if stored else "duplicate",
             "cohort": head.cohort_id,
@@ -159,6 +188,11 @@ class Receiver:
             "users": len(message.users),
             "blank": {name: one.blank for name, one in columns.items()},
         }
+
+
+def _without(one: Column, gone: Forgotten) -> Column:
+    n, keys = gone.without(Direction.ENTER, one.n, one.keys)
+    return replace(one, n=n, keys=keys)
 
 
 def _json(body: dict[str, Any], status: int = 200) -> Response:

@@ -10,6 +10,7 @@ import hmac
 import threading
 import time
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -28,16 +29,21 @@ STALE_SECONDS = 15.0
 
 @dataclass(frozen=True, slots=True)
 class SourceSecret:
-    """A source; without a secret nobody may pass."""
+    """A source; without a secret nobody may pass. The one before a rotation is right until `old_until`."""
 
     project_id: int
     secret: bytes | None = field(repr=False)
+    old: bytes | None = field(default=None, repr=False)
+    old_until: datetime | None = None
 
-    def opens(self, given: bytes | None) -> bool:
+    def opens(self, given: bytes | None, now: datetime) -> bool:
         """Whether the secret is right, in a time that does not tell how nearly."""
         if given is None or self.secret is None:
             return False
-        return hmac.compare_digest(given, self.secret)
+        right = hmac.compare_digest(given, self.secret)
+        if self.old is not None and self.old_until is not None and now < self.old_until:
+            right |= hmac.compare_digest(given, self.old)
+        return right
 
 
 class SourceSecrets:
@@ -75,10 +81,16 @@ class SourceSecrets:
         """Read the secrets; those that did not change are not decrypted again."""
         with self._db.read() as session:
             rows = webhooks.doors(session)
-        known = {token: self._known.get(token) or self._decrypt(token) for *_, token in rows if token}
+        tokens = {token for row in rows for token in (row.token, row.old_token) if token}
+        known = {token: self._known.get(token) or self._decrypt(token) for token in tokens}
         doors: dict[str, SourceSecret] = {}
-        for number, name, token in rows:
-            doors[str(number)] = doors[name] = SourceSecret(number, known[token] if token else None)
+        for row in rows:
+            doors[str(row.id)] = doors[row.name_key] = SourceSecret(
+                row.id,
+                known[row.token] if row.token else None,
+                known[row.old_token] if row.old_token else None,
+                row.old_until,
+            )
         self._known, self._doors, self._renewed = known, doors, time.monotonic()
 
     def _decrypt(self, token: bytes) -> bytes:

@@ -59,6 +59,21 @@ def parse(body: bytes, *, now: float) -> WebhookDelivery:
     return WebhookDelivery(head, _users(found))
 
 
+def identity(body: bytes) -> tuple[str, str]:
+    """(cohort id, message id) of a body that was refused, each empty if it can't be read."""
+    try:
+        found = _json(body)
+    except MessageError:
+        return "", ""
+    if not isinstance(found, dict):
+        return "", ""
+    given = [(found.get("cohort_id"), _COHORT), (found.get("message_id"), _ID)]
+    cohort, message = (
+        value if isinstance(value, str) and pattern.fullmatch(value) else "" for value, pattern in given
+    )
+    return cohort, message
+
+
 def column(users: Sequence[dict[str, Any]], name: str) -> Column:
     """The users' keys by the property; a user without one is counted as blank."""
     keys = [key for user in users if (key := _key(user, name)) is not None]

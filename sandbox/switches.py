@@ -41,6 +41,9 @@ class Switches:
     amplitude_archived_request: str = _switch(
         "allowed", "requesting an archived cohort [UNK]", "allowed", "refused"
     )
+    webhook_empty_sync: str = _switch(
+        "nothing", "what the first sync of an empty cohort tells a webhook [UNK]", "nothing", "message"
+    )
     amplitude_max_members: int = _switch(2_000_000, "largest cohort this API serves [DOC]; 0 = no limit")
     amplitude_oversize_status: int = _switch(400, "answer for a larger cohort [UNK]", 400, 403, 413)
     amplitude_not_ready_status: int = _switch(

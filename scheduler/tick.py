@@ -19,7 +19,7 @@ from sqlalchemy.exc import IntegrityError
 from models.database import Database
 from models.errors import ConfigurationError, SyncError
 from models.naming import schedule_key
-from models.runs import holds, retries, schedule
+from models.runs import holds, reconciling, retries, schedule
 from models.runs.missed import counted
 from models.runs.schedule import DueBinding, OccurrenceDecision
 from models.types import RunState, Tier
@@ -129,6 +129,17 @@ def _states(binding: DueBinding) -> tuple[RunState, ...]:
     behind = (RunState.DEFERRED, RunState.SKIPPED) if policy == "queue" else (RunState.SKIPPED,)
     wanted = overlap(policy, binding.unfinished, binding.deferred)
     return {"run": (RunState.QUEUED, *behind), "queue": behind, "skip": (RunState.SKIPPED,)}[wanted]
+
+
+def look_at_lists(db: Database, now: datetime) -> None:
+    """Runs held for a webhook's list that has changed since: a first sync that came to its end, or a new base."""
+    with db.read() as session:
+        if not reconciling.any_held(session):
+            return
+    with db.write() as session:
+        begun = reconciling.look_again(session, now, limit=DEFERRED_AT_ONCE)
+    if begun:
+        log.info("held runs look at their list again", runs=len(begun))
 
 
 def _start_deferred(db: Database) -> int:

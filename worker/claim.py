@@ -21,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from config.queue import KEY_PREFIX, QUEUES, QueueUnavailableError, nudge, publish
+from models import forgotten
 from models.disk_errors import disk_full
 from models.errors import (
     ConfigurationError,
@@ -31,6 +32,7 @@ from models.errors import (
     TerminalError,
     TransientError,
 )
+from models.forgotten import Forgotten
 from models.runs import batches, completion, lifecycle, slots
 from models.runs.lifecycle import Claim, fenced
 from models.runs.slots import SlotRules, Woken
@@ -121,6 +123,11 @@ class ClaimedRun:
             marketing_cloud=sum(client.take_count() for client in self._marketing_cloud),
         )
 
+    def forgotten(self) -> Forgotten:
+        """Who must not be stored."""
+        with self.ctx.db.read() as session:
+            return forgotten.load(session, self.ctx.db.keyring)
+
     def load(self) -> SyncRun:
         """The run as it stands, with its binding, source and destination."""
         with self.ctx.db.read() as session:
@@ -133,9 +140,13 @@ class ClaimedRun:
 StageFunction = Callable[[ClaimedRun], Stage | None]
 
 
-def work(ctx: Context, run_id: int, stage: Stage, function: StageFunction) -> Outcome:
+def work(
+    ctx: Context, run_id: int, stage: Stage, function: StageFunction, *, worker: str | None = None
+) -> Outcome:
     """Do `stage` of the run if it can be claimed, else nothing: what became of it in words."""
-    claim = lifecycle.claim(ctx.db, run_id, stage, now=ctx.clock(), lease=ctx.settings.lease_seconds)
+    claim = lifecycle.claim(
+        ctx.db, run_id, stage, now=ctx.clock(), lease=ctx.settings.lease_seconds, worker=worker
+    )
     if claim is None:
         log.debug("not_claimed", run=run_id, stage=stage)
         return Outcome(f"run {run_id}: nothing to do, another worker has it or it is not at {stage}")

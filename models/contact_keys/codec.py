@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -100,6 +100,22 @@ def holds_uuid(blob: bytes, hi: int, lo: int) -> bool:
     while at >= 0 and (at - _HEADER.size) % 16:  # the end of one UUID and the beginning of the next
         at = blob.find(needle, at + 1, stop)
     return at >= 0
+
+
+def count(blob: bytes) -> int:
+    """How many keys the blob has."""
+    n: int = _HEADER.unpack_from(blob)[1]
+    return n
+
+
+def without(blob: bytes, gone: Callable[[str], bool]) -> tuple[int, bytes]:
+    """(keys, blob) without those that are `gone`, in order; the very blob if there are none."""
+    keys = decode(blob)
+    kept = np.fromiter((not gone(key) for key in keys), np.bool_, len(keys))
+    if kept.all():
+        return len(keys), blob
+    rows = np.flatnonzero(kept)
+    return len(rows), encode(keys.take(rows))
 
 
 def _unzipped(blob: bytes, start: int, stop: int) -> U8:

@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 from models.database import one_state
 from models.direction import Direction
 from models.errors import ConfigurationError, TransientError
-from models.membership import webhooks
+from models.membership import list_facts, list_trust, webhooks
 from models.tables import (
     CohortBinding,
     CohortList,
@@ -62,6 +62,11 @@ def begin(session: Session, run: SyncRun, *, now: datetime) -> Snapshot | dateti
     wait = _settles(session, run.binding, found)
     if wait is not None and wait > now:
         return wait
+    return take(session, run, found, now=now)
+
+
+def take(session: Session, run: SyncRun, found: CohortList, *, now: datetime) -> Snapshot:
+    """Give the run the list as it stands at this moment."""
     snapshot = Snapshot(
         project_id=found.project_id,
         cohort_id=found.cohort_id,
@@ -79,17 +84,22 @@ def begin(session: Session, run: SyncRun, *, now: datetime) -> Snapshot | dateti
     return snapshot
 
 
-def _ready(session: Session, binding: CohortBinding) -> CohortList:
-    """The binding's list, refused while it may be less than the cohort."""
-    names = {"binding": binding.name, "cohort": binding.cohort_id, "source": binding.project.name}
-    found = session.scalar(
+def of_binding(session: Session, binding: CohortBinding) -> CohortList | None:
+    """The list that the binding reads."""
+    return session.scalar(
         select(CohortList).where(
             CohortList.project_id == binding.project_id,
             CohortList.cohort_id == binding.cohort_id,
             CohortList.property == binding.destination.contact_key_property,
         )
     )
-    if found is None:
+
+
+def _ready(session: Session, binding: CohortBinding) -> CohortList:
+    """The binding's list, refused while it may be less than the cohort."""
+    names = {"binding": binding.name, "cohort": binding.cohort_id, "source": binding.project.name}
+    found = of_binding(session, binding)
+    if found is None or not webhooks.begun(session, found):
         raise ConfigurationError("WEBHOOK_NO_MESSAGE", **names)
     if not found.complete or _began_with_leavers(session, found):
         raise ConfigurationError("WEBHOOK_INCOMPLETE", **names)
@@ -98,7 +108,8 @@ def _ready(session: Session, binding: CohortBinding) -> CohortList:
 
 def _began_with_leavers(session: Session, found: CohortList) -> bool:
     """Whether somebody left in the first sync that was seen: then it was not Amplitude's first one."""
-    if found.forgotten_through is not None:  # its beginning was looked at a week ago, and is gone
+    # Its beginning was looked at a week ago and is gone, or a download has taken its place.
+    if found.forgotten_through is not None or found.based_at is not None:
         return False
     first = _first(found)
     left = select(WebhookMessage.id).where(
@@ -114,15 +125,16 @@ def _settles(session: Session, binding: CohortBinding, found: CohortList) -> dat
     """When the first sync will have ended, where half of it could make anybody leave.
 
     A list that was begun before the binding's first push only grows while it comes in. One that was begun
-    later (the binding was fed by downloads before) is waited for until nothing more of it comes.
+    later (the binding was fed by downloads before) is waited for until nothing more comes, of whichever
+    attempt. Whether it is whole then, `list_trust` says.
     """
     locked = binding.attribute_locked_at
     if locked is None or found.created_at < locked or found.forgotten_through is not None:
         return None
+    if found.based_at is not None or found.proven_at is not None:
+        return None
     last = session.scalar(
-        select(func.max(WebhookMessage.received_at)).where(
-            WebhookMessage.list_id == found.id, WebhookMessage.computed_time == _first(found)
-        )
+        select(func.max(WebhookMessage.received_at)).where(WebhookMessage.list_id == found.id)
     )
     return None if last is None else last + SETTLE
 
@@ -284,6 +296,11 @@ def forget_old(session: Session, list_id: int, *, now: datetime) -> int:
         select(func.count(), func.max(WebhookMessage.computed_time)).where(old)
     ).one()
     if count:
+        # What these messages show of a sync that failed must outlive them: the list stays wrong.
+        verdict = list_trust.judge(list_facts.facts(session, found), now=now, settle=SETTLE)
+        list_facts.keep(found, verdict)
+        found.doubts = {**found.doubts, **list_trust.lasting(verdict.doubts, whole=True)}
         session.execute(delete(WebhookMessage).where(old).execution_options(synchronize_session=False))
         found.forgotten_through = newest
+        found.forgotten += count
     return int(count)

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session, aliased
 from models.errors import SyncError, TerminalError
 from models.membership.snapshots import month_of, spent_since
 from models.naming import name_key
-from models.observability import health
+from models.observability import feeds, health
 from models.setup.destinations import SECRET_DAYS, SECRET_WARN_DAYS
 from models.tables import AmplitudeProject, CohortBinding, Destination, NoticeChannel, Snapshot, SyncRun
 from models.types import UNFINISHED_WORDS, RunState
@@ -65,7 +65,7 @@ def current(session: Session, now: datetime, *, schedulers: int | None) -> list[
     `schedulers` is how many are alive; none: the queue is away.
     """
     of_bindings = [*_held(session), *_unclaimed(session, now), *_ended_badly(session, now)]
-    of_bindings += [*_paused(session), *_overdue(session, now)]
+    of_bindings += [*_paused(session), *_overdue(session, now), *_doubted(session, now)]
     return [
         *_of_parts(session, now, schedulers),
         *_unheard(session, now),
@@ -176,6 +176,12 @@ def _overdue(session: Session, now: datetime) -> Iterator[Alert]:
     for binding, name, due_at in session.execute(overdue):
         error = TerminalError("OVERDUE", binding=name, since=health.shown(due_at or now))
         yield _need("binding", binding, name, error)
+
+
+def _doubted(session: Session, now: datetime) -> Iterator[Alert]:
+    for feed in feeds.feeds(session, now):
+        for error in feed.alerts():
+            yield _need("binding", feed.binding_id, feed.binding, error)
 
 
 def _old_secrets(session: Session, today: date) -> Iterator[Alert]:

@@ -15,7 +15,8 @@ from sqlalchemy import ScalarSelect, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from models.membership.snapshots import month_of, spent_since
-from models.observability import health
+from models.observability import feeds, health
+from models.observability.feeds import CohortFeed
 from models.tables import AmplitudeProject, CohortBinding, Destination, Snapshot, SyncRun
 from models.types import UNFINISHED, RunState
 
@@ -77,6 +78,7 @@ class Figures:
     sources: list[Source]
     secrets: dict[str, timedelta]  # the age of each destination's client secret
     shown: list[Binding]
+    feeds: dict[str, CohortFeed]  # of the bindings that a webhook feeds, by name
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,7 @@ def read(session: Session, now: datetime, *, schedulers: int | None, shown: int 
             )
         },
         shown=_shown(session, now, shown, all_of_them=bindings <= shown),
+        feeds={feed.binding: feed for feed in feeds.feeds(session, now)},
     )
 
 

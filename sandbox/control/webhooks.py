@@ -7,8 +7,13 @@ time is sent again, up to eight times [DOC]. A sync succeeds if every message wa
     {"url": …, "headers": {…}, "cohort": "purchrs", "batch": 1000, "properties": ["email"], "faults": [...]}
 
 Faults: `duplicate` sends every message twice, `reorder` sends them in any order, `drop-and-retry` hangs up before
-the first answer, `late` keeps every third message back until after the next sync's. `timeout`, `retries` and
-`first_pause` shorten Amplitude's patience for a test.
+the first answer, `late` keeps every third message back until after the next sync's. `lose` never delivers one message
+and `give-up` none from some message on: the sync fails, and the next one tells the difference to the last that
+succeeded, or all of it again if none has. `same-second` computes the sync in the second of the one before.
+`"deliver": 3` delivers the first three alone.
+`"chance": 0.2` lets each fault strike with that probability. `"anew": true` is a sync that was deleted and made again:
+it tells the whole cohort. Of an empty cohort nothing is told, or one empty message (switch `webhook_empty_sync`).
+`timeout`, `retries` and `first_pause` shorten Amplitude's patience for a test.
 """
 
 from __future__ import annotations
@@ -34,8 +39,11 @@ from sandbox.amplitude.people import Person, properties_of
 from sandbox.replies import ControlError, json_of, reply
 from sandbox.world import World
 
-FAULTS = ("duplicate", "reorder", "drop-and-retry", "late")
-_FIELDS = {"url", "headers", "cohort", "batch", "properties", "faults", "timeout", "retries", "first_pause"}
+FAULTS = ("duplicate", "reorder", "drop-and-retry", "late", "lose", "give-up", "same-second")
+_FIELDS = {
+    *("url", "headers", "cohort", "batch", "properties", "faults", "chance", "anew", "deliver"),
+    *("timeout", "retries", "first_pause"),
+}
 _AT_ONCE = 4
 _LONGEST_PAUSE = 128.0
 _LATE_EVERY = 3
@@ -49,6 +57,16 @@ class _Told:
     members: dict[Any, dict[str, Any]] = field(default_factory=dict)
     computed: int = 0
     kept_back: list[bytes] = field(default_factory=list)
+    syncs: int = 0
+    first: bool = True  # no sync has succeeded yet
+
+    def begin(self, now: int, *, same_second: bool, anew: bool) -> None:
+        """The next sync is computed."""
+        if anew:
+            self.members, self.first = {}, True
+        if not (same_second and self.computed):
+            self.computed = max(now, self.computed + 1)
+        self.syncs += 1
 
 
 @dataclass(frozen=True)
@@ -90,6 +108,17 @@ class Sender:
         cohort = world.project.cohorts.get(body["cohort"])
         if cohort is None:
             raise ControlError(f"no cohort {body['cohort']!r}")
+        if self._project is not world.project:  # everything was reset
+            self._project, self._told = world.project, {}
+        told = self._told.setdefault((body["url"], cohort.id), _Told())
+        rng = random.Random(f"webhook {world.seed} {body['url']} {told.syncs}")
+        faults |= {fault for fault in FAULTS if rng.random() < float(body.get("chance", 0))}
+        return reply(await self._sync(world, cohort, told, body, faults, rng))
+
+    @staticmethod
+    async def _sync(
+        world: World, cohort: Cohort, told: _Told, body: dict[str, Any], faults: set[str], rng: random.Random
+    ) -> dict[str, Any]:
         way = _Way(
             url=body["url"],
             headers=body.get("headers", {}),
@@ -98,53 +127,59 @@ class Sender:
             first_pause=float(body.get("first_pause", 1.0)),
             hang_up="drop-and-retry" in faults,
         )
-        if self._project is not world.project:  # everything was reset
-            self._project, self._told = world.project, {}
-        told = self._told.setdefault((way.url, cohort.id), _Told())
-        told.computed = max(int(world.clock.now()), told.computed + 1)
+        told.begin(int(world.clock.now()), same_second="same-second" in faults, anew=bool(body.get("anew")))
+        cohort.computed(told.computed)  # a sync computes the cohort that it tells
         members = _members(cohort, body.get("properties", ()))
         entered = [user for key, user in members.items() if key not in told.members]
         exited = [user for key, user in told.members.items() if key not in members]
-        rng = random.Random(f"webhook {world.seed} {way.url} {told.computed}")
-        messages = [
-            message
-            for direction, users in (("enter", entered), ("exit", exited))
-            for message in _messages(
-                cohort, direction, users, int(body.get("batch", 1000)), told.computed, rng
-            )
-        ]
-        deliveries = await asyncio.to_thread(_deliver_all, way, self._mixed(told, messages, faults, rng))
-        succeeded = all(one.delivered for one in deliveries)
-        if succeeded:
-            told.members = members
-        answers = Counter(str(answer) for one in deliveries for answer in one.answers)
-        return reply(
-            {
-                "succeeded": succeeded,
-                "computed_time": told.computed,
-                "entered": len(entered),
-                "exited": len(exited),
-                "messages": len(messages),
-                "requests": sum(answers.values()),
-                "answers": dict(answers),
-                "kept_back": len(told.kept_back),
-                "slowest_ms": round(max((one.slowest for one in deliveries), default=0.0) * 1000, 1),
-            }
+        empty = told.first and world.switches.webhook_empty_sync == "message"
+        messages = _messages(
+            cohort, (entered, exited), int(body.get("batch", 1000)), told.computed, rng, empty
         )
+        going, lost = _lost(messages, faults, int(body.get("deliver", len(messages))), rng)
+        deliveries = await asyncio.to_thread(_deliver_all, way, _mixed(told, going, faults, rng))
+        succeeded = not lost and all(one.delivered for one in deliveries)
+        if succeeded:
+            told.members, told.first = members, False
+        answers = Counter(str(answer) for one in deliveries for answer in one.answers)
+        return {
+            "succeeded": succeeded,
+            "computed_time": told.computed,
+            "entered": len(entered),
+            "exited": len(exited),
+            "messages": len(messages),
+            "lost": lost,
+            "faults": sorted(faults),
+            "requests": sum(answers.values()),
+            "answers": dict(answers),
+            "kept_back": len(told.kept_back),
+            "slowest_ms": round(max((one.slowest for one in deliveries), default=0.0) * 1000, 1),
+        }
 
-    @staticmethod
-    def _mixed(told: _Told, messages: list[bytes], faults: set[str], rng: random.Random) -> list[bytes]:
-        """What goes out now, in which order."""
-        late, told.kept_back = told.kept_back, []
-        going = messages
-        if "late" in faults:
-            told.kept_back = messages[::_LATE_EVERY]
-            going = [one for number, one in enumerate(messages) if number % _LATE_EVERY]
-        if "duplicate" in faults:
-            going = going + going
-        if "reorder" in faults:
-            going = rng.sample(going, len(going))
-        return [*going, *late]
+
+def _mixed(told: _Told, messages: list[bytes], faults: set[str], rng: random.Random) -> list[bytes]:
+    """What goes out now, in which order."""
+    late, told.kept_back = told.kept_back, []
+    going = messages
+    if "late" in faults:
+        told.kept_back = messages[::_LATE_EVERY]
+        going = [one for number, one in enumerate(messages) if number % _LATE_EVERY]
+    if "duplicate" in faults:
+        going = going + going
+    if "reorder" in faults:
+        going = rng.sample(going, len(going))
+    return [*going, *late]
+
+
+def _lost(messages: list[bytes], faults: set[str], most: int, rng: random.Random) -> tuple[list[bytes], int]:
+    """What is delivered at all, and how many messages never are."""
+    going = messages[:most]
+    if "lose" in faults and going:
+        at = rng.randrange(len(going))
+        going = [one for number, one in enumerate(going) if number != at]
+    if "give-up" in faults and going:
+        going = going[: rng.randrange(len(going))]
+    return going, len(messages) - len(going)
 
 
 def _members(cohort: Cohort, properties: Iterable[str]) -> dict[Any, dict[str, Any]]:
@@ -163,11 +198,17 @@ def _members(cohort: Cohort, properties: Iterable[str]) -> dict[Any, dict[str, A
 
 
 def _messages(
-    cohort: Cohort, direction: str, users: list[dict[str, Any]], batch: int, computed: int, rng: random.Random
-) -> Iterable[bytes]:
+    cohort: Cohort,
+    told: tuple[list[dict[str, Any]], list[dict[str, Any]]],
+    batch: int,
+    computed: int,
+    rng: random.Random,
+    empty: bool,
+) -> list[bytes]:
+    """The messages of (entered, exited), numbered from 0 in each direction under the sync's one id [INF]."""
     number = uuid.UUID(int=rng.getrandbits(128), version=4)
-    for at in range(0, len(users), batch):
-        yield orjson.dumps(
+    return [
+        orjson.dumps(
             {
                 "cohort_name": cohort.name,
                 "cohort_id": cohort.id,
@@ -177,6 +218,9 @@ def _messages(
                 "users": users[at : at + batch],
             }
         )
+        for direction, users in zip(("enter", "exit"), told, strict=True)
+        for at in range(0, len(users) or int(empty and direction == "enter"), batch)
+    ]
 
 
 def _deliver_all(way: _Way, bodies: list[bytes]) -> list[_Delivery]:

@@ -10,21 +10,31 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from models import forgotten
 from models.contact_keys.codec import row_overhead
 from models.contact_keys.masking import masked
 from models.database import Database
 from models.direction import Direction
 from models.errors import TerminalError
-from models.membership import state
+from models.forgotten import Forgotten
+from models.membership import snapshots, state
 from models.runs import batches, holds, lifecycle, unresolved_batches
 from models.setup import destinations
-from models.tables import CohortBinding, SyncRun
-from models.types import Stage
+from models.tables import CohortBinding, Snapshot, SyncRun
+from models.types import Feed, Stage
 from worker.claim import ClaimedRun
 from worker.inspection.check import flag_value, require_destination
 from worker.membership.diff import Diff, PlannedBatch, StateReader, compare
 from worker.membership.snapshot_file import digest_of
-from worker.stages import file_guard, full_run, guard, job_tracking, snapshot_store
+from worker.stages import (
+    file_guard,
+    full_run,
+    guard,
+    job_tracking,
+    list_base,
+    snapshot_store,
+    webhook_trust,
+)
 from worker.vendors.marketing_cloud.client import BATCH_BYTES, BATCH_ROWS, CONTACT_KEY, DataExtension, Field
 
 SAMPLES = 5
@@ -43,17 +53,40 @@ def diff(hold: ClaimedRun) -> Stage | None:
     if run.snapshot is None:
         raise TerminalError("SNAPSHOT_REQUEST_LOST")
     path = snapshot_store.fetch(hold, run.snapshot)
+    if run.binding.feed == Feed.WEBHOOK and run.snapshot.kind == snapshots.DOWNLOAD:
+        list_base.take(hold, run, path, reader(hold.ctx.db, run.binding))
+        run = hold.load()
+        path = snapshot_store.fetch(hold, snapshot_of(run))
     settings = hold.ctx.settings
     digest = None
     if run.binding.confirmed_digest is not None and not run.full:
         column = run.binding.destination.contact_key_property
         digest = digest_of(path, column, max_bytes=settings.snapshot_max_bytes)
-        if digest == run.binding.confirmed_digest and _unchanged(hold, digest):
-            return Stage.FINISH
+        if digest == run.binding.confirmed_digest:
+            if _in_doubt(hold, run, digest):
+                return Stage.SNAPSHOT
+            if _unchanged(hold, digest):
+                return Stage.FINISH
     make = settings.data_dir / "work"
     make.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.TemporaryDirectory(prefix=f"run-{run.id}-", dir=make) as workdir:
         return _decided(hold, run, path, digest, Path(workdir))
+
+
+def snapshot_of(run: SyncRun) -> Snapshot:
+    """The run's snapshot, which it has by now."""
+    if run.snapshot is None:
+        raise TerminalError("SNAPSHOT_REQUEST_LOST")
+    return run.snapshot
+
+
+def _in_doubt(hold: ClaimedRun, run: SyncRun, digest: str) -> bool:
+    """Whether a list that is as it was is doubted now, and the run has gone back for a download."""
+    with hold.ctx.db.read() as session:
+        last = lifecycle.last_with_digest(session, run, digest)
+    if last is None:
+        return False
+    return webhook_trust.heals(hold, run, webhook_trust.weigh(hold, run, last.members + last.blank))
 
 
 def _decided(hold: ClaimedRun, run: SyncRun, path: Path, digest: str | None, workdir: Path) -> Stage:
@@ -70,15 +103,31 @@ def _decided(hold: ClaimedRun, run: SyncRun, path: Path, digest: str | None, wor
     )
     _store_counts(hold, found, seen.audit.expected if seen else found.counts.state_members)
     unknown = seen.audit.extra if seen else 0
+    verdict = webhook_trust.weigh(hold, run, found.counts.members + found.counts.blank)
+    if webhook_trust.heals(hold, run, verdict):
+        return Stage.SNAPSHOT
     if not (found.counts.entered or found.counts.exited or unknown):
         return _advance(hold, Stage.FINISH)
     with hold.marketing_cloud(run.binding.destination) as cloud:
         extension, field = require_destination(cloud, run.binding, longest_key=found.longest_key)
     if not run.approved:
-        past = guard_past(hold.ctx.db, run.binding, extension)
-        held = file_guard.objection(
-            run.binding, found.counts, odd_percent=hold.ctx.settings.odd_key_percent, run=run.id
-        ) or guard.objection(run.binding, found.counts, run=run.id, full=run.full, past=past)
+        past = guard_past(hold.ctx.db, run, extension)
+        held = (
+            webhook_trust.objection(run.binding, verdict, found.counts.exited + unknown, run.id)
+            or file_guard.objection(
+                run.binding, found.counts, odd_percent=hold.ctx.settings.odd_key_percent, run=run.id
+            )
+            or guard.objection(
+                run.binding,
+                found.counts,
+                run=run.id,
+                full=run.full,
+                past=past,
+                clearing=unknown
+                if run.snapshot is not None and run.snapshot.kind == snapshots.CLEAR
+                else None,
+            )
+        )
         if held is not None:
             _store_facts(hold, found)
             raise held
@@ -103,14 +152,17 @@ def reader(db: Database, binding: CohortBinding) -> StateReader:
     return StateReader(chunks=chunks, deltas=deltas, uncertain=uncertain, members=binding.member_count)
 
 
-def guard_past(db: Database, binding: CohortBinding, extension: DataExtension | None) -> guard.Past:
+def guard_past(db: Database, run: SyncRun, extension: DataExtension | None) -> guard.Past:
     """What the guards compare with."""
+    binding, mine = run.binding, run.snapshot
     with db.read() as session:
         return guard.Past(
             sizes=holds.sizes(session, binding.id, last=guard.HISTORY),
             reached=holds.reached(session, binding.id),
             acknowledged_by=holds.acknowledged_by(session, binding.id),
             there_now=extension.id if extension else None,
+            state_at=holds.pushed_snapshot_at(session, binding.id),
+            snapshot_at=mine.requested_at if mine and mine.kind in snapshots.OF_THE_COHORT else None,
         )
 
 
@@ -178,11 +230,18 @@ def _plan(
             {"id": extension.id, "key": extension.key, "fields": {f.name: f.type for f in extension.fields}},
             now=hold.now,
         )
-        batches.adopt(session, run, unknown, data_extension_id=extension.id, now=hold.now)
+        gone = forgotten.enforced(session, hold.ctx.db.keyring)
+        batches.adopt(
+            session,
+            run,
+            (gone.without(Direction.ENTER, *blob) for blob in unknown),
+            data_extension_id=extension.id,
+            now=hold.now,
+        )
         batches.plan(
             session,
             run,
-            ((Direction(b.direction), b.n, b.keys) for b in planned(found, field)),
+            _allowed(run, planned(found, field), gone),
             data_extension_id=extension.id,
             first_seq=batches.next_seq(session, run.id),
         )
@@ -190,6 +249,21 @@ def _plan(
         lifecycle.note_error(run, None)
         lifecycle.advance(run, Stage.PUSH, now=hold.now)
     return Stage.PUSH
+
+
+def _allowed(
+    run: SyncRun, wanted: Iterable[PlannedBatch], gone: Forgotten
+) -> Iterator[tuple[Direction, int, bytes]]:
+    """The batches without who was forgotten while they were found; the run's counts lose them too."""
+    for batch in wanted:
+        direction = Direction(batch.direction)
+        n, keys = gone.without(direction, batch.n, batch.keys)
+        if direction == Direction.ENTER:
+            run.entered -= batch.n - n
+        else:
+            run.exited -= batch.n - n
+        if n:
+            yield direction, n, keys
 
 
 def _advance(hold: ClaimedRun, stage: Stage) -> Stage:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from datetime import datetime
 
 from models.errors import ConfigurationError, RateLimited, SyncError, TerminalError
-from models.membership import cohort_lists, snapshots
+from models.membership import cohort_lists, list_trust, snapshots
 from models.runs import lifecycle
-from models.tables import Snapshot
+from models.tables import Snapshot, SyncRun
 from models.types import Feed, SnapshotState, Stage
 from worker.claim import ClaimedRun
-from worker.stages import blackout
+from worker.stages import blackout, webhook_trust
 from worker.vendors.amplitude.client import Amplitude
 from worker.vendors.http import AnswerLostError
 from worker.vendors.rate_limits import AMPLITUDE_PARALLEL_JOBS
@@ -30,16 +30,24 @@ def snapshot(hold: ClaimedRun) -> Stage | None:
     run = hold.load()
     if run.snapshot is None and run.binding.blackouts and blackout.stops(hold):
         return None  # members as they are when the push may begin
-    return bring(hold)
+    try:
+        return bring(hold)
+    except ConfigurationError as error:
+        # Where nothing was flagged yet nobody is wrong: whoever set it up hears of it at once.
+        if error.code != list_trust.INCOMPLETE or run.binding.attribute_locked_at is None:
+            raise
+        if not webhook_trust.heal(hold, None):
+            raise
+        return Stage.SNAPSHOT
 
 
 def bring(hold: ClaimedRun) -> Stage | None:
     """The same whatever the time of day."""
     run = hold.load()
     if run.binding.feed == Feed.WEBHOOK:
-        if run.snapshot is None:
+        if run.snapshot is None and run.reconcile is None:
             return _told(hold)
-        if run.snapshot.kind == snapshots.UPLOAD:
+        if run.snapshot is not None and run.snapshot.kind == snapshots.UPLOAD:
             raise ConfigurationError("WEBHOOK_FED", binding=run.binding.name)
     if run.snapshot is not None and run.snapshot.state == SnapshotState.COMPLETED:
         return _on(hold)
@@ -70,7 +78,7 @@ def _told(hold: ClaimedRun) -> Stage | None:
 
 def _begin(hold: ClaimedRun, cohort_id: str, amplitude: Amplitude) -> Snapshot | None:
     """A shared snapshot or a new request; none where the run has to wait."""
-    amplitude.require(cohort_id)
+    _require(hold.load(), cohort_id, amplitude)
     with hold.transaction() as (session, run):
         found = snapshots.join_or_begin(
             session,
@@ -97,6 +105,17 @@ def _begin(hold: ClaimedRun, cohort_id: str, amplitude: Amplitude) -> Snapshot |
         stored: Snapshot = session.get_one(Snapshot, found.id)
         stored.request_id, stored.state = request_id, SnapshotState.REQUESTED
     return stored
+
+
+def _require(run: SyncRun, cohort_id: str, amplitude: Amplitude) -> None:
+    try:
+        amplitude.require(cohort_id)
+    except ConfigurationError as error:
+        if error.code != "COHORT_TOO_LARGE" or run.reconcile is None:
+            raise
+        raise ConfigurationError(
+            "RECONCILE_TOO_LARGE", binding=run.binding.name, cohort=cohort_id, size=error.context["size"]
+        ) from None
 
 
 def _poll(hold: ClaimedRun, amplitude: Amplitude, found: Snapshot) -> Stage | None:

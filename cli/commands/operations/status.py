@@ -16,7 +16,7 @@ from cli import context, output, views
 from cli.tables import NONE, Column, State
 from models.membership import snapshots
 from models.naming import every
-from models.observability import alerts, health, overview
+from models.observability import alerts, feeds, health, overview
 from models.setup.blackouts import blackout_until, parse_blackouts
 from models.tables import AmplitudeProject, CohortBinding, SyncRun
 from models.types import RunState
@@ -35,6 +35,7 @@ class Page:
     schedulers: dict[str, str] | None  # none: the queue is away
     watched: health.HealthFacts
     needs: list[alerts.Alert]
+    feeds: list[feeds.CohortFeed]
     now: datetime
 
     @property
@@ -73,6 +74,7 @@ def _read() -> Page:
             schedulers=schedulers,
             watched=health.facts(session, now, schedulers=living),
             needs=alerts.current(session, now, schedulers=living),
+            feeds=feeds.feeds(session, now),
             now=now,
         )
 
@@ -101,6 +103,7 @@ def _document(page: Page) -> dict[str, Any]:
             {"name": source.name, "downloads": {"spent": spent, "quota": allowed}}
             for source, spent, allowed in page.downloads
         ],
+        "feeds": [views.feed(feed) for feed in page.feeds],
         "needs": [
             {
                 "about": need.about,
@@ -145,12 +148,24 @@ def _print(page: Page) -> None:
         output.say()
     for source, spent, allowed in page.downloads:
         output.say(f"Source {source.name}: {spent:,} of {allowed:,} downloads this month.")
+    for feed in page.feeds:
+        output.say(f"Webhook of {feed.binding}: {_fed(feed, page.now)}.")
     output.say()
     if not page.needs:
         output.say("Nothing needs you.")
     for need in page.needs:
         output.say(f"! {need.about}: {need.code}: {need.message}")
         output.say(f"  {need.remedy}")
+
+
+def _fed(feed: feeds.CohortFeed, now: datetime) -> str:
+    if feed.last_message is None:
+        heard = "no message yet"
+    else:
+        heard = f"last message {output.span(now - feed.last_message)} ago"
+    if feed.lag is not None:
+        heard += f", last complete sync computed {output.span(feed.lag)} ago"
+    return f"{heard}; {feed.messages:,} messages, {feed.refused:,} refused"
 
 
 def _current(run: SyncRun | None) -> str | None:

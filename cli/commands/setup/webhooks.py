@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated
 
 import typer
@@ -47,6 +48,14 @@ def receiver(
 def webhook(
     name: Annotated[str, typer.Argument(help="The source's name or id.")],
     rotate: Annotated[bool, typer.Option("--rotate", help="Create a new secret.")] = False,
+    overlap_hours: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=720,
+            help="With --rotate: accept the old secret for so long as well; 0 refuses it at once.",
+        ),
+    ] = 24,
     yes: confirm.Yes = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
@@ -59,19 +68,33 @@ def webhook(
             found = find(session, AmplitudeProject, name)
         if rotate and found.webhook_secret_token is not None:
             confirm.require(
-                f"Make a new secret for {found.name!r}? What Amplitude sends with the old one is refused at once.",
+                f"Make a new secret for {found.name!r}? The old one is refused {_when(overlap_hours)}.",
                 doing=f"Ending the webhook secret of source {found.name!r}",
                 yes=yes,
             )
         with db.edit() as session:
             source, secret = webhooks.make_secret(
-                session, db.keyring, str(found.id), rotate=rotate, now=context.now(), actor=context.actor()
+                session,
+                db.keyring,
+                str(found.id),
+                rotate=rotate,
+                overlap=timedelta(hours=overlap_hours),
+                now=context.now(),
+                actor=context.actor(),
             )
-            since = source.webhook_secret_at
+            since, old_until = source.webhook_secret_at, source.webhook_old_secret_until
             path = f"/webhooks/{source.id}"
     shown = secret.get_secret_value() if secret is not None else None
     if as_json:
-        output.emit({"path": path, "header": webhooks.HEADER, "secret": shown, "since": output.iso(since)})
+        output.emit(
+            {
+                "path": path,
+                "header": webhooks.HEADER,
+                "secret": shown,
+                "since": output.iso(since),
+                "old_until": output.iso(old_until),
+            }
+        )
         return
     made = f"made on {since:%Y-%m-%d}" if since else ""
     output.facts(
@@ -79,5 +102,10 @@ def webhook(
             ("URL", f"https://YOUR-HOST{path}"),
             ("header", webhooks.HEADER),
             ("its value", shown or f"{made}; not shown again, --rotate makes another"),
+            *([("the old value", f"is accepted until {old_until:%Y-%m-%d %H:%M} UTC")] if old_until else []),
         ]
     )
+
+
+def _when(hours: float) -> str:
+    return f"in {hours:g} hours" if hours else "at once"

@@ -19,6 +19,7 @@ import requests
 from requests.auth import HTTPBasicAuth
 
 from models.errors import ConfigurationError, ContractError, RateLimited, SyncError, TransientError
+from models.membership.snapshots import MAX_MEMBERS
 from models.tables import AmplitudeProject
 from models.types import Region
 from worker.context import Context
@@ -31,8 +32,7 @@ __all__ = ["Amplitude", "Cohort", "Usage"]
 
 # Amplitude, Behavioral Cohorts API, "Regions"; analytics.amplitude.com is the browser app, not the API.
 HOSTS = {Region.DEFAULT: "https://amplitude.com", Region.EU: "https://analytics.eu.amplitude.com"}
-# "Max cohort size via this API": 2,000,000 users since August 2024.
-COHORT_MAX_MEMBERS = 2_000_000
+COHORT_MAX_MEMBERS = MAX_MEMBERS
 # No Retry-After is documented for Amplitude's 429; its windows are a minute and ten minutes.
 RATE_LIMIT_DEFAULT_SECONDS = 20.0
 # A signed link works for one minute; a fresh one costs nothing.

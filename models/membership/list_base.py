@@ -1,0 +1,148 @@
+"""A new beginning for a list: a download that takes the place of all that was told before it, or a new sync.
+
+A download says who was in the cohort at the moment of the request. What was received before it, or computed before it,
+adds nothing, and goes. Clocks of Amplitude and of this host may differ by SKEW: a message that comes after the request
+and was computed no longer before it is applied, because to lose a change would be worse than to apply it twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from sqlalchemy import ColumnElement, delete, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from models import audit
+from models.membership import cohort_lists, list_facts, list_trust, webhooks
+from models.membership.list_trust import MICROSECONDS
+from models.tables import (
+    CohortBinding,
+    CohortList,
+    CohortListPart,
+    Snapshot,
+    SyncRun,
+    WebhookMessage,
+)
+
+SKEW = timedelta(seconds=5)
+
+
+def rebase(
+    session: Session,
+    run: SyncRun,
+    download: Snapshot,
+    parts: Iterable[tuple[int, bytes]],
+    *,
+    blank: int,
+    now: datetime,
+) -> Snapshot:
+    """Make the download's (rows, keys) parts the base of the binding's list; the list as the run's new snapshot.
+
+    Done once for each download: whoever comes later with the same one, or with an older one, finds it done.
+    """
+    binding = run.binding
+    webhooks.hold_cohort(session, binding.project_id, binding.cohort_id)
+    found = cohort_lists.of_binding(session, binding)
+    if found is None:
+        found = CohortList(
+            project_id=binding.project_id,
+            cohort_id=binding.cohort_id,
+            property=binding.destination.contact_key_property,
+            complete=True,
+            created_at=now,
+        )
+        session.add(found)
+        session.flush()
+    else:
+        session.refresh(found, with_for_update={"key_share": True})
+    based_at = microseconds(download.requested_at.replace(microsecond=0) - SKEW)
+    verdict = list_trust.judge(list_facts.facts(session, found), now=now, settle=cohort_lists.SETTLE)
+    if (found.base_snapshot_id or 0) < download.id:
+        list_facts.keep(found, verdict)  # what messages tell of the cadence
+        _replace(session, found, parts, blank)
+        _drop(
+            session,
+            found,
+            or_(WebhookMessage.received_at < download.requested_at, WebhookMessage.computed_time < based_at),
+        )
+        found.complete, found.base_snapshot_id = True, download.id
+        found.based_at = max(found.based_at or 0, based_at)  # of a sync that began the list a moment ago
+        found.proven_at, found.doubts, found.refuse_before = None, {}, None
+        found.judged_id = session.scalar(select(func.max(WebhookMessage.id))) or 0
+        session.flush()
+    download.upto = found.judged_id  # it is used up: no other run may take it for a plan's
+    return cohort_lists.take(session, run, found, now=now)
+
+
+def begin_with(session: Session, found: CohortList, time: int, *, now: datetime) -> None:
+    """Let the list begin with the sync of that computed_time, which told the whole cohort: what was before goes."""
+    webhooks.hold_messages(session, found)
+    session.refresh(found, with_for_update={"key_share": True})
+    list_facts.keep(
+        found,
+        list_trust.judge(list_facts.facts(session, found), now=now, settle=cohort_lists.SETTLE),
+    )
+    _replace(session, found, (), 0)
+    _drop(session, found, WebhookMessage.computed_time < time)
+    found.complete, found.based_at, found.proven_at = True, time, time
+    found.doubts, found.forgotten_through = {}, None
+    session.flush()
+
+
+def _replace(session: Session, found: CohortList, parts: Iterable[tuple[int, bytes]], blank: int) -> None:
+    generation, members = found.generation + 1, 0
+    for part, (n, keys) in enumerate(parts):
+        row = CohortListPart(list_id=found.id, generation=generation, part=part, n=n, keys=keys)
+        session.add(row)
+        session.flush()
+        session.expunge(row)
+        members += n
+    session.execute(
+        delete(CohortListPart)
+        .where(CohortListPart.list_id == found.id, CohortListPart.generation != generation)
+        .execution_options(synchronize_session=False)
+    )
+    found.generation, found.members, found.blank = generation, members, blank
+
+
+def _drop(session: Session, found: CohortList, overtaken: ColumnElement[bool]) -> None:
+    """Remove the messages that the new base knows of. What stays is applied on top of it, in its order."""
+    mine = WebhookMessage.list_id == found.id
+    found.forgotten += session.scalar(select(func.count()).where(mine, overtaken)) or 0
+    for statement in (
+        delete(WebhookMessage).where(mine, overtaken),
+        update(WebhookMessage).where(mine).values(folded=False),
+    ):
+        session.execute(statement.execution_options(synchronize_session=False))
+
+
+def begin_anew(session: Session, binding: CohortBinding, *, now: datetime, actor: str) -> CohortList:
+    """Forget the list, for a sync that is made anew from now on; what was computed before is refused."""
+    webhooks.hold_cohort(session, binding.project_id, binding.cohort_id)
+    lists = session.scalars(
+        select(CohortList).where(
+            CohortList.project_id == binding.project_id, CohortList.cohort_id == binding.cohort_id
+        )
+    ).all()
+    for one in lists:
+        session.delete(one)
+    session.flush()
+    webhooks.await_new_sync(session, binding.project_id, binding.cohort_id, now=now)
+    audit.record(
+        session,
+        now=now,
+        actor=actor,
+        action="forget list",
+        kind="binding",
+        name=binding.name,
+        lists=len(lists),
+    )
+    found = cohort_lists.of_binding(session, binding)
+    assert found is not None  # noqa: S101 - made a line before, for every binding of the cohort
+    return found
+
+
+def microseconds(instant: datetime) -> int:
+    """As computed_time counts: microseconds since 1970."""
+    return round(instant.timestamp() * MICROSECONDS)

@@ -1,0 +1,118 @@
+"""A hostile sender for many simulated days: at the end the flags equal the cohort, or the binding says why not.
+
+Each day the cohort changes at random and Amplitude syncs it, with every fault of the sandbox's sender by chance:
+messages lost for good, syncs given up half-way, two in one second, late, repeated and disordered ones, a first sync
+begun again, a sync made anew, an empty cohort. Downloads for healing are scarce, and runs come at odd moments.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from config.queue import publish
+from models.membership import list_base
+from models.observability import feeds
+from models.runs import reconciling
+from models.tables import CohortBinding, SyncRun
+from models.types import UNFINISHED_WORDS, RunState, Trigger
+from tests.product import Product, utc_now
+from tests.support import wait_until
+from tests.told import Told, telling
+
+DAYS = 14
+PEOPLE = [f"person-{number}" for number in range(60)]
+
+
+@pytest.fixture
+def told(product: Product, tmp_path: Path) -> Iterator[Told]:
+    with telling(product, tmp_path) as told:
+        yield told
+
+
+class Hostile:
+    """One sender, one cohort, and what the binding says of itself."""
+
+    def __init__(self, told: Told, seed: int) -> None:
+        self.told, self.rng = told, random.Random(seed)
+        self.history: list[Any] = []
+        self.heard = True  # of a sync of which nothing came nobody can know; the next one tells it again
+
+    def day(self) -> None:
+        rng, told = self.rng, self.told
+        members = set(told.product.sandbox.members("purchrs"))
+        share = rng.choice((0, 0.05, 0.3, 1.0))
+        gone = {one for one in members if rng.random() < share}
+        come = {one for one in PEOPLE if one not in members and rng.random() < share}
+        told.product.cohort("purchrs", exit=sorted(gone), enter=sorted(come))
+        anew = rng.random() < 0.1
+        if anew and rng.random() < 0.7:  # as documented; else the list is not forgotten before
+            with told.product.db.write() as session:
+                mine = session.get_one(CohortBinding, told.binding.id)
+                list_base.begin_anew(session, mine, now=utc_now(), actor="test")
+        sync = told.sync(batch=rng.choice((3, 10, 40)), chance=0.15, retries=0, first_pause=0.01, anew=anew)
+        self.heard = sync["requests"] > 0 or sync["messages"] == 0
+        self.history.append((len(gone), len(come), anew, sync["faults"], sync["succeeded"], sync["messages"]))
+        if rng.random() < 0.4:
+            self.run()  # in the middle of a sync that may still come
+        if rng.random() < 0.8:
+            told.pass_by()
+        self.run()
+
+    def run(self) -> None:
+        """A run to its end, or until it waits for a person or for the sync; it is ended then."""
+        product = self.told.product
+        run_id = product.start(self.told.binding, trigger=self.rng.choice((Trigger.SCHEDULE, Trigger.MANUAL)))
+
+        def stands() -> SyncRun | None:
+            run = product.run(run_id)
+            waits = run.state == RunState.WAITING and run.stage == "snapshot" and run.wake_at > utc_now()
+            return run if RunState(run.state).finished or run.state == RunState.HELD or waits else None
+
+        run = wait_until(stands, seconds=60, pause=0.02)
+        self.history.append((run.state, run.error_code, run.reconcile))
+        if not RunState(run.state).finished:
+            product.cancel(run_id)
+            product.ended(run_id)
+
+    def honest(self) -> None:
+        """The flags equal the cohort, or the binding names a code with a remedy."""
+        product = self.told.product
+        with product.db.read() as session:
+            open_run = session.scalar(select(SyncRun.id).where(SyncRun.state.in_(UNFINISHED_WORDS)))
+            assert open_run is None
+            (feed,) = feeds.feeds(session, utc_now())
+        if not feed.doubts and self.heard:
+            try:
+                product.equal("purchrs", "Purchasers")
+            except AssertionError as error:
+                raise AssertionError(f"wrong in silence: {self.history}") from error
+        assert all(
+            "reconcile" in error.remedy or error.code == "WEBHOOK_NO_MESSAGE" for error in feed.alerts()
+        )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_flags_are_never_wrong_in_silence(told: Told, seed: int) -> None:
+    product = told.product
+    product.cohort("purchrs", members=PEOPLE[:40])
+    hostile = Hostile(told, seed)
+    for _ in range(DAYS):
+        told.quota(hostile.rng.choice((0, 0, 500)))
+        hostile.day()
+        # What the last sync said is run, and every sync has ended: from here on nothing excuses a difference.
+        told.pass_by()
+        hostile.run()
+        hostile.honest()
+    told.quota(500)
+    with product.db.write() as session:
+        mine = session.get_one(CohortBinding, told.binding.id)
+        run = reconciling.ask(session, mine, now=utc_now(), actor="test")
+    publish(product.app, run.id, run.stage)
+    assert product.ended(run.id).state == RunState.SUCCEEDED, hostile.history
+    product.equal("purchrs", "Purchasers")
