@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from tornado.escape import xhtml_escape
 from tornado.web import HTTPError
@@ -13,6 +14,7 @@ from cli import context, output
 from cli.flower import actions, charts
 from cli.flower.handlers import OTHERS, REMEDIES, CohortsHandler
 from models.errors import SyncError
+from models.tables import CohortBinding
 
 # Beside the colour of a state, so that nobody has to see colours: "!" needs a look, the cross needs a person.
 SIGNS = {
@@ -113,3 +115,14 @@ def moment(value: datetime | None, now: datetime) -> str:
         f'<time datetime="{there.isoformat(timespec="seconds")}" title="{there:%Y-%m-%d %H:%M:%S} UTC">'
         f"{output.distance(value, now)}</time>"
     )
+
+
+def next_run(row: CohortBinding, now: datetime) -> tuple[str, str]:
+    """The next run in the binding's own time zone: the time, and how far it is; or why there is none."""
+    if row.paused:
+        return "paused", row.pause_reason or ""
+    if row.next_due_at is None:
+        return ("on demand", "") if row.after_name is None else (f"after {row.after_name}", "")
+    far = output.span(abs(row.next_due_at - now))
+    away = f"in {far}" if row.next_due_at > now else f"due {far} ago"
+    return f"{row.next_due_at.astimezone(ZoneInfo(row.timezone)):%a %d %b, %H:%M}", f"{row.timezone}, {away}"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from sqlalchemy.orm import Session
 from tornado.web import StaticFileHandler, authenticated, url
@@ -21,7 +20,7 @@ from cli.flower.asks import Ask
 from cli.flower.forecasts import Forecasts
 from cli.flower.handlers import number
 from cli.flower.loader import STATIC
-from cli.flower.page import Page
+from cli.flower.page import Page, next_run
 from models.database import Database
 from models.naming import every, find
 from models.observability import alerts, feeds, overview, run_history
@@ -100,17 +99,6 @@ def binding_row(session: Session, row: CohortBinding, now: datetime) -> dict[str
         ),
         "next": next_run(row, now),
     }
-
-
-def next_run(row: CohortBinding, now: datetime) -> tuple[str, str]:
-    """The next run in the binding's own time zone: the time, and how far it is; or why there is none."""
-    if row.paused:
-        return "paused", row.pause_reason or ""
-    if row.next_due_at is None:
-        return ("on demand", "") if row.after_name is None else (f"after {row.after_name}", "")
-    far = output.span(abs(row.next_due_at - now))
-    away = f"in {far}" if row.next_due_at > now else f"due {far} ago"
-    return f"{row.next_due_at.astimezone(ZoneInfo(row.timezone)):%a %d %b, %H:%M}", f"{row.timezone}, {away}"
 
 
 class Binding(Page):  # type: ignore[misc,unused-ignore]

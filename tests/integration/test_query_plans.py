@@ -18,7 +18,7 @@ from sqlalchemy import event, func, select, text
 from config.queue import make_app
 from models.database import Database
 from models.membership import state
-from models.observability import alerts, health, overview
+from models.observability import alerts, health, overview, run_history
 from models.runs import due_work
 from models.tables import CohortBinding, SyncRun
 from models.types import RunState, Stage, Trigger
@@ -266,11 +266,17 @@ def test_no_statement_of_a_tick_reads_a_history(installation: Installation) -> N
 
 def test_no_statement_of_status_reads_a_history(installation: Installation) -> None:
     product = installation
-    age(product.db, product.bind())
+    binding = product.bind()
+    age(product.db, binding)
     now = datetime.now(UTC)
     with noted(product.db) as statements, product.db.read() as session:
         assert len(overview.last_results(session)) == 1
         overview.unfinished(session)
         health.facts(session, now, schedulers=1)
         alerts.current(session, now, schedulers=1)
+        newest = run_history.recent(session, binding.id)[0]
+        run_history.claims(session, newest.id)
+        run_history.batches(session, newest.id)
+        assert run_history.batch_count(session, newest.id) == 1
+        run_history.bad_runs(session, [binding.id])
     assert faults(product.db, statements) == []
