@@ -12,6 +12,7 @@ from collections.abc import Callable
 from tests.benchmarks import (
     beat,
     diffs,
+    history,
     journal,
     needs,
     pages,
@@ -39,6 +40,7 @@ USUAL: dict[str, Callable[[], None]] = {
     "shared-40-slow": lambda: shared.together(40, 10.0),
     "shared-150": lambda: shared.together(150, 0.0, destinations=50),
     "shared-large": shared.beside_a_large,
+    "history": history.main,
     "scheduler": scheduler.main,
     "needs": needs.main,
     "scrape": scrape.main,
