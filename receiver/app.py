@@ -11,7 +11,7 @@ import asyncio
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,9 +25,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from models.database import Database
-from models.errors import ConfigurationError, SyncError
+from models.errors import ConfigurationError, SyncError, TransientError
 from models.membership import webhooks
-from models.membership.webhooks import HEADER
+from models.membership.webhooks import HEADER, Column, MessageHead
 from receiver.authentication import SourceSecrets
 from receiver.message import MessageError, column, identity, parse
 from receiver.refusals import Refusal, Refusals
@@ -161,13 +161,17 @@ class Receiver:
         now = datetime.now(UTC)
         message = parse(body, now=now.timestamp())
         head = message.head
-        with self._db.read() as session:
-            properties = webhooks.wanted(session, project_id, head.cohort_id)
-        if not properties:
-            raise ConfigurationError("WEBHOOK_COHORT_UNKNOWN", cohort=head.cohort_id)
-        columns = {name: column(message.users, name) for name in properties}
-        with self._writer, self._db.write() as session:
-            stored = webhooks.accept(session, project_id, head, columns, now=now)
+        while True:
+            with self._db.read() as session:
+                properties = webhooks.wanted(session, project_id, head.cohort_id)
+            if not properties:
+                raise ConfigurationError("WEBHOOK_COHORT_UNKNOWN", cohort=head.cohort_id)
+            columns = {name: column(message.users, name) for name in properties}
+            try:
+                stored = self._accept(project_id, head, columns, now)
+                break
+            except webhooks.PropertyMissingError:  # a binding was made meanwhile
+                continue
         self._refusals.flush()
         return {
             "status": "stored" if stored else "duplicate",
@@ -176,6 +180,12 @@ class Receiver:
             "users": len(message.users),
             "blank": {name: one.blank for name, one in columns.items()},
         }
+
+    def _accept(self, project_id: int, head: MessageHead, columns: dict[str, Column], now: datetime) -> bool:
+        for alone in (False, True):
+            with suppress(webhooks.ListMissingError), self._writer, self._db.write() as session:
+                return webhooks.accept(session, project_id, head, columns, now=now, alone=alone)
+        raise TransientError("INTERNAL", kind="a list that could not be made")
 
 
 def _json(body: dict[str, Any], status: int = 200) -> Response:

@@ -20,6 +20,7 @@ from tests.benchmarks import (
     scheduler,
     scrape,
     waiting,
+    webhook,
     whole,
 )
 
@@ -36,6 +37,7 @@ USUAL: dict[str, Callable[[], None]] = {
     "scrape": scrape.main,
     "journal": journal.main,
     "whole": whole.main,
+    "webhook": webhook.main,
     "readback": readback.main,
     "email-5m": lambda: diffs.churn(5_000_000, 3, "email"),
     "rivals-1m": lambda: rivals.rivals(1_000_000, 3),
