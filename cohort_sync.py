@@ -79,6 +79,10 @@ def main() -> int:
         else:
             print(f"error {CODE}: {message}\nwhat to do: {remedy}", file=sys.stderr)
         return 1
+    if sys.argv[1:2] == ["health"] and not {"-h", "--help"} & set(sys.argv):
+        from cli.health import main as health  # a probe has no time for the rest
+
+        return health(sys.argv[2:])
     from cli.main import main as command_line
 
     return command_line()

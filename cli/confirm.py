@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -26,6 +27,28 @@ def require(question: str, *, doing: str, yes: bool, refusal: ConfigurationError
     except typer.Abort:
         output.note(NOTHING_CHANGED)
         raise
+
+
+def require_for_lists(cohorts: Sequence[str], *, yes: bool) -> None:
+    """The same before what Amplitude's webhook told of these cohorts is forgotten, if of any."""
+    if cohorts:
+        names = ", ".join(cohorts)
+        require(
+            f"Forget what Amplitude's webhook told of {names}? Only a new sync in Amplitude tells it again.",
+            doing=f"Forgetting what Amplitude's webhook told of {names}",
+            yes=yes,
+        )
+
+
+def require_for_secrets(kind: str, name: str, secrets: Sequence[str], *, yes: bool) -> None:
+    """The same before these stored secrets are replaced by others, if any are."""
+    if secrets:
+        names = " and the ".join(secrets)
+        require(
+            f"Replace the {names} of {kind} {name!r}? What is stored can't be had back.",
+            doing=f"Replacing the {names} of {kind} {name!r}",
+            yes=yes,
+        )
 
 
 def require_answerable(*, doing: str, yes: bool, refusal: ConfigurationError | None = None) -> None:

@@ -65,14 +65,9 @@ def database(*, upgrade: bool = False, proven: bool = False) -> Iterator[Databas
 
 
 def queue_answers() -> bool:
-    """Whether the queue's server can be reached."""
-    from redis.exceptions import RedisError
-
+    """Whether the queue's server can be reached and takes messages."""
     with broker.redis_client(settings().redis, seconds=2.0) as client:
-        try:
-            return bool(client.ping())
-        except RedisError:
-            return False
+        return broker.ask(client) is not None
 
 
 def schedulers() -> dict[str, str] | None:

@@ -37,6 +37,11 @@ COMMANDS = {
     "demo": Entry(
         "cli.commands.operations.processes", _BEGIN, "See it work: the stack against sandbox vendors."
     ),
+    "health": Entry(
+        "cli.commands.operations.health",
+        _SERVE,
+        "Whether a process of this machine lives and can work: for probes.",
+    ),
     "status": Entry(
         "cli.commands.operations.status",
         _BEGIN,
@@ -56,7 +61,7 @@ COMMANDS = {
     "export": Entry("cli.commands.setup.export", _SETUP, "Write the setup as a file for `apply`."),
     "check": Entry("cli.commands.setup.checks", _SETUP, "Test every precondition; changes nothing."),
     "plan": Entry("cli.commands.runs.preview", _WORK, "What a run would do now; pushes nothing."),
-    "run": Entry("cli.commands.runs.runs", _WORK, "Sync a binding now."),
+    "run": Entry("cli.commands.runs.run", _WORK, "Sync a binding now."),
     "runs": Entry("cli.commands.runs.runs", _WORK, "The newest runs."),
     "watch": Entry("cli.commands.runs.runs", _WORK, "Follow a run to its end."),
     "show": Entry("cli.commands.runs.runs", _WORK, "One run: counts, requests, error, rejections."),
@@ -87,6 +92,9 @@ COMMANDS = {
     ),
     "db": Entry("cli.commands.operations.db", _SERVE, "The database's schema."),
     "audit": Entry("cli.commands.operations.audit", _WORK, "Who changed what, and when."),
+    "forget": Entry(
+        "cli.commands.operations.forget", _WORK, "Erase one person, and keep them from being stored again."
+    ),
     "backup": Entry("cli.commands.operations.backup", _SERVE, "Copy the database while everything runs."),
     "restore": Entry("cli.commands.operations.backup", _SERVE, "Go back to a copy, while nothing runs."),
     "secrets": Entry("cli.commands.operations.secrets", _SERVE, "The key that secrets are encrypted with."),

@@ -19,6 +19,7 @@ def run(row: SyncRun) -> dict[str, Any]:
         "id": row.id,
         "binding": row.binding.name,
         "trigger": row.trigger,
+        "actor": row.actor,
         "full": row.full,
         "state": row.state,
         "stage": row.stage,

@@ -20,12 +20,16 @@ from kombu.exceptions import OperationalError
 from redis import Redis
 from redis.exceptions import RedisError
 
+from config import queue_transport
 from config.settings import Settings
 
 QUEUE = "sync"
-# Runs that wake to look at a vendor again. Workers take from both queues in turn, so thousands of runs that wait
+# Runs that wake to look at a vendor again. Workers take from the queues in turn, so thousands of runs that wait
 # never keep a new one from its start.
 WAKE_QUEUE = "wake"
+# Runs that push: a free slot of a data extension, or a job to be looked at, waits for no other work.
+PUSH_QUEUE = "push"
+QUEUES = (QUEUE, WAKE_QUEUE, PUSH_QUEUE)
 STAGES = ("snapshot", "diff", "push", "finish")
 TRIGGER_TASK = "sync.trigger"
 ACTOR_HEADER = "cohort_sync_actor"  # of its message: who asked for the run, such as the user of Flower
@@ -49,6 +53,7 @@ class QueueUnavailableError(Exception):
 
 def make_app(settings: Settings) -> Celery:
     """The Celery application of any of our processes."""
+    queue_transport.use()
     app = Celery("cohort-sync", set_as_current=False)
     app.conf.update(
         broker_url=settings.broker,
@@ -80,7 +85,7 @@ def make_app(settings: Settings) -> Celery:
         enable_utc=True,
         timezone="UTC",
         task_default_queue=QUEUE,
-        task_queues=[Queue(QUEUE), Queue(WAKE_QUEUE)],
+        task_queues=[Queue(name) for name in QUEUES],
         task_create_missing_queues=False,
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
@@ -100,7 +105,8 @@ def publish(
 ) -> None:
     """Wake a worker for the run at `stage`; QueueUnavailableError if the broker can't be reached.
 
-    `binding`, its name, is for whoever watches tasks: it stands beside the message, whose argument is the id alone.
+    A push goes to a queue of its own, whatever `queue` says. `binding`, its name, is for whoever watches tasks: it
+    stands beside the message, whose argument is the id alone.
     """
     try:
         app.send_task(
@@ -109,7 +115,7 @@ def publish(
             argsrepr=f"run {run_id}" if binding is None else f"run {run_id}, {binding}",
             kwargsrepr="",
             ignore_result=True,
-            queue=queue,
+            queue=PUSH_QUEUE if stage == "push" else queue,
             task_id=f"run-{run_id}-{stage}-{uuid.uuid4().hex[:12]}",
             retry=False,
             **sending,
@@ -158,7 +164,7 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
         "visibility_timeout": 2 * HARD_LIMIT_SECONDS,
         "unacked_restore_interval": 10,
         "unacked_restore_throttle": 1,
-        "socket_timeout": 15,
+        "socket_timeout": 5,
         "socket_connect_timeout": 5,
         "health_check_interval": 15,
         "global_keyprefix": KEY_PREFIX,

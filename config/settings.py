@@ -6,9 +6,6 @@ process that first writes to it.
 
 from __future__ import annotations
 
-import hashlib
-import os
-import tempfile
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,8 +14,7 @@ from urllib.parse import quote
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-# sun_path holds 108 bytes on Linux and 104 on macOS, the ending NUL included (unix(7)).
-SOCKET_PATH_MAX = 100
+from config.sockets import embedded_socket
 
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -64,6 +60,10 @@ class Settings(BaseSettings):
     retry_run_base_seconds: Seconds = 600
     retry_run_max_seconds: Seconds = 7200
     pause_after_failures: Annotated[int, Field(ge=0)] = 5  # occurrences in a row; 0: never
+
+    # How long batches and rejections, and runs and the audit log are kept; 0: for ever.
+    batch_days: Annotated[float, Field(ge=0)] = 400
+    run_days: Annotated[float, Field(ge=0)] = 800
 
     held_days: Annotated[float, Field(gt=0)] = 7  # a held run that nobody decides about ends then
 
@@ -112,14 +112,8 @@ class Settings(BaseSettings):
 
     @property
     def valkey_socket(self) -> Path:
-        """The embedded server's socket: in the data directory if its path is short enough for one."""
-        digest = hashlib.blake2b(str(self.data_dir).encode(), digest_size=8).hexdigest()
-        places = (
-            self.data_dir / "valkey.sock",
-            Path(tempfile.gettempdir()) / f"cohort-sync-{digest}.sock",
-            Path("/tmp") / f"cohort-sync-{digest}.sock",  # noqa: S108 - a socket of mode 0700 with our name on it
-        )
-        return next((path for path in places if len(os.fsencode(path)) <= SOCKET_PATH_MAX), places[-1])
+        """The embedded server's socket."""
+        return embedded_socket(self.data_dir)
 
     @property
     def redis(self) -> str:

@@ -17,7 +17,7 @@ from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
 from config.settings import Settings
-from models import audit, forgotten, key_check, schema
+from models import audit, erasure, forgotten, key_check, schema
 from models.database import Database
 from models.database_errors import named_errors
 from models.errors import ConfigurationError
@@ -76,10 +76,12 @@ def restore(settings: Settings, place: Path, file: Path, *, now: datetime, actor
             key_check.prove(theirs)
             with theirs.write() as session:
                 bindings = mark_in_doubt(session, settings, now=now)
-                forgotten.carry_over(session, theirs.keyring, _tombstones(settings, place))
+                since = forgotten.carry_over(session, theirs.keyring, _tombstones(settings, place))
                 audit.record(
                     session, now=now, actor=actor, action="restore", kind="database", name=str(file)[-100:]
                 )
+            if since:
+                erasure.remove_all(theirs, now=now)
         finally:
             theirs.dispose()
         with closing(sqlite3.connect(draft)) as connection:

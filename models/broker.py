@@ -1,6 +1,7 @@
 """What the queue's server tells: which schedulers tick, and how many messages wait.
 
-Read here for everybody who shows it. Nothing is written, and a server that is away is an answer like another.
+Read here for everybody who shows it. A server that is away is an answer like another, and so is one that takes no
+messages: a replica, or one whose memory is full, answers every question and is no queue.
 """
 
 from __future__ import annotations
@@ -8,14 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from config.queue import KEY_PREFIX, QUEUE, WAKE_QUEUE
+from config.queue import KEY_PREFIX, QUEUES
 from models.errors import ConfigurationError
 from models.observability.health import HEARTBEATS
 
 if TYPE_CHECKING:
     from redis import Redis
 
-QUEUES = (QUEUE, WAKE_QUEUE)
+# Written at each look: the server takes what is written, or it is no queue.
+PROBE = f"{KEY_PREFIX}probe"
+PROBE_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -47,12 +50,13 @@ def redis_client(url: str, *, seconds: float) -> Redis:
 
 
 def ask(client: Redis) -> BrokerState | None:
-    """What it tells now; none if it does not answer."""
+    """What it tells now; none if it does not answer or takes no messages."""
     from redis.exceptions import RedisError
 
     try:
         keys = sorted(key.decode() for key in client.scan_iter(f"{HEARTBEATS}*", count=1000))
         values: list[Any] = client.mget(keys) if keys else []
+        client.set(PROBE, b"", ex=PROBE_SECONDS)
         messages = {queue: int(client.llen(KEY_PREFIX + queue)) for queue in QUEUES}
     except (RedisError, OSError):
         return None

@@ -536,6 +536,11 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "allows {limit} % from it without a person.",
         "Look at the cohort, then `cohort-sync approve {run}` or `cohort-sync reject {run}`.",
     ),
+    "SNAPSHOT_AGE_GUARD": (
+        "The snapshot was requested at {taken}, before the one that was pushed last ({newest}).",
+        "`cohort-sync reject {run}`, then `cohort-sync run {binding}` for a newer one. If the older membership is "
+        "meant, `cohort-sync approve {run}`.",
+    ),
     "EXTENSION_GUARD": (
         "The data extension is another one (id {now}) than the one that acknowledged the members (id {before}).",
         "If it was made anew, `cohort-sync reject {run}`, then `cohort-sync run {binding} --full`, which reads it "
@@ -618,7 +623,7 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     ),
     "LEASE_LOST": ("Another worker owns run {run} now.", "Nothing: that worker continues it."),
     "BROKER_UNREACHABLE": (
-        "The queue does not answer.",
+        "The queue can't be used: its server does not answer, refuses us, is read-only or has no memory left.",
         "Start the stack with `cohort-sync up`, or check COHORT_SYNC_REDIS_URL. A run made meanwhile is not lost.",
     ),
     "DATABASE_UNREACHABLE": (
@@ -669,6 +674,15 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "Stop `cohort-sync up` and every other process of cohort-sync on that database, then repeat this; nothing "
         "was changed.",
     ),
+    "FORGET_PENDING": (
+        "Something of the contact is still needed: {left}. They are not stored anew.",
+        "Repeat the command when that has ended; it goes on where it was.",
+    ),
+    "FORGET_UNCLEARED": (
+        "The contact's flag could not be set to false: {why}. Nothing of them was removed; they are not stored anew.",
+        "Start the stack if none runs, look at that run, and repeat the command. `--flags left` removes the contact "
+        "and leaves the flag as it is.",
+    ),
     "NOT_FORGOTTEN": (
         "The contact with this key is not forgotten.",
         "Look at `cohort-sync forget --list`; nothing was changed.",
@@ -685,6 +699,10 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "DISK_FULL": (
         "There is no room to write to {path} ({reason}; {free} bytes are free there).",
         "Make room there, or raise the quota of the user that runs cohort-sync. A run goes on by itself.",
+    ),
+    "PROCESS_SILENT": (
+        "A process of this machine is stuck, or has ended.",
+        "Look at its log and start it again. `cohort-sync health` shows which one.",
     ),
     "WORKER_LOST": (
         "The run was ended after {times} attempts in a row: the last worker that had it ended without a word.",

@@ -1,7 +1,7 @@
 """Who was erased, as keyed hashes: enough to keep a contact from being stored again, and too little to name one.
 
 The key of the hashes is a secret of its own, so that a new secret key changes no hash. Compared is what Marketing Cloud
-compares: a contact in any spelling.
+compares: a contact in any spelling. What is stored of a contact is removed by `models/erasure.py`.
 """
 
 from __future__ import annotations
@@ -12,32 +12,45 @@ from datetime import datetime
 from hashlib import blake2b
 
 from pydantic import SecretStr
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
+from models.contact_keys import codec
 from models.contact_keys.comparison import comparison_key
 from models.database import lock
+from models.direction import Direction
 from models.errors import ConfigurationError
 from models.secrets import Keyring
 from models.tables import ErasureKey, ForgottenContact
 
 _ONE = 1  # the key's row
+_LOCK = "forgotten contacts"
 
 
 @dataclass(frozen=True)
 class Forgotten:
-    """Contacts that must not be stored; `since` is when the newest of them was forgotten, none if there is none."""
+    """Contacts that must not be stored. `leaving` are those of them whose flags runs still set to false; `newest` is
+    the number of the one that was forgotten last, 0 if nobody was.
+    """
 
     hashes: frozenset[str] = frozenset()
+    leaving: frozenset[str] = frozenset()
     key: bytes = field(default=b"", repr=False)
-    since: datetime | None = None
+    newest: int = 0
 
     def __bool__(self) -> bool:
         return bool(self.hashes)
 
-    def __contains__(self, contact_key: str) -> bool:
+    def __contains__(self, contact_key: object) -> bool:
         """Whether the contact with this key, in any spelling, is one of them."""
-        return digest(self.key, contact_key) in self.hashes
+        return isinstance(contact_key, str) and digest(self.key, contact_key) in self.hashes
+
+    def without(self, direction: Direction, n: int, keys: bytes) -> tuple[int, bytes]:
+        """(rows, keys) of a batch without them; who leaves may still be pushed out."""
+        gone = self.hashes - self.leaving if direction == Direction.EXIT else self.hashes
+        if not gone:
+            return n, keys
+        return codec.without(keys, lambda key: digest(self.key, key) in gone)
 
 
 @dataclass(frozen=True)
@@ -53,33 +66,60 @@ def digest(key: bytes, contact_key: str) -> str:
     return blake2b(comparison_key(contact_key).encode(), key=key, digest_size=32).hexdigest()
 
 
+# --- keeping them out -----------------------------------------------------------------------------------
+
+
 def load(session: Session, keyring: Keyring) -> Forgotten:
     """Everybody who was forgotten."""
-    rows = session.execute(select(ForgottenContact.digest, ForgottenContact.created_at)).all()
+    rows = session.execute(
+        select(ForgottenContact.id, ForgottenContact.digest, ForgottenContact.leaving)
+    ).all()
     if not rows:
         return Forgotten()
     return Forgotten(
-        frozenset(row.digest for row in rows), _key(session, keyring), max(r.created_at for r in rows)
+        frozenset(row.digest for row in rows),
+        frozenset(row.digest for row in rows if row.leaving),
+        _key(session, keyring),
+        max(row.id for row in rows),
     )
 
 
+def enforced(session: Session, keyring: Keyring) -> Forgotten:
+    """The same, for a transaction that stores contact keys: nobody is forgotten or removed until it ends."""
+    if session.get_bind().dialect.name == "postgresql":  # SQLite has one writer anyway
+        session.execute(
+            text("SELECT pg_advisory_xact_lock_shared(hashtextextended(:name, 0))"), {"name": _LOCK}
+        )
+    return load(session, keyring)
+
+
+def hold_stores(session: Session) -> None:
+    """Let no transaction that stores contact keys run beside this one."""
+    lock(session, _LOCK)
+
+
+# --- the list -------------------------------------------------------------------------------------------
+
+
 def add(
-    session: Session, keyring: Keyring, contact_key: str, *, now: datetime, actor: str
+    session: Session, keyring: Keyring, contact_key: str, *, leaving: bool, now: datetime, actor: str
 ) -> ForgottenContact:
-    """The contact's row: a new one, or the one that it has, as not removed yet."""
+    """The contact's row, as of one who is not removed yet; from the commit on nothing of them is stored any more."""
+    hold_stores(session)
     row = find(session, keyring, contact_key)
     if row is None:
-        row = ForgottenContact(
-            digest=digest(_key(session, keyring), contact_key), created_at=now, actor=actor
-        )
+        hashed = digest(_key(session, keyring), contact_key)
+        row = ForgottenContact(digest=hashed, created_at=now, actor=actor, leaving=leaving)
         session.add(row)
-    row.removed_at = None
+    row.removed_at, row.leaving = None, leaving
     session.flush()
     return row
 
 
 def find(session: Session, keyring: Keyring, contact_key: str) -> ForgottenContact | None:
-    """The contact's row, if it is forgotten."""
+    """The contact's row, if it is forgotten. While nobody is, no key is made to look with."""
+    if session.scalar(select(ForgottenContact.id).limit(1)) is None:
+        return None
     mine = digest(_key(session, keyring), contact_key)
     return session.scalar(select(ForgottenContact).where(ForgottenContact.digest == mine))
 
@@ -87,6 +127,18 @@ def find(session: Session, keyring: Keyring, contact_key: str) -> ForgottenConta
 def every(session: Session) -> list[ForgottenContact]:
     """All of them, the oldest first."""
     return list(session.scalars(select(ForgottenContact).order_by(ForgottenContact.id)))
+
+
+def undo(session: Session, keyring: Keyring, contact_key: str) -> ForgottenContact:
+    """Let the contact be stored again: NOT_FORGOTTEN if it may be anyway."""
+    row = find(session, keyring, contact_key)
+    if row is None:
+        raise ConfigurationError("NOT_FORGOTTEN")
+    session.delete(row)
+    return row
+
+
+# --- through a restore ----------------------------------------------------------------------------------
 
 
 def kept(session: Session, keyring: Keyring) -> Kept:
@@ -97,13 +149,13 @@ def kept(session: Session, keyring: Keyring) -> Kept:
 
 
 def carry_over(session: Session, keyring: Keyring, theirs: Kept) -> int:
-    """Add to a restored database who was forgotten since; how many. Something of them is stored there."""
+    """Add to a restored database who was forgotten since; how many. Something of them may be stored there."""
     if not theirs.rows or _key(session, keyring, first=theirs.key) != theirs.key:
         return 0
     known = {row.digest for row in every(session)}
     new = [row for row in theirs.rows if row[0] not in known]
     for hashed, created_at, actor in new:
-        session.add(ForgottenContact(digest=hashed, created_at=created_at, actor=actor))
+        session.add(ForgottenContact(digest=hashed, created_at=created_at, actor=actor, leaving=False))
     session.flush()
     return len(new)
 
@@ -120,11 +172,3 @@ def _key(session: Session, keyring: Keyring, *, first: bytes = b"") -> bytes:
         session.add(stored)
         session.flush()
     return bytes.fromhex(keyring.decrypt(stored.token).get_secret_value())
-
-
-def undo(session: Session, keyring: Keyring, contact_key: str) -> None:
-    """Let the contact be stored again."""
-    row = find(session, keyring, contact_key)
-    if row is None:
-        raise ConfigurationError("NOT_FORGOTTEN")
-    session.delete(row)

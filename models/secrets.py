@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 
@@ -60,6 +61,12 @@ class Keyring:
             return False
         return True
 
+    def differs(self, token: bytes, secret: SecretStr | None) -> bool:
+        """Whether another secret is given than the stored one; one that can't be read is nobody's loss."""
+        if secret is None or not self.reads(token):
+            return False
+        return self.decrypt(token).get_secret_value() != secret.get_secret_value().strip()
+
     def is_newest(self, token: bytes) -> bool:
         """Whether the token was made under the newest key."""
         return Keyring([SecretStr(self._newest.decode())]).reads(token)
@@ -77,8 +84,20 @@ class Keyring:
 
 
 def make_private_dir(path: Path) -> None:
-    """The data directory, for its owner alone."""
+    """A directory for its owner alone: made, or closed to others if it is ours.
+
+    One that everybody may write to, such as /tmp, and the home directory stay as they are: the files are 0600.
+    """
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    found = path.stat()
+    open_to_others = found.st_mode & 0o077
+    if (
+        open_to_others
+        and found.st_uid == os.geteuid()
+        and not found.st_mode & stat.S_ISVTX
+        and path != Path.home()
+    ):
+        path.chmod(stat.S_IMODE(found.st_mode) & ~0o077)
 
 
 def private_file(path: Path, content: str) -> str:

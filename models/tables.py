@@ -227,7 +227,7 @@ class Snapshot(Base):
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     project_id: Mapped[int] = mapped_column(ForeignKey("amplitude_project.id"))
     cohort_id: Mapped[str] = mapped_column(String(100))
-    kind: Mapped[str] = mapped_column(String(10))  # download | upload | webhook | state
+    kind: Mapped[str] = mapped_column(String(10))  # download | upload | webhook | state | clear
     property: Mapped[str] = mapped_column(String(400))
     state: Mapped[str] = mapped_column(String(20), default=SnapshotState.REQUESTING)
     request_id: Mapped[str | None] = mapped_column(String(100))
@@ -359,6 +359,7 @@ class SyncRun(Base):
     amplitude_requests: Mapped[int] = mapped_column(default=0)
     marketing_cloud_requests: Mapped[int] = mapped_column(default=0)
     digest: Mapped[str | None] = mapped_column(String(80))
+    actor: Mapped[str | None] = mapped_column(String(100))  # who asked for it; none: nobody, it was due
 
     error_code: Mapped[str | None] = mapped_column(String(40))
     error_message: Mapped[str | None] = mapped_column(Text)
@@ -369,6 +370,21 @@ class SyncRun(Base):
 
     binding: Mapped[CohortBinding] = relationship(lazy="joined", innerjoin=True)
     snapshot: Mapped[Snapshot | None] = relationship(lazy="joined")
+
+
+class StageClaim(Base):
+    """A worker's hold on a run at one stage, and how it left the run. The timeline of a run is made of these."""
+
+    __tablename__ = "stage_claim"
+
+    run_id: Mapped[int] = mapped_column(ForeignKey("sync_run.id", ondelete="CASCADE"), primary_key=True)
+    fence: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    stage: Mapped[str] = mapped_column(String(10))
+    worker: Mapped[str | None] = mapped_column(String(100))  # the Celery worker's name
+    claimed_at: Mapped[datetime]
+    left_at: Mapped[datetime | None]  # none: at work, or its worker is gone
+    left: Mapped[str | None] = mapped_column(String(10))  # the run's next stage, or the state it was left in
+    code: Mapped[str | None] = mapped_column(String(40))  # the error it was left with
 
 
 class PushBatch(Base):
@@ -584,6 +600,7 @@ class ForgottenContact(Base):
     created_at: Mapped[datetime]
     actor: Mapped[str] = mapped_column(String(100))
     removed_at: Mapped[datetime | None]  # none: something of them may still be stored
+    leaving: Mapped[bool] = mapped_column(Boolean)  # runs still set their flags to false
 
 
 class ErasureKey(Base):

@@ -85,8 +85,17 @@ class Trigger(StrEnum):
 
     SCHEDULE = "schedule"
     MANUAL = "manual"
+    FLOWER = "flower"  # a page or the API of Flower
     RETRY = "retry"
     CHAIN = "chain"
+
+    @property
+    def asked(self) -> bool:
+        """Whether somebody asked for the run, and so looks at what becomes of it."""
+        return self in ASKED
+
+
+ASKED = (Trigger.MANUAL, Trigger.FLOWER)
 
 
 class RunState(StrEnum):

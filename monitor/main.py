@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from config.graceful_stop import GracefulStop
 from config.logging import configure
+from config.pulse import Pulse
 from config.settings import Settings
 from models import broker, schema
 from models.database import Database
@@ -44,6 +45,7 @@ class Monitor:
         self._redis = broker.redis_client(settings.redis, seconds=QUEUE_SECONDS)
         self._tally = EndedRunCounters()
         self._watchman = AlertLoop(settings, self._db)
+        self._pulse = Pulse(settings.data_dir, "monitor")
         self._code: str | None = None  # of the last look
         self._worked = 0.0
         self.registry = CollectorRegistry()
@@ -52,6 +54,7 @@ class Monitor:
     def run(self, stop: GracefulStop) -> None:
         """Look until told to leave."""
         while not stop.asked:
+            self._pulse.beat()
             began = time.monotonic()
             self.look()
             stop.wait(LOOK_SECONDS - (time.monotonic() - began))
@@ -80,6 +83,7 @@ class Monitor:
 
     def close(self) -> None:
         """Close what is open."""
+        self._pulse.stop()
         self._redis.close()
         self._db.dispose()
 

@@ -46,7 +46,9 @@ class _Door(BaseHTTPRequestHandler):
         if path == "/metrics":
             encode, kind = choose_encoder(self.headers.get("Accept", ""))
             self._answer(200, kind, encode(self.server.registry))
-        elif path == "/healthz":
+        elif path == "/livez":  # that it answers is all there is to it
+            self._answer_json(200, {"status": "ok"})
+        elif path in {"/healthz", "/readyz"}:
             code = self.server.ill()
             self._answer_json(503 if code else 200, {"error": {"code": code}} if code else {"status": "ok"})
         else:

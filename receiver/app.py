@@ -12,6 +12,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,8 +25,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from models import forgotten
 from models.database import Database
+from models.direction import Direction
 from models.errors import ConfigurationError, SyncError, TransientError
+from models.forgotten import Forgotten
 from models.membership import webhooks
 from models.membership.webhooks import HEADER, Column, MessageHead
 from receiver.authentication import SourceSecrets
@@ -70,10 +74,16 @@ class Receiver:
         self._refusals = Refusals(db, lambda: self._writer)
         self.app = Starlette(
             routes=[
+                Route("/livez", self.alive, methods=["GET"]),
+                Route("/readyz", self.health, methods=["GET"]),
                 Route("/healthz", self.health, methods=["GET"]),
                 Route("/webhooks/{source:path}", self.deliver, methods=["POST"]),
             ]
         )
+
+    async def alive(self, _request: Request) -> Response:
+        """Whether this process answers at all."""
+        return _json({"status": "ok"})
 
     async def health(self, _request: Request) -> Response:
         """Whether this process can do its work: its own look at the database was answered lately."""
@@ -184,8 +194,16 @@ class Receiver:
     def _accept(self, project_id: int, head: MessageHead, columns: dict[str, Column], now: datetime) -> bool:
         for alone in (False, True):
             with suppress(webhooks.ListMissingError), self._writer, self._db.write() as session:
+                if gone := forgotten.enforced(session, self._db.keyring):
+                    columns = {name: _without(one, gone) for name, one in columns.items()}
                 return webhooks.accept(session, project_id, head, columns, now=now, alone=alone)
         raise TransientError("INTERNAL", kind="a list that could not be made")
+
+
+def _without(one: Column, gone: Forgotten) -> Column:
+    n, keys = gone.without(Direction.ENTER, one.n, one.keys)
+    # Still one of the cohort's people, as somebody without the property: the list has to have the cohort's size.
+    return replace(one, n=n, keys=keys, blank=one.blank + one.n - n)
 
 
 def _json(body: dict[str, Any], status: int = 200) -> Response:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import uvicorn
 
 from config.logging import configure
+from config.pulse import Pulse
 from config.settings import Settings
 from models.database import Database
 from models.errors import ConfigurationError
@@ -23,9 +24,13 @@ _ENDS = (signal.SIGINT, signal.SIGTERM)
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], object]) -> None:
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], object], pulse: Pulse) -> None:
         super().__init__(config)
-        self._ready = ready
+        self._ready, self._pulse = ready, pulse
+
+    async def on_tick(self, counter: int) -> bool:
+        self._pulse.beat()
+        return await super().on_tick(counter)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -70,7 +75,7 @@ def serve(
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
-        _Server(config, lambda: ready(address)).run(sockets=[listening])
+        _Server(config, lambda: ready(address), Pulse(settings.data_dir, "receiver")).run(sockets=[listening])
     finally:
         doors.close()
         listening.close()

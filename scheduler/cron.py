@@ -13,8 +13,9 @@ changes while it is asked: one parsed pattern serves every binding with the same
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
@@ -24,6 +25,10 @@ from scheduler.pattern import Pattern, clock_words, day_words, month_words
 
 _MINUTE = timedelta(minutes=1)
 _SECOND = timedelta(seconds=1)
+_HOUR = timedelta(hours=1)
+_DAY = timedelta(days=1)
+_NEAR_HOURS = 3
+_FARTHEST_AHEAD = timedelta(hours=24)  # no zone is further ahead of UTC
 _INSTANT = timedelta(microseconds=1)
 _FOLD_AHEAD = timedelta(hours=25)  # no clock was ever put back further than a day
 
@@ -62,6 +67,25 @@ class Schedule:
                 break
             found.append(cursor)
         return found
+
+    def occurrences(self, after: datetime, until: datetime) -> Iterator[datetime]:
+        """What `next_after` gives again and again, up to `until`, for who wants many: a tenth of the time."""
+        pattern, zone = pattern_of(self.cron, self.key), zone_of(self.timezone)
+        cursor, last = _utc(after), _utc(until)
+        day = wall_at(cursor, zone).date()
+        while datetime.combine(day, time(), UTC) - _FARTHEST_AHEAD <= last:
+            midnight = _plain_midnight(zone, day)
+            if midnight is None:
+                while (found := _next(pattern, zone, cursor)) <= last and wall_at(found, zone).date() <= day:
+                    yield found
+                    cursor = found
+            elif pattern.matches(day):
+                for minute in pattern.times:
+                    found = midnight + minute * _MINUTE
+                    if cursor < found <= last:
+                        yield found
+                        cursor = found
+            day += _DAY
 
     def count(self, first: datetime, before: datetime, most: int) -> int:
         """How many occurrences from `first`, which is one, to before `before`; `most` + 1 if there are more."""
@@ -106,6 +130,16 @@ class Schedule:
             else:
                 found, beyond = following, middle
         return found
+
+
+@lru_cache(maxsize=4096)
+def _plain_midnight(zone: ZoneInfo, day: date) -> datetime | None:
+    """The instant at which a day begins whose clocks are changed neither in it nor near it; none for another day."""
+    begin = datetime.combine(day, time(), UTC)
+    ahead = offset(zone, begin)
+    hours = range(-_NEAR_HOURS, 24 + _NEAR_HOURS)
+    same = all(offset(zone, begin - ahead + hour * _HOUR) == ahead for hour in hours)
+    return begin - ahead if same else None
 
 
 def _utc(instant: datetime) -> datetime:

@@ -7,10 +7,14 @@ overlap, a manual run) is not included. Pure but for reading rows that are hande
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_right
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import islice
+from operator import itemgetter
+from typing import NamedTuple, TypeAlias
 
 from models.naming import schedule_key
 from models.setup.blackouts import Blackout, blackout_until, parse_blackouts
@@ -20,7 +24,12 @@ from scheduler.cron import Schedule
 from scheduler.policy import Period, jitter
 
 MOST = 50_000  # occurrences of one binding: a month of minutes
+_NO_TIME = timedelta()
 _INSTANT = timedelta(microseconds=1)
+_DAY = timedelta(days=1)
+_OLDEST = timedelta(
+    days=9
+)  # no run starts so long after its occurrence: blackouts are of a week, jitter is of a day
 
 
 @dataclass(frozen=True)
@@ -41,18 +50,21 @@ class Planned:
     since: datetime | None  # the next occurrence as the scheduler has it
 
 
-@dataclass(frozen=True)
-class Expected:
+class Expected(NamedTuple):
     """A run to come. `download`: it is the one that asks for the cohort; None: its binding never does."""
 
     at: datetime
     binding: Planned
     occurrence: datetime
-    chained: bool = False
-    download: bool | None = None
+    chained: bool
+    download: bool | None
 
 
-@dataclass
+# A run before it is priced, in the order of runs: its time, whether it is chained, its binding's id, its occurrence.
+_Run: TypeAlias = tuple[datetime, bool, int, datetime, Planned]
+
+
+@dataclass(slots=True)
 class _Download:
     at: datetime
     users: set[int] = field(default_factory=set)
@@ -81,24 +93,20 @@ def planned(row: CohortBinding) -> Planned | None:
 
 def forecast(
     bindings: Iterable[Planned], *, now: datetime, until: datetime, fresh: timedelta
-) -> list[Expected]:
-    """The runs from now to `until`, in order, with who of them pays for a download."""
+) -> Iterator[Expected]:
+    """The runs from now to `until`, in order, with who of them pays for a download; a day of them in memory."""
     known = list(bindings)
     followers: dict[int, list[Planned]] = defaultdict(list)
     for one in known:
         if one.after is not None:
             followers[one.after].append(one)
-    runs = [run for one in known for run in _occurrences(one, now, until)]
-    runs += [later for run in runs for later in _chain(run, followers)]
-    runs = sorted(
-        (run for run in runs if run.at <= until), key=lambda run: (run.at, run.chained, run.binding.id)
-    )
-    return list(_priced(runs, fresh))
+    return _priced(_in_order(known, followers, now, until), fresh)
 
 
-def downloads(runs: Sequence[Expected], source: str) -> Counter[str]:
-    """Downloads of a source by month (UTC), such as 2026-12."""
-    return Counter(f"{run.at:%Y-%m}" for run in runs if run.download and run.binding.source == source)
+def downloads(runs: Iterable[Expected]) -> Counter[tuple[str, str]]:
+    """Downloads by source and month (UTC), such as 2026-12."""
+    months = Counter((run.binding.source, run.at.year, run.at.month) for run in runs if run.download)
+    return Counter({(source, f"{year}-{month:02}"): n for (source, year, month), n in months.items()})
 
 
 def next_month(now: datetime, months: int = 1) -> datetime:
@@ -109,49 +117,82 @@ def next_month(now: datetime, months: int = 1) -> datetime:
     return first
 
 
-def _occurrences(one: Planned, now: datetime, until: datetime) -> Iterator[Expected]:
+def _in_order(
+    known: list[Planned], followers: dict[int, list[Planned]], now: datetime, until: datetime
+) -> Iterator[_Run]:
+    coming = [stream for one in known if (stream := _stream(one, now, until)) is not None]
+    waiting: list[_Run] = []  # what a delay, a blackout or a chain puts off beyond its day
+    end = now
+    while end < until:
+        end = min(until, end + _DAY)
+        for stream in coming:
+            runs = stream.until(end)
+            waiting += [run for first in runs for run in _with_chain(first, followers)] if followers else runs
+        waiting.sort()
+        there = bisect_right(waiting, end, key=itemgetter(0))
+        yield from waiting[:there]
+        del waiting[:there]
+
+
+@dataclass(slots=True)
+class _Stream:
+    """A binding's runs, a day at a time."""
+
+    binding: Planned
+    now: datetime
+    occurrences: Iterator[datetime]
+    following: datetime | None
+
+    def until(self, end: datetime) -> Iterator[_Run]:
+        """Those of the occurrences that are left, up to `end`."""
+        one = self.binding
+        while self.following is not None and self.following <= end:
+            found = self.following
+            at = max(self.now, found + one.delay)
+            yield (_start(one, at) if one.blackouts else at), False, one.id, found, one
+            self.following = next(self.occurrences, None)
+
+
+def _stream(one: Planned, now: datetime, until: datetime) -> _Stream | None:
     if one.schedule is None:
-        return
-    cursor = now if one.since is None else max(one.since, now - timedelta(days=1)) - _INSTANT
-    for _ in range(MOST):
-        found = one.period.next_after(one.schedule, cursor)
-        if found is None or found > until:
-            return
-        yield Expected(_start(one, max(now, found + one.delay)), one, found)
-        cursor = found
+        return None
+    after = now if one.since is None else max(one.since, now - _DAY) - _INSTANT
+    occurrences = islice(one.period.occurrences(one.schedule, after, until), MOST)
+    return _Stream(one, now, occurrences, next(occurrences, None))
 
 
-def _chain(run: Expected, followers: dict[int, list[Planned]]) -> Iterator[Expected]:
-    for one in followers.get(run.binding.id, ()):
+def _with_chain(run: _Run, followers: dict[int, list[Planned]]) -> Iterator[_Run]:
+    yield run
+    at, _, binding, occurrence, _ = run
+    for one in followers.get(binding, ()):
         first, last = one.period.start, one.period.end
-        if (first is None or run.at >= first) and (last is None or run.at <= last):
-            later = Expected(_start(one, run.at), one, run.occurrence, chained=True)
-            yield later
-            yield from _chain(later, followers)
+        if (first is None or at >= first) and (last is None or at <= last):
+            yield from _with_chain((_start(one, at), True, one.id, occurrence, one), followers)
 
 
 def _start(one: Planned, at: datetime) -> datetime:
     return (blackout_until(one.blackouts, one.timezone, at) if one.blackouts else None) or at
 
 
-def _priced(runs: Iterable[Expected], fresh: timedelta) -> Iterator[Expected]:
-    made: dict[tuple[str, tuple[str, str]], list[_Download]] = defaultdict(list)
-    for run in runs:
-        one = run.binding
+def _priced(runs: Iterable[_Run], fresh: timedelta) -> Iterator[Expected]:
+    made: dict[tuple[str, tuple[str, str]], deque[_Download]] = defaultdict(deque)
+    for at, chained, binding, occurrence, one in runs:
         if not one.costs:
-            yield run
+            yield Expected(at, one, occurrence, chained, None)
             continue
         group = made[one.source, one.cohort]
-        slack = timedelta() if run.chained else fresh
-        shared = _shared(group, one.id, run.occurrence - slack)
+        while group and group[0].at < at - _OLDEST - fresh:
+            group.popleft()
+        slack = _NO_TIME if chained else fresh
+        shared = _shared(group, binding, occurrence - slack)
         if shared is None:
-            shared = _Download(run.at)
+            shared = _Download(at)
             group.append(shared)
-        yield Expected(run.at, one, run.occurrence, run.chained, download=not shared.users)
-        shared.users.add(one.id)
+        yield Expected(at, one, occurrence, chained, not shared.users)
+        shared.users.add(binding)
 
 
-def _shared(group: list[_Download], binding: int, since: datetime) -> _Download | None:
+def _shared(group: deque[_Download], binding: int, since: datetime) -> _Download | None:
     """The newest download that serves the binding too."""
     for made in reversed(group):
         if made.at < since:

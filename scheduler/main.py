@@ -15,6 +15,7 @@ import structlog
 
 from config.graceful_stop import GracefulStop
 from config.logging import configure
+from config.pulse import Pulse
 from config.settings import Settings
 from models import key_check, schema
 from models.database import Database
@@ -23,12 +24,12 @@ from models.runs import due_work, slots
 from models.runs.slots import SlotRules
 from scheduler.health_log import HealthLog
 from scheduler.publish import STALE_EMPTY, Published, Publisher
+from scheduler.retention import Broom
 from scheduler.tick import Ticked, look_at_lists, tick
 
 LONGEST_PAUSE_SECONDS = 30
-LISTS_SECONDS = (
-    5.0  # between two looks whether a held run's list has changed: nobody waits for it to the second
-)
+# Between two looks whether a held run's list has changed: nobody waits for it to the second.
+LISTS_SECONDS = 5.0
 LONGEST_SLEEP_SECONDS = 1.0  # a sleep that a worker may end is not ended by a signal
 
 log = structlog.get_logger(__name__)
@@ -53,10 +54,13 @@ class Loop:
         self._next_wake: datetime | None = None
         self._slot_rules = SlotRules.of(db.settings)
         self._watch = HealthLog()
+        self.pulse = Pulse(db.settings.data_dir, "scheduler")
+        self._broom = Broom()
 
     def run(self, stop: GracefulStop) -> None:
         """Tick until told to leave. A full tick is followed by the next at once, a failed one by a pause."""
         while not stop.asked:
+            self.pulse.beat()
             started = time.monotonic()
             try:
                 more = self.once()
@@ -93,6 +97,7 @@ class Loop:
             self._db.require_writable()  # a scheduler that can't write is no sign of life
             self._publisher.beat(now)
         self._watch.look(self._db, now)
+        self._broom.sweep(self._db, now)
         if failure is not None:
             raise failure
         _log(ticked, published, time.monotonic() - started)
@@ -114,7 +119,7 @@ class Loop:
         if stop.asked or seconds <= 0:
             return
         if not self._publisher.sleep(min(seconds, LONGEST_SLEEP_SECONDS)):
-            stop.wait(seconds)
+            stop.wait(min(seconds, LONGEST_PAUSE_SECONDS))
 
     def _failed(self, error: Exception) -> float:
         """Log it; the seconds to wait, doubling."""
@@ -142,7 +147,9 @@ def main(settings: Settings) -> int:
         return 1
     publisher = Publisher(settings)
     log.info("scheduler_started", tick_seconds=settings.tick_seconds, database=db.dialect)
-    Loop(db, publisher, settings.tick_seconds).run(stop)
+    loop = Loop(db, publisher, settings.tick_seconds)
+    loop.run(stop)
+    loop.pulse.stop()
     publisher.close()
     db.dispose()
     log.info("scheduler_stopped")

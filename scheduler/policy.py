@@ -10,6 +10,7 @@ never that name, because UNIQUE(binding, scheduled_for, trigger) is what makes a
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from hashlib import blake2b
@@ -52,6 +53,11 @@ class Period:
             return None
         found = schedule.next_after(instant)
         return None if self.end is not None and found > self.end else found
+
+    def occurrences(self, schedule: Schedule, after: datetime, until: datetime) -> Iterator[datetime]:
+        """The occurrences of the period later than `after`, up to `until`."""
+        after = after if self.start is None else max(after, self.start - _INSTANT)
+        return schedule.occurrences(after, until if self.end is None else min(until, self.end))
 
 
 ALWAYS = Period()

@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 from config.queue import (
     KEY_PREFIX,
     NUDGES,
+    PUSH_QUEUE,
     QUEUE,
     WAKE_QUEUE,
     QueueUnavailableError,
@@ -99,7 +100,7 @@ class Publisher:
         """Send the messages of runs that were given a slot at `now`."""
         names = {one.run_id: one.binding for one in woken}
         runs = [(one.run_id, Stage.PUSH) for one in woken]
-        sent = self._send(runs, names, WAKE_QUEUE)
+        sent = self._send(runs, names, PUSH_QUEUE)
         if sent < len(runs):
             self._give_back(db, [run for run, _ in runs[sent:]], now)
 
@@ -156,16 +157,18 @@ class Publisher:
         self._app.close()
 
     def _backlogs(self) -> tuple[int, int] | None:
-        """The messages on either queue; None if the broker is silent, or was a moment ago."""
+        """The messages of new runs, and of those that wake; None if the broker is silent, or was a moment ago."""
         if time.monotonic() < self._ask_again:
             return None
         try:
-            lengths = self._redis.llen(KEY_PREFIX + QUEUE), self._redis.llen(KEY_PREFIX + WAKE_QUEUE)
+            fresh, *waking = (
+                self._redis.llen(KEY_PREFIX + queue) for queue in (QUEUE, WAKE_QUEUE, PUSH_QUEUE)
+            )
         except (RedisError, OSError) as error:
             self._unreachable(error)
             return None
         self._reached()
-        return lengths
+        return fresh, sum(waking)
 
     def _send(self, runs: Sequence[tuple[int, Stage]], names: dict[int, str], queue: str) -> int:
         """How many of them the broker took, from the first."""

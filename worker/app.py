@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import structlog
-from celery import Task
+from celery import Task, current_task
 from celery.signals import setup_logging, task_postrun, task_prerun, worker_process_init
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -25,10 +25,10 @@ from config.queue import (
 )
 from config.settings import get_settings
 from models import audit
-from models.errors import SyncError, TransientError
+from models.errors import ConfigurationError, SyncError, TransientError
 from models.membership.snapshots import FreshnessPolicy
 from models.runs import manual
-from models.types import RunState, Stage
+from models.types import RunState, Stage, Trigger
 from worker.claim import StageFunction, work
 from worker.context import Context, open_context
 from worker.outcome import TaskFailed
@@ -43,7 +43,8 @@ app.conf.update(
     result_backend_transport_options={"global_keyprefix": KEY_PREFIX, "retry_policy": {"max_retries": 3}},
     result_expires=RESULT_SECONDS,
 )
-ACTOR_MAX = 100  # the column's width
+NAME_MAX = 100  # the columns' width
+RUN_MAX = 2**63 - 1  # the column's greatest
 _context: list[Context] = []
 
 
@@ -80,7 +81,8 @@ def _unbind_task(**_: Any) -> None:
 
 def _stage(run_id: int, stage: Stage, function: StageFunction) -> str:
     try:
-        found = work(context(), run_id, stage, function)
+        _require("run_id", run_id, type(run_id) is int and 0 < run_id <= RUN_MAX, "Give a run's id.")
+        found = work(context(), run_id, stage, function, worker=_worker_name())
     except SyncError as error:
         raise TaskFailed.of(error, f"run {run_id}") from None
     except SQLAlchemyError as error:  # its text may hold what was being stored
@@ -89,6 +91,19 @@ def _stage(run_id: int, stage: Stage, function: StageFunction) -> str:
     if found.failed:
         raise TaskFailed(found.text)
     return found.text
+
+
+def _require(field: str, given: object, holds: bool, hint: str) -> None:
+    if not holds:
+        raise ConfigurationError(
+            "SETTING_INVALID", field=field, value=str(given)[:40], hint=f"{hint} Nothing was done."
+        )
+
+
+def _worker_name() -> str | None:
+    request = getattr(current_task, "request", None)
+    name = getattr(request, "hostname", None)
+    return name[:NAME_MAX] if isinstance(name, str) else None
 
 
 @app.task(name="sync.snapshot")
@@ -140,14 +155,17 @@ def trigger(
     data extension is read first; `yes`: past the guards. TaskFailed with the code and the remedy if it is refused.
     """
     ctx = context()
+    asked_by = self.request.get(ACTOR_HEADER)
     try:
+        _require("binding", binding, type(binding) in {str, int}, "Give a binding's name or id.")
         with audit.through(audit.TASK), ctx.db.write() as session:
             run = manual.make(
                 session,
                 str(binding),
                 fresh=FreshnessPolicy.of(ctx.settings),
                 now=ctx.clock(),
-                actor=str(self.request.get(ACTOR_HEADER) or TRIGGER_TASK)[:ACTOR_MAX],
+                actor=str(asked_by or TRIGGER_TASK)[:NAME_MAX],
+                trigger=Trigger.FLOWER if asked_by else Trigger.MANUAL,
                 queue=queue,
                 force=force,
                 full=full,

@@ -19,7 +19,8 @@ from billiard.exceptions import SoftTimeLimitExceeded
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from config.queue import WAKE_QUEUE, QueueUnavailableError, nudge, publish
+from config.queue import QueueUnavailableError, nudge, publish
+from models import forgotten
 from models.disk_errors import disk_full
 from models.errors import (
     ConfigurationError,
@@ -30,6 +31,7 @@ from models.errors import (
     TerminalError,
     TransientError,
 )
+from models.forgotten import Forgotten
 from models.runs import batches, completion, lifecycle, slots
 from models.runs.lifecycle import Claim, fenced
 from models.runs.slots import SlotRules, Woken
@@ -93,7 +95,7 @@ class ClaimedRun:
         """Send the messages of runs that were given a slot; where the queue is away, a scheduler does."""
         try:
             for one in woken:
-                publish(self.ctx.app, one.run_id, Stage.PUSH, binding=one.binding, queue=WAKE_QUEUE)
+                publish(self.ctx.app, one.run_id, Stage.PUSH, binding=one.binding)
         except QueueUnavailableError:
             log.warning("publish_failed", next=Stage.PUSH)
 
@@ -113,6 +115,11 @@ class ClaimedRun:
             marketing_cloud=sum(client.take_count() for client in self._marketing_cloud),
         )
 
+    def forgotten(self) -> Forgotten:
+        """Who must not be stored."""
+        with self.ctx.db.read() as session:
+            return forgotten.load(session, self.ctx.db.keyring)
+
     def load(self) -> SyncRun:
         """The run as it stands, with its binding, source and destination."""
         with self.ctx.db.read() as session:
@@ -125,9 +132,13 @@ class ClaimedRun:
 StageFunction = Callable[[ClaimedRun], Stage | None]
 
 
-def work(ctx: Context, run_id: int, stage: Stage, function: StageFunction) -> Outcome:
+def work(
+    ctx: Context, run_id: int, stage: Stage, function: StageFunction, *, worker: str | None = None
+) -> Outcome:
     """Do `stage` of the run if it can be claimed, else nothing: what became of it in words."""
-    claim = lifecycle.claim(ctx.db, run_id, stage, now=ctx.clock(), lease=ctx.settings.lease_seconds)
+    claim = lifecycle.claim(
+        ctx.db, run_id, stage, now=ctx.clock(), lease=ctx.settings.lease_seconds, worker=worker
+    )
     if claim is None:
         log.debug("not_claimed", run=run_id, stage=stage)
         return Outcome(f"run {run_id}: nothing to do, another worker has it or it is not at {stage}")

@@ -6,6 +6,7 @@ never a traceback, a secret or a contact key, and no task is retried because of 
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -14,7 +15,7 @@ from celery import Task
 from celery.backends.redis import RedisBackend
 
 from models.database import Database
-from models.errors import SyncError
+from models.errors import ConfigurationError, SyncError
 from models.observability import health
 from models.runs.lifecycle import Claim
 from models.tables import SyncRun
@@ -47,10 +48,30 @@ class TaskFailed(Exception):  # noqa: N818 - people read it as a state: the task
 
 
 class ExplainedTask(Task):  # type: ignore[type-arg,misc,unused-ignore]
-    """A task whose expected failure is shown in words: the frames that raised it say nothing to anybody."""
+    """A task whose expected failure is shown in words: the frames that raised it say nothing to anybody.
+
+    A call that does not fit its parameters is such a failure too, met in the worker: whoever sends it learns of it.
+    """
 
     abstract = True
     throws = (TaskFailed,)
+    typing = False  # else a call that does not fit raises where it is sent
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The task's work; TaskFailed for a call that does not fit."""
+        known = inspect.signature(self.run)
+        try:
+            known.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TaskFailed.of(
+                ConfigurationError(
+                    "SETTING_INVALID",
+                    field=f"the arguments of {self.name}",
+                    value=str(error),
+                    hint=f"It takes {', '.join(known.parameters)}; nothing was done.",
+                )
+            ) from None
+        return self.run(*args, **kwargs)
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:  # noqa: ARG002
         """Celery sends `einfo` to Flower after this."""
@@ -96,7 +117,7 @@ def _in_words(run: SyncRun) -> str:
         case RunState.PARTIAL:
             return f"partial, {run.rejected:,} {'row' if run.rejected == 1 else 'rows'} rejected"
         case RunState.WAITING if run.slot_wanted is not None and run.error_code is None:
-            return "waiting for one of the data extension's slots"
+            return "waiting for one of the data extension's two slots"
         case RunState.WAITING:
             until = f"waiting until {health.shown(run.wake_at)}" if run.wake_at else "waiting"
             return until if run.error_code is None else f"{until}, {_error_of(run)}"

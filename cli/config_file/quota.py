@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from calendar import monthrange
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import ceil
+from typing import TypeAlias
 
 from sqlalchemy.orm import Session
 
@@ -16,6 +18,8 @@ from models.membership import snapshots
 from models.naming import every
 from models.tables import AmplitudeProject, CohortBinding
 from scheduler.forecast import Expected, Planned, downloads, forecast, next_month, planned
+
+Costs: TypeAlias = Counter[tuple[str, str]]  # downloads by source and month
 
 HOURS = (1, 2, 3, 4, 6, 8, 12, 24)  # steps that divide a day
 CODE = "QUOTA_FORECAST"
@@ -42,23 +46,22 @@ class Month:
 
 
 def months(
-    session: Session, source: AmplitudeProject, runs: list[Expected], *, now: datetime, until: datetime
+    session: Session, source: AmplitudeProject, costs: Costs, *, now: datetime, until: datetime
 ) -> list[Month]:
-    """The present month and each later one that begins before `until`."""
-    return _months(Load(source, [], *snapshots.quota(session, source, now=now)), runs, now=now, until=until)
+    """The present month and each later one that begins before `until`; `costs` are those of all sources."""
+    return _months(Load(source, [], *snapshots.quota(session, source, now=now)), costs, now=now, until=until)
 
 
-def _months(load: Load, runs: list[Expected], *, now: datetime, until: datetime) -> list[Month]:
-    counted = downloads(runs, load.source.name)
+def _months(load: Load, costs: Costs, *, now: datetime, until: datetime) -> list[Month]:
     spent, found, first = load.spent, [], next_month(now, 0)
     while first <= until:
         name = f"{first:%Y-%m}"
-        found.append(Month(name, spent, counted[name], load.allowed))
+        found.append(Month(name, spent, costs[load.source.name, name], load.allowed))
         first, spent = next_month(first), 0
     return found
 
 
-def foreseen(bindings: list[Planned], *, now: datetime, until: datetime) -> list[Expected]:
+def foreseen(bindings: list[Planned], *, now: datetime, until: datetime) -> Iterator[Expected]:
     """The forecast with this installation's settings."""
     fresh = timedelta(seconds=context.settings().snapshot_fresh_seconds)
     return forecast(bindings, now=now, until=until, fresh=fresh)
@@ -89,8 +92,8 @@ def warnings(load: Load, *, now: datetime, about: int | None = None) -> list[dic
     bindings = [one for one in map(planned, load.rows) if one is not None and one.costs]
     if about is not None and about not in {one.id for one in bindings}:
         return []
-    runs = foreseen(bindings, now=now, until=until)
-    worst = max(_months(load, runs, now=now, until=until), key=lambda month: month.total)
+    runs = list(foreseen(bindings, now=now, until=until))
+    worst = max(_months(load, downloads(runs), now=now, until=until), key=lambda month: month.total)
     if worst.fits:
         return []
     costs = Counter(run.binding.id for run in runs if run.download and f"{run.at:%Y-%m}" == worst.month)
@@ -99,7 +102,7 @@ def warnings(load: Load, *, now: datetime, about: int | None = None) -> list[dic
     dearest = about if about is not None else costs.most_common(1)[0][0]
     mine = next(one for one in bindings if one.id == dearest)
     rest = foreseen([one for one in bindings if one is not mine], now=now, until=until)
-    left = worst.quota - worst.spent - downloads(rest, mine.source)[worst.month]
+    left = worst.quota - worst.spent - downloads(rest)[mine.source, worst.month]
     advice = "" if about is not None else f"for {mine.name!r}, "
     advice += _advice(mine, load.rows, left=left, month=worst.month)
     facts = {"source": mine.source, "month": worst.month, "total": worst.total, "quota": worst.quota}

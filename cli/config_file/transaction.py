@@ -20,6 +20,7 @@ from cli.config_file.parser import Mistake, Node, ParsedFile
 from models import audit
 from models.database import Database
 from models.errors import ConfigurationError, SyncError
+from models.membership import webhooks
 from models.naming import every
 from models.setup import bindings
 from models.tables import AmplitudeProject, CohortBinding
@@ -42,14 +43,17 @@ class ApplyTransaction:
     mistakes: list[Mistake]
     asked: list[CohortBinding] = field(default_factory=list)  # bindings that are new, or point elsewhere
     loads: list[quota.Load] = field(default_factory=list)  # of the sources the file is about
+    lost: list[str] = field(default_factory=list)  # cohorts of which a webhook's list would be forgotten
 
 
 def attempt(db: Database, wanted: ParsedFile, *, prune: bool, now: datetime) -> ApplyTransaction:
     """What would become of it; nothing is changed."""
     with db.edit() as session:
+        lists = webhooks.lists(session)
         found, mistakes = _carry_out(session, db, wanted, prune=prune, now=now)
         draft = ApplyTransaction(found, sorted(mistakes, key=lambda one: (one.line or 0, one.path)))
         if not mistakes:
+            draft.lost = webhooks.lost(lists, webhooks.lists(session))
             draft.asked = _asked(session, found)
             draft.loads = _loads(session, wanted, now=now)
         session.expunge_all()

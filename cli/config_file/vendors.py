@@ -25,13 +25,14 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def opened(db: Database) -> Iterator[Context]:
-    """What the worker's code stands on, for one command."""
+def opened(db: Database, *, command: bool = True) -> Iterator[Context]:
+    """What the worker's code stands on, for one command; with its log as quiet as a person reads it, if it is one."""
     from config.queue import make_app
     from worker.context import Context
 
     settings = context.settings()
-    quiet(settings)
+    if command:
+        quiet(settings)
     with ExitStack() as stack:
         server = settings if context.queue_answers() else stack.enter_context(_own_server(settings))
         redis = stack.enter_context(broker.redis_client(server.redis, seconds=5.0))

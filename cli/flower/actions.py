@@ -19,7 +19,7 @@ from models.naming import find
 from models.runs import lifecycle, manual
 from models.setup import bindings
 from models.tables import CohortBinding, SyncRun
-from models.types import RunState
+from models.types import RunState, Trigger
 
 REASON_MAX = 500
 
@@ -39,7 +39,7 @@ Change = Callable[[Asked, str, Mapping[str, Any]], CohortBinding | SyncRun]
 
 def run(asked: Asked, binding: str, given: Mapping[str, Any]) -> SyncRun:
     """Make a run, and publish it; it stays queued while the queue is away."""
-    _only(given, "queue", "force", "full", "idempotency_key")
+    _only(given, "queue", "force", "full", "yes", "idempotency_key")
     with asked.db.write() as session:
         made = manual.make(
             session,
@@ -47,7 +47,9 @@ def run(asked: Asked, binding: str, given: Mapping[str, Any]) -> SyncRun:
             fresh=FreshnessPolicy.of(asked.db.settings),
             now=context.now(),
             actor=asked.actor,
-            **given,
+            trigger=Trigger.FLOWER,
+            approved=given.get("yes", False),
+            **{name: value for name, value in given.items() if name != "yes"},
         )
     if made.state == RunState.QUEUED:
         _publish(asked, made)
@@ -83,9 +85,9 @@ def cancel(asked: Asked, run_id: str, given: Mapping[str, Any]) -> SyncRun:
 
 def approve(asked: Asked, run_id: str, given: Mapping[str, Any]) -> SyncRun:
     """Let a held run go on past its guard."""
-    _only(given)
+    reason = _reason(given)
     with asked.db.write() as session:
-        row = lifecycle.approve(session, run_id, now=context.now(), actor=asked.actor)
+        row = lifecycle.approve(session, run_id, reason=reason, now=context.now(), actor=asked.actor)
     _publish(asked, row)
     return row
 

@@ -12,12 +12,12 @@ from http import HTTPStatus
 from typing import Any
 
 from sqlalchemy.orm import Session
-from tornado.web import HTTPError, authenticated, url
+from tornado.web import HTTPError, RequestHandler, authenticated, url
 
 from cli import views
 from cli.flower import actions
 from cli.flower.api_document import LIMIT_MAX, document
-from cli.flower.handlers import CohortsHandler, number
+from cli.flower.handlers import OTHERS, REMEDIES, CohortsHandler, number
 from models import audit
 from models.database import Database
 from models.errors import ConfigurationError, SyncError
@@ -27,19 +27,7 @@ from models.runs import lifecycle
 from models.tables import CohortBinding, SyncRun
 
 PLACE = "/api/cohorts"
-_OTHERS = {
-    401: "UNAUTHORIZED",
-    403: "FORBIDDEN",
-    404: "NOT_FOUND",
-    405: "METHOD_NOT_ALLOWED",
-    500: "INTERNAL",
-}
-_REMEDIES = {
-    401: "Give Flower's user and password.",
-    403: "Start Flower without read_only, or call from its own address.",
-    404: "See openapi.json for what there is.",
-    405: "See openapi.json for what there is.",
-}
+FILTERS = ("binding", "state", "trigger", "since", "until", "before", "limit")
 
 
 class Api(CohortsHandler):  # type: ignore[misc,unused-ignore]
@@ -62,13 +50,18 @@ class Api(CohortsHandler):  # type: ignore[misc,unused-ignore]
         self.say(
             {
                 "error": {
-                    "code": _OTHERS.get(status_code, "REQUEST_INVALID"),
+                    "code": OTHERS.get(status_code, "REQUEST_INVALID"),
                     "message": message or HTTPStatus(status_code).phrase + ".",
-                    "remedy": _REMEDIES.get(status_code, "Look at Flower's log."),
+                    "remedy": REMEDIES.get(status_code, "Look at Flower's log."),
                 }
             },
             status_code,
         )
+
+    def one(self, name: str) -> str | None:
+        """A parameter of the query; unlike a form's an empty one is a value."""
+        given: str | None = RequestHandler.get_argument(self, name, None)
+        return given
 
     async def answer(self, work: Callable[..., Any], *given: Any, status: int = 200) -> None:
         """What the work finds, or why it does not."""
@@ -123,9 +116,13 @@ class Runs(Api):
     def _look(self, session: Session, run_id: str | None) -> Any:
         if run_id is not None:
             return views.run(lifecycle.get_run(session, number("run", run_id)))
-        binding = self.one("binding")
-        only = find(session, CohortBinding, binding).id if binding else None
-        limit = number("limit", self.one("limit") or "50")
+        for name in self.request.query_arguments.keys() - set(FILTERS):
+            raise ConfigurationError(
+                "SETTING_INVALID", field="query", value=name[:40], hint=f"Use {', '.join(FILTERS)}."
+            )
+        binding, limit_given = self.one("binding"), self.one("limit")
+        only = None if binding is None else find(session, CohortBinding, binding).id
+        limit = 50 if limit_given is None else number("limit", limit_given)
         if not 0 < limit <= LIMIT_MAX:
             raise ConfigurationError(
                 "SETTING_INVALID", field="limit", value=str(limit), hint=f"Give 1 to {LIMIT_MAX}."

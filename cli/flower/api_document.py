@@ -31,6 +31,7 @@ def document() -> dict[str, Any]:
         queue=_TRUTH,
         force=_TRUTH,
         full=_TRUTH,
+        yes=_TRUTH,
     )
     time = {"type": "string", "format": "date-time"}
     filters = [
@@ -60,7 +61,7 @@ def document() -> dict[str, Any]:
             "/runs": {"get": _call("Runs, the newest first.", _list("Run"), *filters)},
             "/runs/{run}": {"get": _call("A run.", _ref("Run"), run)},
             "/runs/{run}/cancel": {"post": _call("Cancel it.", _ref("Run"), run, body=_body())},
-            "/runs/{run}/approve": {"post": _call("Approve a held run.", _ref("Run"), run, body=_body())},
+            "/runs/{run}/approve": {"post": _call("Approve a held run.", _ref("Run"), run, body=reason)},
             "/runs/{run}/reject": {"post": _call("Reject a held run.", _ref("Run"), run, body=reason)},
         },
         "components": {
@@ -122,6 +123,7 @@ def _run() -> dict[str, Any]:
         "id": _COUNT,
         "binding": _TEXT,
         "trigger": {"enum": list(Trigger)},
+        "actor": {"type": ["string", "null"]},
         "full": _TRUTH,
         "state": {"enum": list(RunState)},
         "stage": _TEXT,

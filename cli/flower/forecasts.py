@@ -36,6 +36,11 @@ class Quota:
         """Whether the month's downloads are spent, or will be."""
         return self.spent + (self.to_come or 0) > self.allowed or self.spent >= self.allowed
 
+    def share(self, downloads: int, before: int = 0) -> int:
+        """The percents of the quota that they are, within what those `before` leave of it."""
+        whole = max(1, self.allowed)
+        return round(100 * min(downloads, max(0, whole - before)) / whole)
+
 
 class Forecasts:
     """The last forecast, made anew in a thread when it is old."""
@@ -74,5 +79,6 @@ class Forecasts:
             return
         runs = quota.foreseen(bindings, now=now, until=next_month(now) - timedelta(seconds=1))
         month = f"{now:%Y-%m}"
-        self._to_come = {name: downloads(runs, name)[month] for name in names}
+        costs = downloads(runs)
+        self._to_come = {name: costs[name, month] for name in names}
         self._made_at = now

@@ -24,6 +24,20 @@ from models.observability.run_history import Filter
 PATIENCE_SECONDS = 5.0
 log = structlog.get_logger(__name__)
 Answer = TypeVar("Answer")
+# What is said of a status that no error of ours explains.
+OTHERS = {
+    401: "UNAUTHORIZED",
+    403: "FORBIDDEN",
+    404: "NOT_FOUND",
+    405: "METHOD_NOT_ALLOWED",
+    500: "INTERNAL",
+}
+REMEDIES = {
+    401: "Give Flower's user and password.",
+    403: "Start Flower without read_only, or come from its own pages: open the form again.",
+    404: "Start at /cohorts, or at /api/cohorts/openapi.json.",
+    405: "See /api/cohorts/openapi.json for what there is.",
+}
 READ_ONLY = "Flower is in read-only mode: nothing was changed. Use the command line, or start Flower without read_only."
 
 
@@ -75,7 +89,7 @@ class CohortsHandler(BaseHandler):  # type: ignore[misc]
             trigger=self.one("trigger"),
             since=instant("since", self.one("since")),
             until=instant("until", self.one("until")),
-            before=number("before", before) if before else None,
+            before=None if before is None else number("before", before),
         )
 
 

@@ -1,86 +1,40 @@
-"""The Cohorts pages of Flower: what needs a person, each binding, each run, and the buttons. Rendered on the server.
+"""The Cohorts pages of Flower: what needs a person, each binding, each run. Rendered on the server.
 
-A button is a link to a page that asks; only the form there changes something. So everything works without a script,
-by keyboard and on a phone.
+The buttons on them are links to the pages of `cli/flower/asks.py`.
 """
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from sqlalchemy.orm import Session
-from tornado.escape import xhtml_escape
-from tornado.web import HTTPError, RequestHandler, StaticFileHandler, authenticated, url
+from tornado.web import StaticFileHandler, authenticated, url
 
 from cli import context, output, views
+from cli.commands.runs.report import odd_keys, spared
 from cli.commands.setup.checks import steps_of
 from cli.config_file import timing, vendors
-from cli.flower import actions, charts
+from cli.flower import charts, timeline
+from cli.flower.asks import Ask
 from cli.flower.forecasts import Forecasts
-from cli.flower.handlers import READ_ONLY, CohortsHandler, number
+from cli.flower.handlers import number
 from cli.flower.loader import STATIC
+from cli.flower.page import Page
 from models.database import Database
-from models.errors import SyncError
 from models.naming import every, find
 from models.observability import alerts, feeds, overview, run_history
 from models.runs import lifecycle
-from models.tables import AmplitudeProject, CohortBinding, SyncRun
+from models.tables import AmplitudeProject, CohortBinding, StageClaim, SyncRun
 from models.types import UNFINISHED, RunState, Trigger
 
 NEEDS_SHOWN = 25
 CHART_RUNS = 60
-ASKS = {
-    "run": ("Run now", "It syncs the cohort as it is at this moment, through the queue."),
-    "pause": ("Pause", "No scheduled run is made until it is resumed. A run can still be started here."),
-    "resume": ("Resume", "It goes on with its schedule. What was missed while it was paused stays missed."),
-    "cancel": ("Cancel", "Nothing more is sent. What was sent already is followed to its end first."),
-    "approve": ("Approve", "The run goes on past the guard that holds it, and pushes its changes."),
-    "reject": ("Reject", "The run ends, and nothing is pushed."),
-}
+OF_BINDINGS = {"PAUSED", "OVERDUE"}  # needs of a binding that are not its last run's
 
 
-class Page(CohortsHandler):  # type: ignore[misc,unused-ignore]
-    """A page; an error is a page as well."""
-
-    async def show(self, template: str, look: Any, *given: Any) -> None:
-        """Render what `look` finds in the database."""
-        try:
-            found = await self.apart(look, *given)
-        except SyncError as error:
-            self.refuse(error)
-        else:
-            self.draw(template, **found)
-
-    def refuse(self, error: SyncError, *, back: str = "") -> None:
-        """The error with its remedy."""
-        self.set_status(actions.status_of(error))
-        self.draw("cohorts_error.html", error=error, back=back)
-
-    def draw(self, template: str, **found: Any) -> None:
-        """With the words that every template needs."""
-        self.render(
-            template,
-            read_only=self.read_only,
-            asks=ASKS,
-            text=output.text,
-            prose=prose,
-            when=lambda value: output.when(value, context.now()),
-            span=output.span,
-            **found,
-        )
-
-
-def prose(message: str | None) -> str:
-    """A message as HTML: what stands between backticks is a command."""
-    pieces = xhtml_escape(message or "").split("`")
-    return "".join(f"<code>{piece}</code>" if place % 2 else piece for place, piece in enumerate(pieces))
-
-
-class Overview(Page):
+class Overview(Page):  # type: ignore[misc,unused-ignore]
     """What needs a person, then each binding, then the sources."""
 
     @authenticated
@@ -95,9 +49,8 @@ class Overview(Page):
             needs = alerts.current(session, now, schedulers=living)
             rows, total = run_history.bindings(session, search=search, offset=offset)
             return {
-                "needs": needs[:NEEDS_SHOWN],
-                "more_needs": max(0, len(needs) - NEEDS_SHOWN),
-                "link": self._link,
+                "needs": self._linked(session, needs[:NEEDS_SHOWN]),
+                "needs_total": len(needs),
                 "queue": living is not None,
                 "schedulers": living,
                 "rows": [binding_row(session, row, now) for row in rows],
@@ -110,12 +63,27 @@ class Overview(Page):
                 ),
             }
 
-    def _link(self, need: alerts.Alert) -> str | None:
-        if need.kind == "binding":
-            return str(self.reverse_url("cohorts-binding", str(need.id)))
-        if need.kind == "run":
-            return str(self.reverse_url("cohorts-run", str(need.id)))
-        return str(self.reverse_url("workers")) if need.kind == "workers" else None
+    def _linked(
+        self, session: Session, needs: list[alerts.Alert]
+    ) -> list[tuple[alerts.Alert, str | None, str]]:
+        """Each need with the page where a person decides about it, and what that page is called."""
+        bad = run_history.bad_runs(session, [one.id for one in needs if one.kind == "binding"])
+        found: list[tuple[alerts.Alert, str | None, str]] = []
+        for one in needs:
+            run = one.id if one.kind == "run" else None
+            if one.kind == "binding" and one.code not in OF_BINDINGS:
+                run = bad.get(one.id)
+            if run is not None:
+                found.append((one, self.reverse_url("cohorts-run", str(run)), f"Run {run}"))
+            elif one.kind == "binding":
+                found.append((one, self.reverse_url("cohorts-binding", str(one.id)), "Binding"))
+            elif one.kind == "workers":
+                found.append((one, self.reverse_url("workers"), "Workers"))
+            elif one.kind == "source":
+                found.append((one, "#sources", "Downloads"))
+            else:
+                found.append((one, None, ""))
+        return found
 
 
 def binding_row(session: Session, row: CohortBinding, now: datetime) -> dict[str, Any]:
@@ -127,23 +95,25 @@ def binding_row(session: Session, row: CohortBinding, now: datetime) -> dict[str
         "row": row,
         "current": next((one for one in runs if one.state in UNFINISHED), None),
         "last": next(ended, None),
-        "line": charts.line(counts, f"Members in the last {len(counts)} runs: {', '.join(map(str, counts))}"),
+        "line": charts.sparkline(
+            counts, f"Members in the last {len(counts)} runs: {', '.join(map(str, counts))}"
+        ),
         "next": next_run(row, now),
     }
 
 
-def next_run(row: CohortBinding, now: datetime) -> str:
-    """The next run in the binding's own time zone."""
+def next_run(row: CohortBinding, now: datetime) -> tuple[str, str]:
+    """The next run in the binding's own time zone: the time, and how far it is; or why there is none."""
     if row.paused:
-        return "paused"
+        return "paused", row.pause_reason or ""
     if row.next_due_at is None:
-        return "on demand" if row.after_name is None else f"after {row.after_name}"
+        return ("on demand", "") if row.after_name is None else (f"after {row.after_name}", "")
     far = output.span(abs(row.next_due_at - now))
     away = f"in {far}" if row.next_due_at > now else f"due {far} ago"
-    return f"{row.next_due_at.astimezone(ZoneInfo(row.timezone)):%a %d %b %H:%M} {row.timezone}, {away}"
+    return f"{row.next_due_at.astimezone(ZoneInfo(row.timezone)):%a %d %b, %H:%M}", f"{row.timezone}, {away}"
 
 
-class Binding(Page):
+class Binding(Page):  # type: ignore[misc,unused-ignore]
     """A binding: its members over time, its runs, its settings."""
 
     @authenticated
@@ -156,7 +126,13 @@ class Binding(Page):
         with self.db.read() as session:
             row = find(session, CohortBinding, name)
             runs = run_history.recent(session, row.id, limit=CHART_RUNS)
-            good = run_history.synced(runs)
+            good = [
+                charts.Result(one.id, one.finished_at, one.members, one.entered, one.exited)
+                for one in run_history.synced(runs)
+                if one.finished_at is not None
+            ]
+            # Beside the first one, in which everybody enters, nobody would see the others.
+            first_sync = len(good) > 1 and good[0].entered == good[0].members and good[0]
             last = overview.unfinished_of(session, row.id)
             bad = session.get(SyncRun, row.bad_run_id) if row.bad_run_id else None
             return {
@@ -164,17 +140,9 @@ class Binding(Page):
                 "current": last,
                 "bad": bad,
                 "next": next_run(row, now),
-                "first_last": (good[0].members, good[-1].members) if good else None,
-                "line": charts.line(
-                    [one.members for one in good],
-                    f"Members over the last {len(good)} runs",
-                    width=600,
-                    height=120,
-                ),
-                "bars": charts.bars(
-                    [(one.entered, one.exited) for one in good],
-                    "Entered (up) and exited (down) of each run",
-                ),
+                "members": charts.members(good),
+                "changes": charts.changes(good[1:] if first_sync else good),
+                "first_sync": first_sync,
                 "runs": run_history.page(
                     session, run_history.Filter(binding_id=row.id), limit=run_history.RECENT
                 ),
@@ -223,7 +191,7 @@ def binding_settings(row: CohortBinding) -> list[tuple[str, Any]]:
     ]
 
 
-class Check(Page):
+class Check(Page):  # type: ignore[misc,unused-ignore]
     """Every precondition of a binding: the vendors are asked, nothing is changed or spent."""
 
     @authenticated
@@ -234,12 +202,12 @@ class Check(Page):
     def _look(self, name: str) -> dict[str, Any]:
         with self.db.read() as session:
             row = find(session, CohortBinding, name)
-        with vendors.opened(self.db) as outside:
+        with vendors.opened(self.db, command=False) as outside:
             [steps] = steps_of(outside, [row])
         return {"row": row, "steps": steps}
 
 
-class Runs(Page):
+class Runs(Page):  # type: ignore[misc,unused-ignore]
     """Runs by state, binding, trigger and time."""
 
     @authenticated
@@ -262,7 +230,7 @@ class Runs(Page):
         }
 
 
-class Run(Page):
+class Run(Page):  # type: ignore[misc,unused-ignore]
     """A run: its stages in time, counts, batches, rejections, and its error with the remedy."""
 
     @authenticated
@@ -274,102 +242,49 @@ class Run(Page):
         now = context.now()
         with self.db.read() as session:
             row = lifecycle.get_run(session, run_id)
-            batches, sent, acknowledged = run_history.pushed(session, row.id)
+            reasons = overview.rejections(session, row.id)
+            claims = run_history.claims(session, row.id)
             return {
                 "row": row,
                 "error": views.run_error(row),
-                "reasons": overview.rejections(session, row.id),
+                "reasons": reasons,
                 "batches": run_history.batches(session, row.id),
-                "batch_count": batches,
-                "steps": timeline(row, sent, acknowledged, now),
+                "batch_count": run_history.batch_count(session, row.id),
+                "more_claims": len(claims) == run_history.CLAIMS_SHOWN,
+                "steps": drawn_steps(row, claims, now),
+                "lost_since": timeline.lost_since(row, now),
+                "facts": run_facts(row),
             }
 
 
-def timeline(
-    row: SyncRun, sent: datetime | None, acknowledged: datetime | None, now: datetime
-) -> list[tuple[str, datetime, timedelta | None, str]]:
-    """What the run did and waited for: what, since when, how long (none: not known to have ended), a remark."""
-    end = row.finished_at or now
-    snapshot = row.snapshot
-    steps: list[tuple[str, datetime, timedelta | None, str]] = [
-        ("waited for a worker", row.created_at, (row.started_at or end) - row.created_at, "")
+def drawn_steps(row: SyncRun, claims: list[StageClaim], now: datetime) -> list[tuple[timeline.Step, str]]:
+    """The run's steps, each with its bar; none of a run that was skipped as it began."""
+    steps = timeline.steps(row, claims, now)
+    return [(one, charts.bar(one, row.created_at, row.finished_at or now)) for one in steps]
+
+
+def run_facts(row: SyncRun) -> list[tuple[str, str]]:
+    """What is known of a run besides its counts."""
+    facts = [
+        ("Scheduled for", output.text(row.scheduled_for)),
+        ("Started", output.text(row.started_at)),
+        ("Ended", output.text(row.finished_at)),
+        (
+            "Snapshot rows",
+            f"{row.snapshot_rows:,}, of them {row.blank:,} blank and {row.duplicate:,} duplicate",
+        ),
+        (
+            "Requests",
+            f"{row.amplitude_requests:,} to Amplitude, {row.marketing_cloud_requests:,} to Marketing Cloud",
+        ),
     ]
-    if snapshot is not None and row.started_at is not None:
-        shared = "shared with an earlier run" if snapshot.requested_at < row.created_at else snapshot.kind
-        done = snapshot.completed_at
-        steps.append(
-            (
-                "snapshot",
-                snapshot.requested_at,
-                None if done is None else done - snapshot.requested_at,
-                shared,
-            )
-        )
-        if done is not None and sent is not None:
-            steps.append(("diff", done, max(timedelta(), sent - done), ""))
-    if sent is not None:
-        steps.append(("push", sent, None if acknowledged is None else acknowledged - sent, ""))
-    if row.wake_at is not None and not RunState(row.state).finished:
-        steps.append(("waits", now, row.wake_at - now, row.error_code or f"for {row.stage}"))
-    if row.finished_at is not None:
-        steps.append((f"ended {row.state}", row.finished_at, timedelta(), ""))
-    return steps
-
-
-class Ask(Page):
-    """A button: GET asks, POST does."""
-
-    def check_xsrf_cookie(self) -> None:
-        """Flower trusts the browser's word about the site with a password; here the form's token is needed too."""
-        super().check_xsrf_cookie()
-        RequestHandler.check_xsrf_cookie(self)
-
-    @authenticated
-    async def get(self, kind: str, name: str, action: str) -> None:
-        """The question."""
-        if self.read_only:
-            raise HTTPError(403, READ_ONLY)
-        await self.show("cohorts_ask.html", self._look, kind, name, action)
-
-    @authenticated
-    async def post(self, kind: str, name: str, action: str) -> None:
-        """The answer was yes."""
-        asked = self.asked()
-        change = self._change(kind, action)
-        back = self._page_of(kind, name)
-        try:
-            row = await self.apart(change, asked, name, self._given(action))
-        except SyncError as error:
-            self.refuse(error, back=back)
-            return
-        self.redirect(self._page_of("run", str(row.id)) if isinstance(row, SyncRun) else back, status=303)
-
-    def _look(self, kind: str, name: str, action: str) -> dict[str, Any]:
-        self._change(kind, action)
-        with self.db.read() as session:
-            run = lifecycle.get_run(session, name) if kind == "run" else None
-            row = run.binding if run is not None else find(session, CohortBinding, name)
-        back = self._page_of(kind, name)
-        return {"row": row, "run": run, "action": action, "back": back, "key": secrets.token_urlsafe(12)}
-
-    def _given(self, action: str) -> Mapping[str, Any]:
-        body = {
-            name: values[-1].decode("utf-8", "replace")
-            for name, values in self.request.body_arguments.items()
-        }
-        if action == "run":
-            ticked = {name: name in body for name in ("queue", "force", "full")}
-            return {**ticked, "idempotency_key": body.get("idempotency_key")}
-        return {"reason": body.get("reason", "")} if action in {"pause", "reject"} else {}
-
-    def _change(self, kind: str, action: str) -> actions.Change:
-        found = (actions.OF_BINDING if kind == "binding" else actions.OF_RUN).get(action)
-        if found is None:
-            raise HTTPError(404)
-        return found
-
-    def _page_of(self, kind: str, name: str) -> str:
-        return str(self.reverse_url(f"cohorts-{kind}", name))
+    if row.odd:
+        facts.append(("Odd keys", odd_keys(row.odd, row.odd_examples)))
+    if row.spared:
+        facts.append(("Not unflagged", spared(row.spared)))
+    if row.attempt:
+        facts.append(("Failed attempts of this stage", f"{row.attempt:,}"))
+    return facts
 
 
 def handlers(database: Database) -> list[Any]:

@@ -20,12 +20,14 @@ import secrets
 import signal
 import socket
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cli.stack import ports
 from config.logging import configure
+from config.pulse import BEAT_SECONDS, Pulse
 from config.settings import Settings
 from models.errors import ConfigurationError
 from models.secrets import make_private_dir, private_file
@@ -130,7 +132,12 @@ async def _serve(listening: socket.socket, options: Any, settings: Settings) -> 
     flower.events.start()
     flower.started = True
     flower.update_workers()
-    await stop.wait()
+    pulse = Pulse(settings.data_dir, "flower")
+    while not stop.is_set():
+        pulse.beat()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), BEAT_SECONDS)
+    pulse.stop()
     server.stop()
     try:
         flower.events.stop()

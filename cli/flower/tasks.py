@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import binascii
 from base64 import b64decode
+from collections.abc import Callable
 from typing import Any
 
 from flower.api.tasks import TaskApply, TaskAsyncApply, TaskSend
 from flower.urls import handlers
+from tornado.web import HTTPError, authenticated
 
-from config.queue import ACTOR_HEADER
+from config.queue import ACTOR_HEADER, QUEUE, WAKE_QUEUE
+
+MAX_SECONDS = 366 * 24 * 3600
+TASK_ID_MAX = 155  # what Celery's own stores have room for
 
 
 def user_of(handler: Any) -> str:
@@ -25,12 +30,41 @@ def user_of(handler: Any) -> str:
 
 
 class _Named:
-    """Whatever the request says of the actor, the message says who was let in."""
+    """Whatever the request says of the actor, the message says who was let in. What Celery can't send is a 400."""
 
     def get_task_args(self) -> tuple[Any, Any, dict[str, Any]]:
         args, kwargs, options = super().get_task_args()  # type: ignore[misc]
+        if not isinstance(kwargs, dict):
+            raise HTTPError(400, "kwargs must be an object.")
+        for name, value in options.items():
+            if name not in OPTIONS:
+                raise HTTPError(400, f"{name[:40]} is no option. Give args, kwargs, {', '.join(OPTIONS)}.")
+            if not OPTIONS[name](value):
+                raise HTTPError(400, f"{name} is not valid.")
         options["headers"] = {ACTOR_HEADER: user_of(self)}
         return args, kwargs, options
+
+    @authenticated
+    async def post(self, taskname: str) -> None:
+        """As Flower does, for the tasks that there are."""
+        if taskname not in self.capp.tasks:  # type: ignore[attr-defined]
+            raise HTTPError(404, f"There is no task named {taskname[:100]!r}.")
+        await super().post(taskname)  # type: ignore[misc]
+
+
+def _seconds(value: object) -> bool:
+    return type(value) in {int, float} and 0 <= value <= MAX_SECONDS  # type: ignore[operator]
+
+
+# What a request may ask of Celery besides the call, and what is a value of it.
+OPTIONS: dict[str, Callable[[object], bool]] = {
+    "timeout": _seconds,
+    "countdown": _seconds,
+    "eta": lambda value: isinstance(value, str),
+    "expires": lambda value: isinstance(value, str) or _seconds(value),
+    "queue": lambda value: value in (QUEUE, WAKE_QUEUE),
+    "task_id": lambda value: isinstance(value, str) and 0 < len(value) <= TASK_ID_MAX and value.isprintable(),
+}
 
 
 class Apply(_Named, TaskApply):  # type: ignore[misc]

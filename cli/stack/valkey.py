@@ -55,6 +55,8 @@ class EmbeddedValkey:
         with ExitStack() as stack:
             lock = stack.enter_context(DirectoryLock(self.settings.data_dir))
             make_private_dir(self.directory)
+            if self.socket.parent != self.settings.data_dir:
+                make_private_dir(self.socket.parent)
             self.log.unlink(missing_ok=True)
             stack.callback(self._remove_socket)
             stack.enter_context(self._supervisor)

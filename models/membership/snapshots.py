@@ -16,9 +16,16 @@ from models.errors import ConfigurationError
 from models.tables import AmplitudeProject, CohortBinding, Snapshot, SnapshotPart, SyncRun
 from models.types import UNFINISHED_WORDS, Feed, SnapshotState, Trigger
 
-DOWNLOAD, UPLOAD, STATE = "download", "upload", "state"  # and "webhook": models/membership/cohort_lists.py
+DOWNLOAD, UPLOAD, STATE, CLEAR = (
+    "download",
+    "upload",
+    "state",
+    "clear",
+)  # and "webhook": models/membership/cohort_lists.py
 # A literal: SQLite uses a partial index only if its condition stands in the query word by word.
 _DOWNLOAD: ColumnElement[str] = literal_column(f"'{DOWNLOAD}'")
+# Kinds that say who is in the cohort at a time; the others are made from what is stored.
+OF_THE_COHORT = (DOWNLOAD, UPLOAD, "webhook")
 UPLOAD_PART_BYTES = 4 << 20
 MAX_MEMBERS = 2_000_000  # "Max cohort size via this API" (Amplitude, since August 2024)
 
@@ -175,17 +182,40 @@ def require_quota(session: Session, binding: CohortBinding, *, now: datetime, fr
 def store_upload(session: Session, binding: CohortBinding, file: BinaryIO, *, now: datetime) -> Snapshot:
     """A cohort file as given, in parts, so that any worker can read it."""
     snapshot = _own(session, binding, UPLOAD, now)
+    _store_parts(session, snapshot.id, file)
+    return snapshot
+
+
+def uploads(session: Session) -> list[Snapshot]:
+    """The uploaded files that are stored: those of runs that have not ended."""
+    stored = select(SnapshotPart.snapshot_id).distinct()
+    return list(session.scalars(select(Snapshot).where(Snapshot.id.in_(stored)).order_by(Snapshot.id)))
+
+
+def replace_upload(session: Session, snapshot_id: int, file: BinaryIO) -> None:
+    """Store another file in the place of an uploaded one, unless its run has ended."""
+    stored = select(SnapshotPart.part).where(SnapshotPart.snapshot_id == snapshot_id).limit(1)
+    if session.scalar(stored) is not None:
+        forget_upload(session, snapshot_id)
+        _store_parts(session, snapshot_id, file)
+
+
+def _store_parts(session: Session, snapshot_id: int, file: BinaryIO) -> None:
     part = 0
     while data := file.read(UPLOAD_PART_BYTES):
-        session.add(SnapshotPart(snapshot_id=snapshot.id, part=part, data=data))
+        session.add(SnapshotPart(snapshot_id=snapshot_id, part=part, data=data))
         session.flush()
         part += 1
-    return snapshot
 
 
 def of_state(session: Session, binding: CohortBinding, *, now: datetime) -> Snapshot:
     """The binding's own members as a snapshot: its file is made from the state when the run that has it wants it."""
     return _own(session, binding, STATE, now)
+
+
+def of_nobody(session: Session, binding: CohortBinding, *, now: datetime) -> Snapshot:
+    """An empty cohort as a snapshot: the full run that has it sets every flag to false."""
+    return _own(session, binding, CLEAR, now)
 
 
 def _own(session: Session, binding: CohortBinding, kind: str, now: datetime) -> Snapshot:

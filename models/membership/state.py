@@ -7,6 +7,7 @@ kill at any point leaves one consistent generation.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 
 from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.orm import Session
@@ -50,6 +51,13 @@ def sizes(session: Session, binding_id: int) -> tuple[int, int, int]:
         select(func.coalesce(func.sum(PushBatch.n), 0), func.count()).where(_in_log(binding_id))
     ).one()
     return int(base or 0), int(changes), int(batches)
+
+
+def logged_since(session: Session, binding_id: int) -> datetime | None:
+    """When the oldest batch was acknowledged that no generation holds yet; none if there is none."""
+    return session.scalar(
+        select(PushBatch.acknowledged_at).where(_in_log(binding_id)).order_by(PushBatch.id).limit(1)
+    )
 
 
 def replace_base(session: Session, binding_id: int, parts: Iterable[tuple[int, bytes]]) -> int:

@@ -295,6 +295,17 @@ def hold_cohort(session: Session, project_id: int, cohort_id: str) -> None:
     lock(session, _lock_name(project_id, cohort_id))
 
 
+def lists(session: Session) -> dict[int, str]:
+    """The lists that are stored, by their id: the cohort of each."""
+    session.flush()
+    return dict(session.execute(select(CohortList.id, CohortList.cohort_id)).tuples().all())
+
+
+def lost(before: Mapping[int, str], after: Mapping[int, str]) -> list[str]:
+    """The cohorts whose lists a change has removed."""
+    return sorted({cohort for one, cohort in before.items() if one not in after})
+
+
 def forget_unwanted(session: Session, project_id: int, cohort_id: str) -> None:
     """Lists that no binding reads any more: personal data that nobody needs, and deaf to what comes."""
     session.flush()

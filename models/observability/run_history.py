@@ -14,12 +14,13 @@ from sqlalchemy.orm import Session
 
 from models.errors import ConfigurationError
 from models.naming import name_key
-from models.tables import CohortBinding, PushBatch, SyncRun
+from models.tables import CohortBinding, PushBatch, StageClaim, SyncRun
 from models.types import RunState, Trigger
 
 PAGE = 50
 RECENT = 20
 BATCHES_SHOWN = 200
+CLAIMS_SHOWN = 2_000
 
 
 @dataclass(frozen=True)
@@ -113,11 +114,20 @@ def batches(session: Session, run_id: int) -> list[PushBatch]:
     return list(session.scalars(query))
 
 
-def pushed(session: Session, run_id: int) -> tuple[int, datetime | None, datetime | None]:
-    """How many batches the run has, when the first was sent, and when the last was acknowledged."""
-    found = session.execute(
-        select(func.count(), func.min(PushBatch.sent_at), func.max(PushBatch.acknowledged_at)).where(
-            PushBatch.run_id == run_id
-        )
-    ).one()
-    return found[0], found[1], found[2]
+def batch_count(session: Session, run_id: int) -> int:
+    """How many batches the run has."""
+    return session.scalar(select(func.count()).where(PushBatch.run_id == run_id)) or 0
+
+
+def claims(session: Session, run_id: int) -> list[StageClaim]:
+    """The run's first claims in order; none of a run older than their table."""
+    query = select(StageClaim).where(StageClaim.run_id == run_id).order_by(StageClaim.fence)
+    return list(session.scalars(query.limit(CLAIMS_SHOWN)))
+
+
+def bad_runs(session: Session, binding_ids: Sequence[int]) -> dict[int, int]:
+    """The run that these bindings' last result is, where it is a bad one."""
+    found = select(CohortBinding.id, CohortBinding.bad_run_id).where(
+        CohortBinding.id.in_(binding_ids), CohortBinding.bad_run_id.is_not(None)
+    )
+    return {binding: run for binding, run in session.execute(found) if run is not None}

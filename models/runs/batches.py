@@ -6,8 +6,9 @@ transaction as the run's counts. Key blobs are opaque here (`models/contact_keys
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from itertools import groupby
 
 from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session, undefer
@@ -90,26 +91,38 @@ def next_seq(session: Session, run_id: int) -> int:
     return 0 if last is None else last + 1
 
 
-def take_slot(session: Session, run: SyncRun, rules: SlotRules, *, now: datetime) -> PushBatch | None:
-    """The run's next planned batch, marked as being sent, if one of the data extension's free slots is this run's."""
-    batch = session.scalar(
-        select(PushBatch)
-        .where(
-            PushBatch.run_id == run.id,
-            PushBatch.state == BatchState.PLANNED,
-            or_(PushBatch.due_at.is_(None), PushBatch.due_at <= now),
-        )
-        .order_by(PushBatch.seq)
-        .limit(1)
-        .options(undefer(PushBatch.keys))
+def take_slot(
+    session: Session, run: SyncRun, rules: SlotRules, *, now: datetime, rows_together: int = 0
+) -> list[PushBatch]:
+    """What the run sends next as one job, marked as being sent, if one of the data extension's free slots is its own.
+
+    That is a batch, with one of the other direction if neither was sent before and both have at most `rows_together`
+    rows: a slot, an upsert and its polls are saved. What is wrong with such a job is found by sending each alone.
+    """
+    due = select(PushBatch).where(
+        PushBatch.run_id == run.id,
+        PushBatch.state == BatchState.PLANNED,
+        or_(PushBatch.due_at.is_(None), PushBatch.due_at <= now),
     )
+    batch = session.scalar(due.order_by(PushBatch.seq).limit(1).options(undefer(PushBatch.keys)))
     if batch is None or not may_take(session, run, batch.data_extension_id, rules, now=now):
-        return None
-    batch.state, batch.sent_at, batch.attempts = BatchState.SENDING, now, batch.attempts + 1
-    batch.request_id, batch.polls, batch.due_at = None, 0, None
+        return []
+    job = [batch]
+    if batch.attempts == 0 and batch.n < rows_together:
+        other = due.where(
+            PushBatch.attempts == 0,
+            PushBatch.direction != batch.direction,
+            PushBatch.n <= rows_together - batch.n,
+            PushBatch.data_extension_id == batch.data_extension_id,
+        )
+        job += session.scalars(other.order_by(PushBatch.seq).limit(1).options(undefer(PushBatch.keys)))
+    for one in job:
+        one.state, one.sent_at, one.attempts = BatchState.SENDING, now, one.attempts + 1
+        # Until the vendor has named the job: batches with one `request_id` are one job.
+        one.request_id, one.polls, one.due_at = (f"of {batch.id}" if len(job) > 1 else None), 0, None
     if run.binding.attribute_locked_at is None:
         run.binding.attribute_locked_at = now
-    return batch
+    return job
 
 
 def submitted(session: Session, batch_id: int, request_id: str, *, poll_at: datetime) -> None:
@@ -128,6 +141,7 @@ def not_sent(session: Session, batch_id: int) -> None:
     """Back to planned, as if it had not been tried: the vendor refused it, or has seen nothing."""
     batch = session.get_one(PushBatch, batch_id)
     batch.state, batch.due_at, batch.attempts = BatchState.PLANNED, None, batch.attempts - 1
+    batch.request_id = None
     if batch.attempts == 0:
         batch.sent_at = None
 
@@ -353,6 +367,16 @@ def in_flight(session: Session, run_id: int) -> list[PushBatch]:
             .order_by(PushBatch.seq)
         )
     )
+
+
+def jobs(flying: Sequence[PushBatch]) -> list[list[PushBatch]]:
+    """The submitted ones by the job that they are, each in the order of its rows."""
+    sent = sorted((one for one in flying if one.state == BatchState.SUBMITTED), key=_place)
+    return [list(job) for _, job in groupby(sent, lambda one: one.request_id)]
+
+
+def _place(batch: PushBatch) -> tuple[str, int]:
+    return batch.request_id or "", batch.seq
 
 
 def slot_wanted(session: Session, run: SyncRun, *, now: datetime) -> str | None:

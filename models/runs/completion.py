@@ -43,18 +43,18 @@ def passing(error: SyncError) -> bool:
 
 def spared(run: SyncRun, error: SyncError) -> bool:
     """Whether the error is no failure of a run that nobody asked for by hand: see NON_FAILURE_CODES."""
-    return error.code in NON_FAILURE_CODES and run.trigger != Trigger.MANUAL
+    return error.code in NON_FAILURE_CODES and not Trigger(run.trigger).asked
 
 
 def after_failure(
     session: Session, run: SyncRun, error: SyncError, policy: Policy, *, delay: float, now: datetime
 ) -> None:
-    """Note when a failed run is to be retried, or pause its binding. A manual run has a person looking at it.
+    """Note when a failed run is to be retried, or pause its binding.
 
-    `run` has ended and is counted in the binding's failures.
+    A run that somebody asked for has a person looking at it. `run` has ended and is counted in the binding's failures.
     """
     binding = session.get_one(CohortBinding, run.binding_id)
-    if run.trigger == Trigger.MANUAL or binding.paused:
+    if Trigger(run.trigger).asked or binding.paused:
         return
     if policy.pause_after and binding.failures_in_row >= policy.pause_after:
         reason = f"{binding.failures_in_row} failures in a row, the last one {error.code}: {error.message}"

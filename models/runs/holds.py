@@ -9,8 +9,9 @@ from sqlalchemy.orm import Session
 
 from models import audit
 from models.errors import ConfigurationError
+from models.membership import snapshots
 from models.runs import lifecycle
-from models.tables import PushBatch, SyncRun
+from models.tables import PushBatch, Snapshot, SyncRun
 from models.types import BatchState, RunState
 
 ACTOR = "scheduler"
@@ -44,6 +45,21 @@ def acknowledged_by(session: Session, binding_id: int) -> str | None:
         select(PushBatch.data_extension_id)
         .where(PushBatch.binding_id == binding_id, PushBatch.state == BatchState.ACKNOWLEDGED)
         .order_by(PushBatch.id.desc())
+        .limit(1)
+    )
+
+
+def pushed_snapshot_at(session: Session, binding_id: int) -> datetime | None:
+    """When the snapshot was requested that the binding's last good run pushed, if it was one of the cohort."""
+    return session.scalar(
+        select(Snapshot.requested_at)
+        .join(SyncRun, SyncRun.snapshot_id == Snapshot.id)
+        .where(
+            SyncRun.binding_id == binding_id,
+            SyncRun.state.in_((RunState.SUCCEEDED, RunState.PARTIAL)),
+            Snapshot.kind.in_(snapshots.OF_THE_COHORT),
+        )
+        .order_by(SyncRun.id.desc())
         .limit(1)
     )
 

@@ -24,7 +24,7 @@ from models.membership.snapshots import forget_upload
 from models.naming import NAME_MAX, find, row_id
 from models.runs import unresolved_batches
 from models.setup.chains import start_followers
-from models.tables import CohortBinding, SyncRun
+from models.tables import CohortBinding, StageClaim, SyncRun
 from models.types import UNFINISHED_WORDS, RunState, Stage, Trigger, literal_word
 
 # Clocks of hosts differ a little: who is told to take a run must not refuse it for a few milliseconds.
@@ -86,6 +86,7 @@ def dispatch(
         stage=Stage.SNAPSHOT,
         published_at=now if state is RunState.QUEUED else None,
         created_at=now,
+        actor=actor,
     )
     session.add(run)
     try:
@@ -140,8 +141,13 @@ def _free_state(session: Session, binding: CohortBinding, *, queue: bool) -> Run
 # --- working on one -------------------------------------------------------------------------------------
 
 
-def claim(db: Database, run_id: int, stage: Stage, *, now: datetime, lease: float) -> Claim | None:
-    """Take the run if it stands at `stage` and is nobody's; none if it is not to be had (then do nothing)."""
+def claim(
+    db: Database, run_id: int, stage: Stage, *, now: datetime, lease: float, worker: str | None = None
+) -> Claim | None:
+    """Take the run if it stands at `stage` and is nobody's; none if it is another's (then do nothing).
+
+    `worker`: the name to note for whoever looks at the run.
+    """
     with db.write() as session:
         bound_locks(session)
         before = session.scalar(select(SyncRun.attempt).where(SyncRun.id == run_id))
@@ -167,6 +173,9 @@ def claim(db: Database, run_id: int, stage: Stage, *, now: datetime, lease: floa
             .where(SyncRun.id == run_id, SyncRun.started_at.is_(None))
             .values(started_at=now)
             .execution_options(synchronize_session=False)
+        )
+        session.add(
+            StageClaim(run_id=run_id, fence=claimed.fence, stage=stage, worker=worker, claimed_at=now)
         )
     return Claim(run_id, claimed.fence, claimed.attempt, lost=claimed.attempt != before)
 
@@ -197,9 +206,23 @@ def still_held(db: Database, held: Claim, *, now: datetime) -> bool:
 
 
 def renew(db: Database, held: Claim, *, now: datetime, lease: float) -> None:
-    """Prolong the lease; LeaseLost if it is another's."""
-    with fenced(db, held, now=now, lease=lease):
-        pass
+    """Prolong the lease; LeaseLost if it is another's, or was given up: that would keep the run from the next claim."""
+    with db.write() as session:
+        bound_locks(session)
+        renewed = session.scalar(
+            update(SyncRun)
+            .where(
+                SyncRun.id == held.run_id,
+                SyncRun.fence == held.fence,
+                SyncRun.state == RunState.RUNNING,
+                SyncRun.lease_until > now,
+            )
+            .values(lease_until=now + timedelta(seconds=lease))
+            .returning(SyncRun.id)
+            .execution_options(synchronize_session=False)
+        )
+    if renewed is None:
+        raise LeaseLost(held.run_id)
 
 
 @contextmanager
@@ -221,7 +244,21 @@ def fenced(
         )
         if not isinstance(result, CursorResult) or result.rowcount != 1:
             raise LeaseLost(held.run_id)
-        yield session, session.get_one(SyncRun, held.run_id)
+        run = session.get_one(SyncRun, held.run_id)
+        yield session, run
+        if run.state != RunState.RUNNING or run.lease_until is None or run.lease_until <= now:
+            _leave(session, held, run, now)
+
+
+def _leave(session: Session, held: Claim, run: SyncRun, now: datetime) -> None:
+    """Note how the claim ended, in the transaction that ends it."""
+    on = run.stage if run.state == RunState.RUNNING else run.state
+    session.execute(
+        update(StageClaim)
+        .where(StageClaim.run_id == held.run_id, StageClaim.fence == held.fence)
+        .values(left_at=now, left=on, code=run.error_code)
+        .execution_options(synchronize_session=False)
+    )
 
 
 def advance(run: SyncRun, stage: Stage, *, now: datetime) -> None:
@@ -283,6 +320,17 @@ def wake_from_blackout(session: Session, binding_id: int, *, now: datetime) -> N
         .values(wake_at=now)
         .execution_options(synchronize_session=False)
     )
+
+
+def require_newest(session: Session, binding_id: int, run_id: int) -> None:
+    """RUN_STATE unless that run has succeeded and is the binding's newest."""
+    newest = session.scalars(
+        select(SyncRun).where(SyncRun.binding_id == binding_id).order_by(SyncRun.id.desc()).limit(1)
+    ).one()
+    if newest.id != run_id or newest.state != RunState.SUCCEEDED:
+        raise ConfigurationError(
+            "RUN_STATE", run=newest.id, state=newest.state, action="removing its binding"
+        )
 
 
 def last_with_digest(session: Session, run: SyncRun, digest: str) -> SyncRun | None:

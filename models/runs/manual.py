@@ -24,6 +24,7 @@ def make(
     fresh: FreshnessPolicy,
     now: datetime,
     actor: str,
+    trigger: Trigger = Trigger.MANUAL,
     queue: bool = False,
     force: bool = False,
     full: bool = False,
@@ -59,7 +60,7 @@ def make(
     return lifecycle.dispatch(
         session,
         found,
-        trigger=Trigger.MANUAL,
+        trigger=trigger,
         scheduled_for=now,
         now=now,
         full=full,

@@ -33,7 +33,7 @@ from models.errors import TerminalError
 from models.runs import new_runs, retries
 from models.runs.missed import counted
 from models.tables import AmplitudeProject, CohortBinding, SyncRun
-from models.types import UNFINISHED_WORDS, RunState, Tier, Trigger, literal_word
+from models.types import ASKED, UNFINISHED_WORDS, RunState, Tier, Trigger, literal_word
 
 ACTOR = "scheduler"
 
@@ -195,7 +195,7 @@ def _startable() -> Select[int]:
             SyncRun.finished_at.is_(None),
             SyncRun.state == RunState.DEFERRED,
             or_(
-                SyncRun.trigger == Trigger.MANUAL,
+                SyncRun.trigger.in_(ASKED),
                 and_(~CohortBinding.paused, AmplitudeProject.tier == Tier.AUDIENCES),
             ),
             ~exists().where(before.binding_id == SyncRun.binding_id, before.state.in_(UNFINISHED_WORDS)),

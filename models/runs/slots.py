@@ -15,7 +15,19 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ScalarSelect, and_, exists, func, or_, select, union_all, update
+from sqlalchemy import (
+    ScalarSelect,
+    String,
+    and_,
+    cast,
+    distinct,
+    exists,
+    func,
+    or_,
+    select,
+    union_all,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from config.settings import Settings
@@ -115,13 +127,12 @@ def wake_after(session: Session, run: SyncRun, rules: SlotRules, *, now: datetim
 def idle(session: Session, rules: SlotRules, *, now: datetime) -> bool:
     """Whether a sleeping run may be woken: to be asked before the database is locked for `wake_all`."""
     flying = (
-        select(func.count())
-        .select_from(PushBatch)
+        select(PushBatch.data_extension_id)
         .join(SyncRun, PushBatch.run_id == SyncRun.id)
         .where(*_counts(rules, now))
         .group_by(PushBatch.data_extension_id)
     )
-    busy = flying.with_only_columns(PushBatch.data_extension_id).having(func.count() >= JOBS_IN_FLIGHT)
+    busy = flying.having(_jobs() >= JOBS_IN_FLIGHT)
     return session.scalar(_sleepers().where(SyncRun.slot_wanted.not_in(busy)).limit(1)) is not None
 
 
@@ -145,7 +156,7 @@ def _free(
 ) -> int:
     """Slots without a job; one is kept while the vendor may be working on a submission that nobody can follow."""
     flying = session.scalar(
-        select(func.count())
+        select(_jobs())
         .select_from(PushBatch)
         .join(SyncRun, PushBatch.run_id == SyncRun.id)
         .where(PushBatch.data_extension_id == data_extension_id, *_counts(rules, now))
@@ -156,6 +167,11 @@ def _free(
         .limit(1)
     )
     return (JOBS_IN_FLIGHT if lost is None else max(1, JOBS_IN_FLIGHT - 1)) - (flying or 0)
+
+
+def _jobs() -> Any:
+    """How many jobs the batches are: an entering and an exiting one may be sent together."""
+    return func.count(distinct(func.coalesce(PushBatch.request_id, cast(PushBatch.id, String))))
 
 
 def _counts(rules: SlotRules, now: datetime) -> tuple[Any, ...]:

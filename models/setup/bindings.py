@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from models import audit
 from models.errors import ConfigurationError
-from models.membership import webhooks
+from models.membership import snapshots, webhooks
 from models.naming import checked_name, find, name_key
 from models.runs import lifecycle, retries
 from models.setup import chains
@@ -28,7 +28,9 @@ from models.setup.binding_fields import (
     require_own,
 )
 from models.tables import AmplitudeProject, CohortBinding, Destination, SyncRun
-from models.types import UNFINISHED_WORDS, Feed, Tier
+from models.types import UNFINISHED_WORDS, Feed, Tier, Trigger
+
+REMOVAL = "being removed: its flags are set to false first"
 
 
 @dataclass(frozen=True)
@@ -237,14 +239,45 @@ def resume_binding(
 
 def remove_binding(session: Session, name: str, *, now: datetime, actor: str) -> None:
     """Forget a binding with its state and history. Marketing Cloud's rows stay as they are."""
-    binding = find(session, CohortBinding, name)
-    _refuse_if_running(session, binding)
-    chains.require_last(session, binding)
+    binding = _removable(session, name)
     lost = {"members": binding.member_count, "synced": binding.attribute_locked_at is not None}
     _record(session, binding, "remove", now=now, actor=actor, settings=audit.removed(binding), **lost)
     listened_to = binding.project_id, binding.cohort_id
     session.delete(binding)
     webhooks.forget_unwanted(session, *listened_to)
+
+
+def clear_and_keep(session: Session, name: str, *, now: datetime, actor: str) -> SyncRun | None:
+    """Before a removal: pause the binding, so that nothing flags anybody again, and make the run that sets every flag
+    to false. None if it has never been synced.
+    """
+    binding = _removable(session, name)
+    if binding.attribute_locked_at is None:
+        return None
+    pause_binding(session, str(binding.id), reason=REMOVAL, now=now, actor=actor)
+    return lifecycle.dispatch(
+        session,
+        binding,
+        trigger=Trigger.MANUAL,
+        scheduled_for=now,
+        now=now,
+        snapshot_id=snapshots.of_nobody(session, binding, now=now).id,
+        full=True,
+        actor=actor,
+    )
+
+
+def remove_cleared(session: Session, binding_id: int, run_id: int, *, now: datetime, actor: str) -> None:
+    """Remove it if that run has succeeded and none has followed."""
+    lifecycle.require_newest(session, binding_id, run_id)
+    remove_binding(session, str(binding_id), now=now, actor=actor)
+
+
+def _removable(session: Session, name: str) -> CohortBinding:
+    binding = find(session, CohortBinding, name)
+    _refuse_if_running(session, binding)
+    chains.require_last(session, binding)
+    return binding
 
 
 def _record(

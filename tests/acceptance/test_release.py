@@ -56,6 +56,17 @@ def test_a_release_has_its_checksums_and_one_version(dist: Path) -> None:
     assert "\n## [Unreleased]\n" in (ROOT / "CHANGELOG.md").read_text()
 
 
+def test_flowers_pages_are_in_the_wheel_and_in_the_sources(dist: Path) -> None:
+    pages = {
+        f"cli/flower/{path.parent.name}/{path.name}" for path in (ROOT / "cli" / "flower").glob("*/*.[hc]*")
+    }
+    assert {"cli/flower/templates/cohorts.html", "cli/flower/static/cohorts.css"} <= pages
+    with zipfile.ZipFile(dist / WHEEL) as wheel:
+        assert pages <= set(wheel.namelist())
+    with tarfile.open(dist / SOURCES) as sources:
+        assert pages <= {name.partition("/")[2] for name in sources.getnames()}
+
+
 def test_the_sbom_and_the_constraints_are_the_lock(dist: Path) -> None:
     lock = (ROOT / "requirements.lock").read_text()
     document = json.loads((dist / SBOM).read_text())

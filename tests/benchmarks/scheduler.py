@@ -104,11 +104,11 @@ def running(settings: Settings) -> Iterator[tuple[Database, Loop, Valkey, list[d
         valkey.close()
 
 
-def fill(db: Database) -> None:
+def fill(db: Database, bindings: int = BINDINGS) -> None:
     """Bindings that are due from seven to midnight, but for those of six o'clock."""
     source, destination = make_source(db), make_destination(db)
     rows = []
-    for n in range(1, BINDINGS + 1):
+    for n in range(1, bindings + 1):
         cron = "0 6 * * *" if n <= DUE else f"{n % 60} {7 + n % 17} * * *"
         occurrence = Schedule.parse(cron, "UTC", schedule_key(f"binding {n}")).next_after(NIGHT)
         rows.append(
@@ -144,7 +144,7 @@ def fill(db: Database) -> None:
             "created_at": NIGHT,
             "finished_at": NIGHT,
         }
-        for n in range(1, BINDINGS + 1)
+        for n in range(1, bindings + 1)
     ]
     with db.write() as session:
         session.execute(insert(CohortBinding), rows)

@@ -15,28 +15,30 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import psutil
 import requests
 from pydantic import SecretStr
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from cli.stack.stack import Stack
 from config.queue import make_app, publishing
 from config.settings import Settings
 from models.database import Database
 from models.runs import lifecycle
-from models.tables import CohortBinding, SyncRun
-from models.types import RunState, Stage, Trigger
+from models.tables import CohortBinding, PushBatch, SyncRun
+from models.types import BatchState, RunState, Stage, Trigger
 from tests.benchmarks.measure import table
 from tests.benchmarks.whole import sandbox
 from tests.factories import make_binding, make_destination, make_source
-from tests.support import postgres_server
+from tests.support import postgres_server, wait_until
 from worker.context import utc_now
 
 MEMBERS = 1_000
 SLOTS = 2
+PAUSE_SECONDS = 3.0
 ENDS_WITHIN = 1_200.0
 
 
@@ -92,10 +94,12 @@ def database_url(database: str) -> Iterator[str]:
             yield url
 
 
-def bind(made: Product, names: list[str], *, destinations: int = 1, cohort: str = "purchrs") -> None:
-    """A binding and an attribute for each name, in turn on each of the destinations."""
+def bind(
+    made: Product, names: list[str], *, destinations: int = 1, destination: str = "", cohort: str = "purchrs"
+) -> None:
+    """A binding and an attribute for each name, in turn on each of so many new destinations, or on one there is."""
     cloud = made.keys["marketing_cloud"]
-    for number in range(destinations):
+    for number in range(0 if destination else destinations):
         make_destination(
             made.db,
             f"engage {number}",
@@ -109,8 +113,8 @@ def bind(made: Product, names: list[str], *, destinations: int = 1, cohort: str 
         timeout=60,
     ).raise_for_status()
     for number, name in enumerate(names):
-        destination = f"engage {number % destinations}"
-        make_binding(made.db, name, destination=destination, cohort_id=cohort, attribute=name)
+        here = destination or f"engage {number % destinations}"
+        make_binding(made.db, name, destination=here, cohort_id=cohort, attribute=name)
 
 
 def start(made: Product, names: list[str]) -> None:
@@ -168,6 +172,8 @@ def together(bindings: int, job_seconds: float, database: str = "sqlite", *, des
         start(made, names)
         runs = ended(made)
         used = processor_seconds() - used
+        with made.db.read() as session:
+            jobs = list(session.scalars(select(PushBatch).order_by(PushBatch.sent_at)))
     wall = (max(run.finished_at for run in runs) - min(run.created_at for run in runs)).total_seconds()  # type: ignore[type-var]
     ideal = bindings * job_seconds / SLOTS
     rows = [
@@ -182,9 +188,94 @@ def together(bindings: int, job_seconds: float, database: str = "sqlite", *, des
         ("load of the machine before", f"{load:7.1f}"),
     ]
     if ideal:
+        rows += where_it_goes(jobs, job_seconds, min(run.created_at for run in runs))
         rows.insert(1, ("beside two busy slots", f"{wall / ideal:7.2f} (ideal {ideal:.0f} s)"))
     where = "" if destinations == 1 else f" on {destinations} destinations"
     table(f"{bindings} bindings of {MEMBERS:,}{where}, jobs of {job_seconds:g} s, {database}", rows)
+
+
+def beside_a_large(small: int = 30, members: int = 2_000_000, job_seconds: float = 2.0) -> None:
+    """One binding of `members` and, while it pushes, a small one every three seconds."""
+    names = [f"Flag {number}" for number in range(small)]
+    with product(job_seconds, "sqlite") as made:
+        requests.put(
+            f"{made.url}/_sandbox/cohorts/large",
+            json={"generate": {"count": members, "seed": 5}},
+            timeout=300,
+        ).raise_for_status()
+        bind(made, names)
+        bind(made, ["Large"], destination="engage 0", cohort="large")
+        start(made, ["Large"])
+        wait_until(lambda: batches(made, BatchState.ACKNOWLEDGED) > 0, seconds=300)
+        for name in names:
+            start(made, [name])
+            time.sleep(PAUSE_SECONDS)
+        runs = {run.binding.name: run for run in ended(made)}
+        with made.db.read() as session:
+            jobs = list(session.scalars(select(PushBatch)))
+    large = runs.pop("Large")
+    taken = [(run.finished_at - run.created_at).total_seconds() for run in runs.values() if run.finished_at]
+    first, last = min(run.created_at for run in runs.values()), max(ended_at(run) for run in runs.values())
+    share = {True: 0.0, False: 0.0}
+    for job in jobs:
+        share[job.run_id == large.id] += within(job, first, last)
+    table(
+        f"{small} small bindings beside one of {members:,}, jobs of {job_seconds:g} s",
+        [
+            (
+                "a small one ended after its start",
+                f"{statistics.median(taken):7.1f} s, at most {max(taken):.1f}",
+            ),
+            ("slots that the large one had meanwhile", f"{100 * share[True] / sum(share.values()):7.0f} %"),
+            (
+                "slots that were busy meanwhile",
+                f"{sum(share.values()) / (last - first).total_seconds():7.2f} of {SLOTS}",
+            ),
+            ("the large one ended after", f"{(ended_at(large) - large.created_at).total_seconds():7.1f} s"),
+        ],
+    )
+
+
+def batches(made: Product, state: BatchState) -> int:
+    """How many there are in that state."""
+    with made.db.read() as session:
+        return session.scalar(select(func.count()).where(PushBatch.state == state)) or 0
+
+
+def ended_at(run: SyncRun) -> datetime:
+    """The run's end."""
+    if run.finished_at is None:
+        raise AssertionError
+    return run.finished_at
+
+
+def within(job: PushBatch, first: datetime, last: datetime) -> float:
+    """Seconds that the job had a slot between two instants."""
+    if job.sent_at is None or job.acknowledged_at is None:
+        return 0.0
+    return max(0.0, (min(last, job.acknowledged_at) - max(first, job.sent_at)).total_seconds())
+
+
+def where_it_goes(jobs: list[PushBatch], job_seconds: float, begun: datetime) -> list[tuple[str, str]]:
+    """When the first job was sent, how late an end was seen, and how long a slot stayed empty then."""
+    sent = [job.sent_at for job in jobs if job.sent_at is not None]
+    seen = sorted(job.acknowledged_at for job in jobs if job.acknowledged_at is not None)
+    lengths = [
+        (job.acknowledged_at - job.sent_at).total_seconds() - job_seconds
+        for job in jobs
+        if job.sent_at is not None and job.acknowledged_at is not None
+    ]
+    # Every job but the first ones fills a slot that an acknowledgement has freed, in their order.
+    empty = [(later - freed).total_seconds() for freed, later in zip(seen, sent[SLOTS:], strict=False)]
+    return [
+        ("first job sent after", f"{(sent[0] - begun).total_seconds():7.2f} s"),
+        ("from a job's end to its acknowledgement", _shown(lengths)),
+        ("from an acknowledgement to the next job", _shown(empty)),
+    ]
+
+
+def _shown(seconds: list[float]) -> str:
+    return f"{statistics.median(seconds):7.3f} s, at most {max(seconds):.3f}"
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from cryptography.fernet import Fernet
 from sqlalchemy import select, text
 
 from models import forgotten
+from models.contact_keys.codec import encode_keys
 from models.database import Database
 from models.membership import webhooks
 from models.membership.webhooks import Column, MessageHead
@@ -156,7 +157,7 @@ def test_what_was_restored_by_other_means_is_marked(db: Database, tmp_path: Path
     other = make_binding(db)
     with db.write() as session:
         head = MessageHead(told.cohort_id, "m-1", in_cohort=True, computed_time=1)
-        webhooks.accept(session, told.project_id, head, {"user_id": Column(0, 0, b"")}, now=NOW)
+        webhooks.accept(session, told.project_id, head, {"user_id": Column(0, 0, encode_keys([]))}, now=NOW)
         mine = session.get_one(CohortBinding, other.id)
         mine.confirmed_digest = "x"
         given = {"scheduled_for": NOW, "now": NOW, "actor": "test"}
@@ -179,7 +180,7 @@ def test_what_was_restored_by_other_means_is_marked(db: Database, tmp_path: Path
 def test_who_was_forgotten_since_the_copy_stays_forgotten(door: Door, filled: Database) -> None:
     door.ok("backup", "copy.db")
     with filled.write() as session:
-        forgotten.add(session, filled.keyring, "Ann@Example.com", now=NOW, actor="test")
+        forgotten.add(session, filled.keyring, "Ann@Example.com", leaving=False, now=NOW, actor="test")
     filled.dispose()
     door.ok("restore", "copy.db", "--yes")
     with filled.read() as session:

@@ -39,7 +39,7 @@ COUNTS = {
 KEYS = {
     "held",
     "held_until",
-    *("id", "binding", "trigger", "state", "stage", "scheduled_for", "started_at", "finished_at"),
+    *("id", "binding", "trigger", "actor", "state", "stage", "scheduled_for", "started_at", "finished_at"),
     *("full", "missed", "counts", "odd_examples", "requests", "error"),
 }
 

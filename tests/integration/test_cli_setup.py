@@ -65,7 +65,18 @@ def test_a_source_from_its_first_to_its_last_day(door: Door, sqlite_db: Database
         assert sqlite_db.keyring.decrypt(row.secret_key_token).get_secret_value() == SECRET
         assert all("hunter2" not in str(event.details) for event in session.scalars(select(AuditEvent)))
 
-    door.ok("source", "update", "shop", "--name", "store", "--api-key", "a literal one", "--tier", "growth")
+    door.ok(
+        "source",
+        "update",
+        "shop",
+        "--name",
+        "store",
+        "--api-key",
+        "a literal one",
+        "--yes",
+        "--tier",
+        "growth",
+    )
     usage = door.ok("source", "usage", "store", "--local", "--json").json
     assert (usage["spent"], usage["quota"], usage["left"]) == (0, 500, 500)
     with sqlite_db.read() as session:
@@ -173,7 +184,7 @@ def test_a_destination_and_the_subdomain_alone(door: Door, sqlite_db: Database) 
     assert made["data_extension"] is None
     assert "set (since 2026-01-31)" in door.ok("destination", "show", "mc").out
     changed = door.ok(
-        "destination", "update", "mc", "--account-id", "7001", "--client-secret", "new", "--json"
+        "destination", "update", "mc", "--account-id", "7001", "--client-secret", "new", "--yes", "--json"
     )
     assert changed.json["account_id"] == "7001"
     assert changed.json["client_secret"]["since"] == datetime.now(UTC).date().isoformat()

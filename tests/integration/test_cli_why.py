@@ -124,7 +124,9 @@ def test_in_out_and_never_seen(door: Door, journal: Journal) -> None:
     first = journal.run(["Ann", "bob", "carl"])
     second = journal.run(leave=["bob"])
     ann = door.ok("why", "VIPS", "ann ", "--json").json
-    assert set(ann) == {"binding", "member", "since", "history", "on_its_way", "rejection"}
+    assert set(ann) == {
+        *("binding", "member", "since", "history", "on_its_way", "rejection", "known_since", "forgotten")
+    }
     assert (ann["binding"], ann["member"], ann["since"]["run"]) == ("vips", True, first)
     assert set(ann["since"]) == {"run", "direction", "state", "pushed_at", "acknowledged_at"}
     assert ann["since"]["pushed_at"].endswith("Z")

@@ -13,21 +13,29 @@ import pytest
 from sqlalchemy import select
 
 from cli import main
+from models.contact_keys.codec import encode_keys
 from models.database import Database
+from models.membership import webhooks
+from models.membership.webhooks import Column, MessageHead
 from models.tables import Base
 from models.types import Feed
-from tests.factories import make_binding, make_destination, make_source
+from tests.factories import CREATED, make_binding, make_destination, make_source
 from tests.integration.door import COMMAND, Door, Said
 
 # Each command that destroys, with arguments for the setup below. What is new and destroys belongs here.
 DESTROYING = {
     "source remove": ["spare"],
+    "source update": ["spare", "--api-key", "another"],
+    "destination update": ["spare", "--client-secret", "another"],
+    "binding update": ["told", "--feed", "download"],
     "source webhook": ["amplitude", "--rotate"],
     "destination remove": ["spare"],
     "binding remove": ["vips"],
     "apply": ["empty.yaml", "--prune"],
     "verify": ["vips", "--repair"],
     "reconcile": ["vips", "--new-sync"],
+    "run": ["vips", "--clear"],
+    "forget": ["somebody"],
     "backup": ["there.db"],
     "restore": ["copy.db"],
 }
@@ -49,8 +57,7 @@ def leaves() -> Iterator[tuple[str, Any]]:
 def test_exactly_the_commands_that_destroy_have_a_yes() -> None:
     for path, command in leaves():
         options = {option for parameter in command.params for option in parameter.opts}
-        if path != "run":  # there it goes past the guards
-            assert ("--yes" in options) == (path in DESTROYING), path
+        assert ("--yes" in options) == (path in DESTROYING), path  # of `run` it also goes past the guards
         if WORDS & set(path.split()) or OPTIONS & options:
             assert path in DESTROYING, path
 
@@ -65,6 +72,12 @@ def door(sqlite_db: Database, tmp_path: Path) -> Door:
     (tmp_path / "empty.yaml").write_text("version: 1\nbindings: {}\n")
     door = Door(sqlite_db.settings, tmp_path)
     door.ok("source", "webhook", "amplitude")
+    told = make_binding(sqlite_db, "told", feed=Feed.WEBHOOK)
+    head = MessageHead(told.cohort_id, "m-1", in_cohort=True, computed_time=1)
+    with sqlite_db.write() as session:
+        webhooks.accept(
+            session, told.project_id, head, {"user_id": Column(0, 0, encode_keys([]))}, now=CREATED
+        )
     door.ok("backup", "copy.db")
     (tmp_path / "there.db").write_text("precious")
     return door

@@ -20,7 +20,7 @@ import requests
 from cli.flower import server as flower
 from cli.stack import ports
 from cli.stack.stack import environment_of
-from config.queue import QUEUE, WAKE_QUEUE, make_app
+from config.queue import QUEUE, QUEUES, make_app
 from config.settings import Settings
 from models import schema
 from models.database import Database
@@ -54,13 +54,13 @@ def served(broker: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 @contextmanager
-def serving(settings: Settings, said: Path, **extra: str) -> Iterator[str]:
+def serving(settings: Settings, said: Path, *, crashes: bool = False, **extra: str) -> Iterator[str]:
     with said.open("w") as out:
         process = subprocess.Popen(
             COMMAND, env={**os.environ, **environment_of(settings), **extra}, stdout=out, stderr=out
         )
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60  # other work may have the processor
         while "Flower is at " not in said.read_text():
             assert process.poll() is None, said.read_text()
             assert time.monotonic() < deadline
@@ -69,7 +69,7 @@ def serving(settings: Settings, said: Path, **extra: str) -> Iterator[str]:
         while True:
             try:
                 requests.get(f"{url}/healthcheck", timeout=5)
-            except requests.ConnectionError:
+            except (requests.ConnectionError, requests.Timeout):
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
             else:
@@ -78,7 +78,7 @@ def serving(settings: Settings, said: Path, **extra: str) -> Iterator[str]:
         yield url
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
-        assert "Traceback" not in said.read_text()
+        assert crashes or "Traceback" not in said.read_text()
     finally:
         process.kill()
         process.wait()
@@ -124,7 +124,7 @@ def test_a_run_can_be_dispatched_and_is_seen_in_the_queue(page: Page, broker: Va
     answer = page("POST", "/api/task/async-apply/sync.trigger", json={"args": ["a binding"]})
     assert answer.status_code == 200, answer.text
     queues = page("GET", "/api/queues/length").json()["active_queues"]
-    assert queues == [{"name": QUEUE, "messages": 1}, {"name": WAKE_QUEUE, "messages": 0}]
+    assert {one["name"]: one["messages"] for one in queues} == dict.fromkeys(QUEUES, 0) | {QUEUE: 1}
     app = make_app(Settings(_env_file=None, redis_url=broker.url))
     with app.connection_for_read() as connection, connection.SimpleQueue(QUEUE) as queue:
         message = queue.get(timeout=5)
@@ -135,6 +135,40 @@ def test_a_run_can_be_dispatched_and_is_seen_in_the_queue(page: Page, broker: Va
     assert page("GET", "/api/queues/length").json()["active_queues"][0]["messages"] == 0
     assert page("GET", "/broker").status_code == 200
     assert page("POST", "/api/task/async-apply/no.such.task", json={"args": []}).status_code == 404
+
+
+@pytest.mark.parametrize("door", ["apply", "async-apply", "send-task"])
+def test_a_body_that_celery_could_not_send_is_refused_in_words(page: Page, door: str) -> None:
+    path = f"/api/task/{door}/sync.trigger"
+    odd: list[Any] = [
+        [],
+        7,
+        {"args": {"binding": "x"}},
+        {"args": "buyers"},
+        {"args": ["x"], "kwargs": ["queue"]},
+        {"args": ["x"], "kwargs": None},
+        {"args": ["x"], "eta": 5},
+        {"args": ["x"], "expires": None},
+        {"args": ["x"], "expires": [1]},
+        {"args": ["x"], "countdown": "soon"},
+        {"args": ["x"], "countdown": True},
+        {"args": ["x"], "timeout": "1"},
+        {"args": ["x"], "queue": "elsewhere"},
+        {"args": ["x"], "queue": ["sync"]},
+        {"args": ["x"], "task_id": {"a": 1}},
+        {"args": ["x"], "connection": "redis://elsewhere"},
+        {"args": ["x"], "link": "sync.push"},
+        {"binding": "x"},
+    ]
+    for body in odd:
+        answer = page("POST", path, json=body)
+        assert answer.status_code == 400, (body, answer.text)
+        assert "Traceback" not in answer.text
+    assert page("POST", path, data="{").status_code == 400
+    assert page("POST", f"/api/task/{door}/no.such.task", json={"args": []}).status_code == 404
+    assert page("POST", f"/api/task/{door}/no.such.task", json={}, auth=None).status_code == 401
+    queues = page("GET", "/api/queues/length").json()["active_queues"]
+    assert [one["messages"] for one in queues] == [0, 0], "nothing was sent"
 
 
 def test_another_sites_page_can_not_dispatch(page: Page) -> None:

@@ -11,7 +11,6 @@ import pytest
 import requests
 from sqlalchemy import func, select
 
-from cli.flower import charts
 from config.settings import Settings
 from models import schema
 from models.database import Database
@@ -125,7 +124,7 @@ def test_runs_are_filtered(site: Site) -> None:
     assert ids("trigger=manual") == []
     assert ids("until=2020-01-01") == []
     assert len(ids("since=2020-01-01")) == 50
-    assert len(ids(f"before={ids('')[-1]}")) == 14
+    assert len(ids(f"before={ids('')[-1]}")) == 30
     for query in ("state=odd", "since=yesterday", "before=x", "before=99999999999999999999"):
         assert "SETTING_INVALID" in site(f"/cohorts/runs?{query}", 400).text
     assert "NOT_FOUND" in site("/cohorts/runs?binding=nobody", 404).text
@@ -154,6 +153,68 @@ def test_every_button_does_what_it_says_once_and_names_who_pressed(site: Site) -
     assert "until &lt;Monday&gt;" in site("/cohorts/binding/1").text
     site.press("/cohorts/binding/1/resume")
     assert not site.paused("buyers")
+
+
+def test_a_run_from_flower_is_named_so_and_has_every_choice_of_the_command(site: Site) -> None:
+    asked = site("/cohorts/binding/4/run").text
+    for name in ("full", "queue", "force", "yes"):
+        assert f'name="{name}"' in asked
+    site.press("/cohorts/binding/4/run", force="on", yes="on", idempotency_key="a")
+    made = site.run(site.runs())
+    assert (made.trigger, made.actor, made.approved, made.force, made.full) == (
+        "flower",
+        "ada",
+        True,
+        True,
+        False,
+    )
+    waits = site("/api/cohorts/bindings/4/runs", 201, "POST", json={"force": True, "queue": True}).json()
+    assert (waits["state"], waits["trigger"], waits["actor"]) == ("deferred", "flower", "ada")
+    assert site.run(waits["id"]).approved is False
+    assert "flower, ada" in site("/cohorts/runs?trigger=flower").text
+
+
+def test_the_first_sync_does_not_hide_the_changes_of_the_others(site: Site) -> None:
+    assert "Not drawn" not in site("/cohorts/binding/4").text
+    with site.db.write() as session:
+        first = session.scalars(
+            select(SyncRun).where(SyncRun.binding_id == 4).order_by(SyncRun.id).limit(1)
+        ).one()
+        first.entered = first.members
+    page = site("/cohorts/binding/4").text
+    assert f"Not drawn: run {first.id}, the first sync, in which {first.members:,} entered." in page
+    assert f"+{first.members:,}" not in page
+
+
+def test_a_decision_keeps_its_reason_also_by_the_api(site: Site) -> None:
+    held = site.night.held
+    for odd in ("x" * 501, "two\nlines", 7, None):
+        refused = site(f"/api/cohorts/runs/{held}/approve", 400, "POST", json={"reason": odd}).json()
+        assert refused["error"]["code"] == "SETTING_INVALID"
+    assert site.run(held).state == "held"
+    site(f"/api/cohorts/runs/{held}/approve", method="POST", json={"reason": "season ended"})
+    event = site.audited("approve")
+    assert (event.actor, event.details["reason"]) == ("ada", "season ended")
+    again = site(f"/api/cohorts/runs/{held}/approve", 409, "POST").json()
+    assert again["error"]["code"] == "RUN_STATE"
+
+
+def test_a_fault_of_ours_is_a_page_without_a_traceback(
+    set_up: tuple[Settings, Database, BadNight], valkey: Valkey, tmp_path: Path
+) -> None:
+    settings, db, night = set_up
+    with db.write() as session:
+        session.get_one(SyncRun, night.held).held_facts = ["odd"]  # type: ignore[assignment]
+    with serving(settings, tmp_path / "said", crashes=True) as url:
+        site = Site(url, db, night, valkey)
+        page = site(f"/cohorts/run/{night.held}", 500).text
+        assert "INTERNAL" in page
+        assert "What to do:" in page
+        for said in ("Traceback", "AttributeError", ".py"):
+            assert said not in page
+        missing = site("/cohorts/binding/1/explode", 404).text
+        assert "NOT_FOUND" in missing
+    assert "AttributeError" in (tmp_path / "said").read_text(), "the log has it"
 
 
 def test_a_rejection_keeps_its_reason(site: Site) -> None:
@@ -202,12 +263,44 @@ def test_a_queue_or_a_database_that_is_away_is_said_so(site: Site) -> None:
     page = site("/cohorts", 503).text
     assert "DATABASE_SCHEMA" in page
     assert "Traceback" not in page
-    assert site("/api/cohorts/bindings", 503).json()["error"]["code"] == "DATABASE_SCHEMA"
+    for path in ("/cohorts/runs", "/cohorts/binding/1", "/cohorts/run/1", "/cohorts/binding/1/run"):
+        assert "DATABASE_SCHEMA" in site(path, 503).text, path
+    for path in ("bindings", "bindings/1", "runs", "runs/1"):
+        error = site(f"/api/cohorts/{path}", 503).json()["error"]
+        assert (error["code"], bool(error["remedy"])) == ("DATABASE_SCHEMA", True), path
+    for path in ("bindings/1/runs", "bindings/1/pause", "runs/32/approve"):
+        assert site(f"/api/cohorts/{path}", 503, "POST").json()["error"]["code"] == "DATABASE_SCHEMA"
+
+
+def test_the_api_after_the_bad_night(site: Site) -> None:
+    for run, state, code in (
+        (site.night.failed, "failed", "MC_CREDENTIALS"),
+        (site.night.held, "held", "REMOVAL_GUARD"),
+    ):
+        [found] = site(f"/api/cohorts/runs?state={state}").json()
+        assert (found["id"], found["error"]["code"]) == (run, code)
+        assert found["error"]["message"]
+        assert found["error"]["remedy"]
+    [partial] = site("/api/cohorts/runs?state=partial").json()
+    assert (partial["id"], partial["counts"]["rejected"]) == (site.night.partial, 10)
+    refused = site("/api/cohorts/bindings/buyers/runs", 409, "POST").json()["error"]
+    assert refused["code"] == "AMPLITUDE_QUOTA"
+    site.valkey.kill()
+    made = site("/api/cohorts/bindings/buyers/runs", 201, "POST", json={"force": True}).json()
+    assert made["state"] == "queued", "the queue is away, and the run is not lost"
+    approved = site(f"/api/cohorts/runs/{site.night.held}/approve", method="POST").json()
+    assert approved["state"] == "queued"
 
 
 def test_the_api_is_the_command_lines_documents(site: Site) -> None:
     bindings = site("/api/cohorts/bindings").json()
-    assert [one["name"] for one in bindings] == ["buyers", "trial users", "VIPs <b>&amp;", "winter campaign"]
+    assert [one["name"] for one in bindings] == [
+        "buyers",
+        "newsletter",
+        "trial users",
+        "VIPs <b>&amp;",
+        "winter campaign",
+    ]
     assert site("/api/cohorts/bindings/BUYERS").json() == bindings[0]
     [held] = site("/api/cohorts/runs?state=held").json()
     assert held == site(f"/api/cohorts/runs/{held['id']}").json()
@@ -230,17 +323,7 @@ def test_the_api_is_the_command_lines_documents(site: Site) -> None:
     )
     assert site("/api/cohorts/bindings/buyers/pause", method="POST").json()["pause_reason"] == "paused by ada"
     assert site("/api/cohorts/bindings/buyers/resume", method="POST").json()["paused"] is False
+    for query in ("stat=failed", "state=", "since=", "limit=", "limit=0", "limit=1001", "before="):
+        assert site(f"/api/cohorts/runs?{query}", 400).json()["error"]["code"] == "SETTING_INVALID", query
     for path in ("/api/cohorts/runs/999", "/api/cohorts/bindings/nobody"):
         assert site(path, 404).json()["error"]["code"] == "NOT_FOUND"
-
-
-def test_charts_draw_every_number() -> None:
-    assert charts.line([5], "x") == ""
-    drawn = charts.line([0, 10, 5], 'a "b" <c>', width=104, height=14)
-    assert 'points="2.0,12.0 52.0,2.0 102.0,7.0"' in drawn
-    assert "<c>" not in drawn
-    assert charts.line([3, 3], "flat", height=10).count(",5.0") == 2
-    assert charts.bars([], "x") == ""
-    both = charts.bars([(10, 5), (0, 0)], "x", width=124, height=24)
-    assert 'class="up" x="2.0" y="2.0" width="7.0" height="10.0"' in both
-    assert 'class="down" x="2.0" y="12.0" width="7.0" height="5.0"' in both

@@ -22,7 +22,7 @@ from models.errors import HeldForApproval
 from models.naming import find
 from models.runs import lifecycle
 from models.runs.lifecycle import Claim
-from models.tables import AuditEvent, CohortBinding, SyncRun
+from models.tables import AuditEvent, CohortBinding, StageClaim, SyncRun
 from models.types import RunState, Stage, Trigger
 from tests.factories import make_binding, make_destination, make_source
 from tests.integration.test_flower import COMMAND, serving
@@ -33,7 +33,7 @@ NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
 
 
 @contextmanager
-def working(settings: Settings, log: Path) -> Iterator[None]:
+def working(settings: Settings, log: Path, *, killed: bool = False) -> Iterator[None]:
     with log.open("w") as out:
         process = subprocess.Popen(
             [*COMMAND[:-1], "worker", "--name", "w", "--concurrency", "1"],
@@ -44,8 +44,9 @@ def working(settings: Settings, log: Path) -> Iterator[None]:
         )
     try:
         yield
-        process.terminate()
-        assert process.wait(20) == 0
+        if not killed:
+            process.terminate()
+            assert process.wait(20) == 0
     finally:
         process.kill()
         process.wait()
@@ -99,13 +100,35 @@ def test_a_trigger_says_what_it_made_and_who_asked(
             "NOT_FOUND: There is no binding named 'nobody'. What to do: "
         )
         assert refused.json()["traceback"] == refused.json()["result"]
+        for call in (
+            {"args": []},
+            {"args": ["buyers", "k", 3]},
+            {"args": ["buyers"], "kwargs": {"odd": 1}},
+            {"args": [["buyers"]]},
+            {"args": [None]},
+            {"args": [True]},
+            {"args": ["buyers"], "kwargs": {"force": "yes"}},
+            {"args": ["buyers"], "kwargs": {"idempotency_key": 7}},
+        ):
+            wrong = ask("POST", "/api/task/apply/sync.trigger", json=call).json()
+            assert wrong["state"] == "FAILURE", call
+            assert wrong["result"].startswith("SETTING_INVALID: "), call
+            assert "What to do: " in wrong["result"], call
+            assert wrong["traceback"] == wrong["result"], call
+        for stage in ("snapshot", "diff", "push", "finish"):
+            for number, args in enumerate(([], [1, 2], ["x"], [True], [None], [-1], [2**70])):
+                call = {"args": args, "task_id": f"odd-{stage}-{number}"}
+                ask("POST", f"/api/task/async-apply/sync.{stage}", json=call)
+                odd = ask.task(call["task_id"], "FAILURE", "SUCCESS")
+                assert "SETTING_INVALID: " in odd["exception"], call
+                assert odd["traceback"] == odd["exception"], call
         made = ask("POST", "/api/task/apply/sync.trigger", json={"args": ["buyers", "key"]}).json()
         assert made["state"] == "SUCCESS"
         assert made["result"] == {"run": 1, "binding": "buyers", "state": "queued"}
         again = ask("GET", f"/api/task/result/{made['task-id']}").json()
         assert again["result"] == made["result"]
         kept = valkey.client.keys(f"{KEY_PREFIX}celery-task-meta-*")
-        assert len(kept) == 2
+        assert len(kept) == 10
         assert all(0 < valkey.client.ttl(one) <= 600 for one in kept)
 
         # The run has no source that answers: it ends failed, and so does the task that ended it.
@@ -117,9 +140,12 @@ def test_a_trigger_says_what_it_made_and_who_asked(
         with sqlite_db.read() as session:
             row = session.get_one(SyncRun, 1)
             [event] = session.query(AuditEvent).filter_by(action="run").all()
+            [claim] = session.query(StageClaim).all()
         assert (row.state, row.fence) == (RunState.FAILED, 1), "executed once"
-        assert event.actor == "ada"
-        assert len(valkey.client.keys(f"{KEY_PREFIX}celery-task-meta-*")) == 2, "a stage stores nothing"
+        assert (event.actor, row.actor, row.trigger) == ("ada", "ada", "flower")
+        assert (claim.stage, claim.fence, claim.left, claim.code) == ("snapshot", 1, "failed", row.error_code)
+        assert claim.worker.startswith("w@")
+        assert len(valkey.client.keys(f"{KEY_PREFIX}celery-task-meta-*")) == 10, "a stage stores nothing"
         known = set(ask("GET", "/api/tasks").json())
     # Flower starts again, and still knows.
     with serving(set_up, tmp_path / "again") as url:

@@ -37,7 +37,16 @@ from worker.stages.snapshot import snapshot
 
 STAGES = {Stage.SNAPSHOT: snapshot, Stage.DIFF: diff, Stage.PUSH: push, Stage.FINISH: finish}
 # What grows with the years; bindings, sources and destinations are few.
-HISTORIES = {"sync_run", "push_batch", "snapshot", "rejection", "audit_event", "notice", "webhook_message"}
+HISTORIES = {
+    "sync_run",
+    "push_batch",
+    "snapshot",
+    "rejection",
+    "audit_event",
+    "notice",
+    "webhook_message",
+    "stage_claim",
+}
 # Indexes of what is under way: whoever reads one from end to end reads no history.
 PARTIAL = {
     "uq_sync_run_unfinished",

@@ -18,6 +18,7 @@ import requests
 from sqlalchemy import select, text
 from sqlalchemy.orm import undefer
 
+from models import forgotten
 from models.contact_keys.codec import decode_keys
 from models.database import Database
 from models.tables import CohortList, WebhookMessage
@@ -75,6 +76,18 @@ def test_a_message_is_stored_once(db: Database, receiver: Receiver, secret: str)
     by_id = receiver.post("1", secret, message(["c"], entered=False))
     assert by_id.status_code == 200
     assert [row.in_cohort for row in stored(db)] == [True, False]
+
+
+def test_who_is_forgotten_is_not_stored(db: Database, receiver: Receiver, secret: str) -> None:
+    with db.write() as session:
+        forgotten.add(session, db.keyring, "Ann", leaving=True, now=datetime.now(UTC), actor="test")
+    for entered in (True, False):
+        answer = receiver.post(SOURCE, secret, message(["a", "ANN ", "b"], entered=entered))
+        assert (answer.status_code, answer.json()["users"]) == (200, 3)
+    assert receiver.post(SOURCE, secret, message(["ann"])).status_code == 200
+    rows = stored(db)
+    assert [list(decode_keys(row.keys)) for row in rows] == [["a", "b"], ["a", "b"], []]
+    assert [row.n for row in rows] == [2, 2, 0]
 
 
 def test_every_mapped_property_has_a_list(db: Database, receiver: Receiver, secret: str) -> None:

@@ -19,6 +19,7 @@ from redis import Redis
 
 from cli.stack.valkey import EmbeddedValkey
 from config.settings import Settings
+from config.sockets import ours_or_absent
 from models.errors import TransientError
 
 Hold = Callable[[], "subprocess.Popen[str]"]
@@ -179,6 +180,40 @@ def test_a_long_path_gets_a_short_socket(settings: Settings) -> None:
         assert far.valkey_socket.parent != far.data_dir
         assert server.ping()
     assert not far.valkey_socket.exists()
+
+
+def test_a_socket_is_never_looked_for_in_a_directory_of_somebody_else(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who can guess the name could have a server of their own listen there."""
+    far = Settings(data_dir=settings.data_dir / ("x" * 80) / ("y" * 80))
+    room = far.valkey_socket.parent
+    assert room.name == f"cohort-sync-{os.geteuid()}"
+    with EmbeddedValkey(far):
+        assert stat.S_IMODE(room.stat().st_mode) == 0o700
+    for mode in (0o755, 0o770, 0o777):
+        room.chmod(mode)
+        assert far.valkey_socket.parent != room
+    room.chmod(0o700)
+    assert far.valkey_socket.parent == room
+    monkeypatch.setattr(os, "geteuid", lambda: 12_345)
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    assert not ours_or_absent(tmp_path / "elsewhere")
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    monkeypatch.undo()
+    assert not ours_or_absent(tmp_path / "link")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(0o755, 0o700), (0o777, 0o700), (0o700, 0o700), (0o1777, 0o1777)]
+)
+def test_a_data_directory_is_closed_to_others(tmp_path: Path, before: int, after: int) -> None:
+    directory = tmp_path / "data"
+    directory.mkdir()
+    directory.chmod(before)
+    with EmbeddedValkey(Settings(data_dir=directory)):
+        assert stat.S_IMODE(directory.stat().st_mode) == after
+        assert stat.S_IMODE((directory / "valkey").stat().st_mode) == 0o700
 
 
 def test_a_broken_file_is_set_aside(settings: Settings) -> None:

@@ -43,7 +43,7 @@ SECRET = "hunter2hunter2hunter2"
 # Each command that changes something: its arguments for the setup below, and what the log says of it.
 CHANGING: dict[str, tuple[list[str], str, str, str]] = {
     "source add": (["new", "--api-key", "env:SECRET", "--secret-key", "env:SECRET"], "add", "source", "new"),
-    "source update": (["amplitude", "--api-key", "env:SECRET"], "update", "source", "amplitude"),
+    "source update": (["amplitude", "--api-key", "env:SECRET", "--yes"], "update", "source", "amplitude"),
     "source webhook": (["amplitude"], "update", "source", "amplitude"),
     "source remove": (["spare", "--yes"], "remove", "source", "spare"),
     "destination add": (
@@ -64,6 +64,7 @@ CHANGING: dict[str, tuple[list[str], str, str, str]] = {
     "cancel": (["1"], "cancel", "run", "1"),
     "approve": (["1", "--reason", "asked"], "approve", "run", "1"),
     "reject": (["1", "--reason", "asked"], "reject", "run", "1"),
+    "forget": (["somebody", "--yes"], "erase", "contact", "#1"),
     "secrets rotate": ([], "rotate", "secrets", "all"),
     "backup": (["copy.db"], "backup", "database", "copy.db"),
     "restore": (["copy.db", "--yes"], "restore", "database", "copy.db"),
@@ -164,6 +165,7 @@ def test_old_and_new_values_and_the_last_content(filled: Database, tmp_path: Pat
         "other",
         "--client-secret",
         "env:SECRET",
+        "--yes",
         SECRET=SECRET,
     )
     door.ok("binding", "remove", "gold", "--yes")

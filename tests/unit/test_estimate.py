@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from models.direction import Direction
 from models.types import WriteMode
-from worker.inspection.estimate import Estimate, estimate
+from worker.inspection.estimate import Estimate, estimate, jobs
 
 FULL = 25_000
 
@@ -27,3 +28,22 @@ def test_jobs(requests: list[int], paces: list[tuple[int, float]], expected: Est
 def test_synchronous_rows_go_fifty_at_a_time_one_after_the_other() -> None:
     assert estimate([120, 10], [], WriteMode.SYNC) == Estimate(4, None, 0)
     assert estimate([120, 10], [(50, 0.2), (50, 0.6)], WriteMode.SYNC) == Estimate(4, (0, 3), 2)
+
+
+IN, OUT = Direction.ENTER, Direction.EXIT
+
+
+@pytest.mark.parametrize(
+    ("planned", "expected"),
+    [
+        ([], []),
+        ([(IN, 5), (OUT, 7)], [12]),
+        ([(IN, FULL), (IN, 5), (OUT, FULL), (OUT, 7)], [FULL, 12, FULL]),
+        ([(IN, 20_000), (OUT, 5_001)], [20_000, 5_001]),
+        ([(IN, 5), (IN, 7)], [5, 7]),
+    ],
+)
+def test_an_entering_and_an_exiting_batch_that_fit_one_request_are_one_job(
+    planned: list[tuple[Direction, int]], expected: list[int]
+) -> None:
+    assert jobs(planned, FULL) == expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -47,7 +48,11 @@ def code(found: DiffCounts, *, full: bool = False, past: Past | None = None, **l
     return held.code
 
 
+EARLIER, LATER = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)
 PASSES: list[tuple[str, DiffCounts, dict[str, Any]]] = [
+    ("a newer snapshot", counts(6, 5), {"past": Past(state_at=EARLIER, snapshot_at=LATER)}),
+    ("the very same snapshot", counts(6, 5), {"past": Past(state_at=LATER, snapshot_at=LATER)}),
+    ("a snapshot of what is stored", counts(6, 5), {"past": Past(state_at=LATER)}),
     ("nothing to remove", counts(5_000, 5_000), {}),
     ("half of them", counts(5_000, 10_000), {}),
     ("a small cohort empties", counts(0, 999), {}),
@@ -97,6 +102,7 @@ HOLDS: list[tuple[str, DiffCounts, dict[str, Any]]] = [
     ("DUPLICATE_GUARD", counts(99, 99, duplicate=1), {"max_duplicate_percent": 0}),
     ("DEVIATION_GUARD", counts(111, 110), {"max_deviation_percent": 10, "past": Past(sizes=(100,) * 3)}),
     ("DEVIATION_GUARD", counts(89, 90), {"max_deviation_percent": 10, "past": Past(sizes=(100,) * 10)}),
+    ("SNAPSHOT_AGE_GUARD", counts(6, 5), {"past": Past(state_at=LATER, snapshot_at=EARLIER)}),
     ("EXTENSION_GUARD", counts(6, 5), {"past": Past(acknowledged_by="a", there_now="b")}),
 ]
 

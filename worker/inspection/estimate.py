@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
+from models.direction import Direction
 from models.runs.slots import JOBS_IN_FLIGHT
 from models.types import WriteMode
 from worker.vendors.marketing_cloud.client import SYNC_ROWS
@@ -25,6 +26,18 @@ class Estimate:
     upserts: int
     seconds: tuple[int, int] | None
     measured: int
+
+
+def jobs(planned: Sequence[tuple[Direction, int]], rows_together: int) -> list[int]:
+    """The rows of each job, of batches as (direction, rows): see `models.runs.batches.take_slot`."""
+    left, found = list(planned), []
+    while left:
+        direction, n = left.pop(0)
+        other = next((one for one in left if one[0] != direction and n + one[1] <= rows_together), None)
+        if other is not None:
+            left.remove(other)
+        found.append(n + (other[1] if other else 0))
+    return found
 
 
 def estimate(requests: Sequence[int], paces: Sequence[tuple[int, float]], mode: str) -> Estimate:

@@ -12,7 +12,7 @@ Nothing here compares keys, knows the state, or puts a key anywhere but into its
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -33,9 +33,13 @@ _IN_VAIN = "in-vain"
 class Readback:
     """The rows of a data extension by whether `field` is flagged; goes on where the files in `folder` end."""
 
-    def __init__(self, folder: Path, extension: DataExtension, field: Field) -> None:
+    def __init__(
+        self, folder: Path, extension: DataExtension, field: Field, gone: Container[str] = ()
+    ) -> None:
+        """Who is `gone` is not flagged, whatever is there: nothing of them is to be stored."""
         self.pages = self.rows = self.count = 0
         self._folder, self._key = folder, extension.key
+        self._gone = gone
         self._name, self._type = field.name.lower(), field.type
         self._waiting = 0
         self._keys: tuple[list[str], list[str]] = ([], [])  # flagged, and not
@@ -93,7 +97,8 @@ class Readback:
         if not page.rows:
             return
         for key, values in page.rows:
-            self._keys[not is_flagged(self._type, values.get(self._name))].append(key)
+            flagged = is_flagged(self._type, values.get(self._name)) and key not in self._gone
+            self._keys[not flagged].append(key)
         self.pages, self.rows, self._waiting = page.number, self.rows + len(page.rows), self._waiting + 1
         if self._waiting == _TOGETHER:
             self._store()

@@ -10,11 +10,13 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from models import forgotten
 from models.contact_keys.codec import row_overhead
 from models.contact_keys.masking import masked
 from models.database import Database
 from models.direction import Direction
 from models.errors import TerminalError
+from models.forgotten import Forgotten
 from models.membership import snapshots, state
 from models.runs import batches, holds, lifecycle, unresolved_batches
 from models.setup import destinations
@@ -109,13 +111,22 @@ def _decided(hold: ClaimedRun, run: SyncRun, path: Path, digest: str | None, wor
     with hold.marketing_cloud(run.binding.destination) as cloud:
         extension, field = require_destination(cloud, run.binding, longest_key=found.longest_key)
     if not run.approved:
-        past = guard_past(hold.ctx.db, run.binding, extension)
+        past = guard_past(hold.ctx.db, run, extension)
         held = (
             webhook_trust.objection(run.binding, verdict, found.counts.exited + unknown, run.id)
             or file_guard.objection(
                 run.binding, found.counts, odd_percent=hold.ctx.settings.odd_key_percent, run=run.id
             )
-            or guard.objection(run.binding, found.counts, run=run.id, full=run.full, past=past)
+            or guard.objection(
+                run.binding,
+                found.counts,
+                run=run.id,
+                full=run.full,
+                past=past,
+                clearing=unknown
+                if run.snapshot is not None and run.snapshot.kind == snapshots.CLEAR
+                else None,
+            )
         )
         if held is not None:
             _store_facts(hold, found)
@@ -141,14 +152,17 @@ def reader(db: Database, binding: CohortBinding) -> StateReader:
     return StateReader(chunks=chunks, deltas=deltas, uncertain=uncertain, members=binding.member_count)
 
 
-def guard_past(db: Database, binding: CohortBinding, extension: DataExtension | None) -> guard.Past:
+def guard_past(db: Database, run: SyncRun, extension: DataExtension | None) -> guard.Past:
     """What the guards compare with."""
+    binding, mine = run.binding, run.snapshot
     with db.read() as session:
         return guard.Past(
             sizes=holds.sizes(session, binding.id, last=guard.HISTORY),
             reached=holds.reached(session, binding.id),
             acknowledged_by=holds.acknowledged_by(session, binding.id),
             there_now=extension.id if extension else None,
+            state_at=holds.pushed_snapshot_at(session, binding.id),
+            snapshot_at=mine.requested_at if mine and mine.kind in snapshots.OF_THE_COHORT else None,
         )
 
 
@@ -216,11 +230,18 @@ def _plan(
             {"id": extension.id, "key": extension.key, "fields": {f.name: f.type for f in extension.fields}},
             now=hold.now,
         )
-        batches.adopt(session, run, unknown, data_extension_id=extension.id, now=hold.now)
+        gone = forgotten.enforced(session, hold.ctx.db.keyring)
+        batches.adopt(
+            session,
+            run,
+            (gone.without(Direction.ENTER, *blob) for blob in unknown),
+            data_extension_id=extension.id,
+            now=hold.now,
+        )
         batches.plan(
             session,
             run,
-            ((Direction(b.direction), b.n, b.keys) for b in planned(found, field)),
+            _allowed(run, planned(found, field), gone),
             data_extension_id=extension.id,
             first_seq=batches.next_seq(session, run.id),
         )
@@ -228,6 +249,21 @@ def _plan(
         lifecycle.note_error(run, None)
         lifecycle.advance(run, Stage.PUSH, now=hold.now)
     return Stage.PUSH
+
+
+def _allowed(
+    run: SyncRun, wanted: Iterable[PlannedBatch], gone: Forgotten
+) -> Iterator[tuple[Direction, int, bytes]]:
+    """The batches without who was forgotten while they were found; the run's counts lose them too."""
+    for batch in wanted:
+        direction = Direction(batch.direction)
+        n, keys = gone.without(direction, batch.n, batch.keys)
+        if direction == Direction.ENTER:
+            run.entered -= batch.n - n
+        else:
+            run.exited -= batch.n - n
+        if n:
+            yield direction, n, keys
 
 
 def _advance(hold: ClaimedRun, stage: Stage) -> Stage:

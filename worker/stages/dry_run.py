@@ -34,14 +34,16 @@ from models.runs import unresolved_batches
 from models.runs.lifecycle import Claim
 from models.secrets import make_private_dir
 from models.tables import CohortBinding, Snapshot, SyncRun
-from models.types import RunState, Stage, Trigger
+from models.types import RunState, Stage, Trigger, WriteMode
 from worker.claim import ClaimedRun, backoff
 from worker.context import Context
 from worker.inspection.check import require_destination
+from worker.inspection.estimate import jobs
 from worker.membership.diff import Diff, DiffCounts, StateReader, compare
 from worker.stages import blackout, file_guard, guard, snapshot_store, webhook_snapshot, webhook_trust
 from worker.stages.diff import SAMPLES, guard_past, odd_examples, planned
 from worker.stages.snapshot import bring
+from worker.vendors.marketing_cloud.client import BATCH_ROWS
 
 Result = TypeVar("Result")
 
@@ -123,6 +125,10 @@ class DryRun(ClaimedRun):
             path = file or Path(folder) / "cohort.csv"
             if snapshot is not None:
                 self._fetch(snapshot, path)
+            if gone := self.forgotten():
+                raw, path = path, Path(folder) / "allowed.csv"
+                column = self.draft.binding.destination.contact_key_property
+                snapshot_store.leave_out(self, column, raw, path, gone)
             return self._judged(self._compare(path, Path(folder)))
 
     def _fetch(self, snapshot: Snapshot, path: Path) -> None:
@@ -167,10 +173,11 @@ class DryRun(ClaimedRun):
                     extension, attribute = self._patiently(
                         lambda: require_destination(cloud, binding, longest_key=found.longest_key)
                     )
-                requests = [batch.n for batch in planned(found, attribute)]
+                together = BATCH_ROWS if binding.destination.write_mode == WriteMode.ASYNC else 0
+                requests = jobs([(batch.direction, batch.n) for batch in planned(found, attribute)], together)
             except ConfigurationError as error:
                 failed = error
-        past = guard_past(self.ctx.db, binding, extension)
+        past = guard_past(self.ctx.db, self.draft, extension)
         odd_percent = self.ctx.settings.odd_key_percent
         held = file_guard.objection(binding, counts, odd_percent=odd_percent, run="RUN")
         if held is None and (counts.entered or counts.exited):

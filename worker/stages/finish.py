@@ -12,7 +12,9 @@ from pathlib import Path
 import structlog
 from sqlalchemy.orm import Session
 
+from models import forgotten
 from models.membership import state
+from models.retention import Retention
 from models.runs import lifecycle, rejections, unresolved_batches
 from models.tables import SyncRun
 from models.types import RunState, Stage
@@ -48,9 +50,14 @@ def finish(hold: ClaimedRun) -> Stage | None:
 
 def _compact(hold: ClaimedRun, session: Session, run: SyncRun) -> bool:
     base, changes, logged = state.sizes(session, run.binding_id)
-    # A full run pushes members anew: only folding counts each contact once.
-    if not (run.full and changes) and not compaction_due(base, changes, logged):
+    # A full run pushes members anew: only folding counts each contact once. And a batch that is kept for its age no
+    # longer must not be state any more.
+    old = Retention.at(hold.ctx.settings, hold.now).batches
+    since = state.logged_since(session, run.binding_id)
+    aged = old is not None and since is not None and since < old
+    if not (run.full and changes) and not aged and not compaction_due(base, changes, logged):
         return False
+    forgotten.enforced(session, hold.ctx.db.keyring)  # nobody is removed from what is read here
     directory = hold.ctx.settings.data_dir / "work"
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.TemporaryDirectory(prefix=f"fold-{run.id}-", dir=directory) as workdir:

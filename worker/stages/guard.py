@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from statistics import median
 from typing import Any
 
@@ -26,13 +27,16 @@ HISTORY_MIN = 3  # fewer say nothing of what is usual
 @dataclass(frozen=True)
 class Past:
     """What earlier runs of the binding left: the members of the last good ones, the newest first, how many the last
-    run was to reach, and the ids of the data extension that acknowledged last and of the one that is there now.
+    run was to reach, the ids of the data extension that acknowledged last and of the one that is there now, and when
+    the newest snapshot was requested that a good run pushed, and when this run's was.
     """
 
     sizes: tuple[int, ...] = ()
     reached: int = 0
     acknowledged_by: str | None = None
     there_now: str | None = None
+    state_at: datetime | None = None
+    snapshot_at: datetime | None = None
 
 
 def objection(
@@ -42,16 +46,23 @@ def objection(
     run: int | str,
     full: bool = False,
     past: Past | None = None,
+    clearing: int | None = None,
 ) -> HeldForApproval | None:
-    """Why the run would be held, if it would. Of a full run the removed count, of those who are flagged."""
+    """Why the run would be held, if it would. Of a full run the removed count, of those who are flagged.
+
+    `clearing`: a person asked for every flag to be set to false; this many of them nobody knew of.
+    """
     past = past or Past()
     exited = counts.removed if full else counts.exited
 
     def held(code: str, **facts: Any) -> HeldForApproval:
         return HeldForApproval(code, run=run, binding=binding.name, **facts)
 
+    if clearing is not None:
+        return next(iter((*_other_extension(past, held), *_unknown(binding, counts, clearing, held))), None)
     checks: tuple[Callable[[], Iterator[HeldForApproval]], ...] = (
         lambda: _other_extension(past, held),
+        lambda: _older(past, held),
         lambda: _removal(binding, counts, exited, held),
         lambda: _growth(binding, counts, past, held),
         lambda: _first_sync(binding, counts, held),
@@ -79,6 +90,12 @@ def _other_extension(past: Past, held: Held) -> Iterator[HeldForApproval]:
         yield held("EXTENSION_GUARD", before=past.acknowledged_by, now=past.there_now)
 
 
+def _older(past: Past, held: Held) -> Iterator[HeldForApproval]:
+    if past.state_at and past.snapshot_at and past.snapshot_at < past.state_at:
+        taken, newest = (f"{at:%Y-%m-%d %H:%M:%S} UTC" for at in (past.snapshot_at, past.state_at))
+        yield held("SNAPSHOT_AGE_GUARD", taken=taken, newest=newest)
+
+
 def _removal(
     binding: CohortBinding, counts: DiffCounts, exited: int, held: Held
 ) -> Iterator[HeldForApproval]:
@@ -93,6 +110,19 @@ def _removal(
         percent = round(exited * 100 / max(members, exited), 1)
         yield held(
             "REMOVAL_GUARD", exited=f"{exited:,}", members=f"{members:,}", limit=limit, percent=percent
+        )
+
+
+def _unknown(
+    binding: CohortBinding, counts: DiffCounts, unknown: int, held: Held
+) -> Iterator[HeldForApproval]:
+    """Flags that are not ours, as far as anybody knows, go with those that a person asked about."""
+    limit = _limit(binding.max_removal_percent, DEFAULT_MAX_REMOVAL_PERCENT, unknown)
+    flagged = max(counts.state_members, unknown)
+    if limit is not None and unknown * 100 > limit * flagged:
+        percent = round(unknown * 100 / flagged, 1)
+        yield held(
+            "REMOVAL_GUARD", exited=f"{unknown:,}", members=f"{flagged:,}", limit=limit, percent=percent
         )
 
 

@@ -6,7 +6,10 @@ submitted batch is followed to its end before anything that contradicts it is se
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import structlog
+from sqlalchemy.orm import Session
 
 from models.contact_keys.codec import decode_keys, encode_keys
 from models.contact_keys.comparison import comparison_key
@@ -30,33 +33,34 @@ NO_RESULT = ("NO_RESULT", "Marketing Cloud gave no result for the row; it is sen
 JOB_FAILED = ("JOB_FAILED", "The job with this row alone ended in an error.")
 
 
-def poll(hold: ClaimedRun, cloud: MarketingCloud, batch: PushBatch, *, pause: float) -> bool:
-    """Look at one submitted batch; whether it reached its end."""
-    if batch.request_id is None or batch.sent_at is None:
+def poll(hold: ClaimedRun, cloud: MarketingCloud, job: Sequence[PushBatch], *, pause: float) -> bool:
+    """Look at the job that these batches are, in the order of its rows; whether it reached its end."""
+    first, n = job[0], sum(batch.n for batch in job)
+    if first.request_id is None or first.sent_at is None:
         return False
-    overdue = (hold.now - batch.sent_at).total_seconds() > hold.ctx.settings.job_deadline_seconds
-    job = _job(cloud, batch.request_id, overdue=overdue)
-    if job is JobState.DONE:
-        _commit(hold, batch, None)
+    overdue = (hold.now - first.sent_at).total_seconds() > hold.ctx.settings.job_deadline_seconds
+    state = _job(cloud, first.request_id, overdue=overdue)
+    if state is JobState.DONE:
+        _commit(hold, job, None)
         return True
-    if job is JobState.DONE_WITH_ERRORS:
-        results = cloud.results(batch.request_id)
-        if len(results) > batch.n:  # another job's, or not one a row: no position means anything
+    if state is JobState.DONE_WITH_ERRORS:
+        results = cloud.results(first.request_id)
+        if len(results) > n:  # another job's, or not one a row: no position means anything
             results = []
-        if len(results) < batch.n and batch.polls < RESULT_LOOKS:
-            _look_again(hold, batch, pause)
+        if len(results) < n and first.polls < RESULT_LOOKS:
+            _look_again(hold, job, pause)
             return False
         if not any(row.ok or row.passing for row in results):
-            refusals.look_for_the_cause(hold, cloud, batch)
-        _commit(hold, batch, results)
+            refusals.look_for_the_cause(hold, cloud, first)
+        _commit(hold, job, results)
         return True
-    if job is JobState.FAILED:
-        _failed(hold, cloud, batch)
+    if state is JobState.FAILED:
+        _failed(hold, cloud, job)
         return True
     if overdue:
-        _overdue(hold, batch)
+        _overdue(hold, job)
         return True
-    _look_again(hold, batch, pause)
+    _look_again(hold, job, pause)
     return False
 
 
@@ -83,7 +87,7 @@ def earlier_runs(hold: ClaimedRun, run: SyncRun) -> bool:
         left = unresolved_batches.submitted(session, run)
     if left:
         with hold.marketing_cloud(run.binding.destination) as cloud:
-            ended = [poll(hold, cloud, batch, pause=2.0) for batch in left]
+            ended = [poll(hold, cloud, job, pause=2.0) for job in batches.jobs(left)]
         if not all(ended):
             with hold.transaction() as (_, mine):
                 lifecycle.wait(mine, hold.later(2.0))
@@ -97,71 +101,83 @@ def earlier_runs(hold: ClaimedRun, run: SyncRun) -> bool:
     return True
 
 
-def _commit(hold: ClaimedRun, batch: PushBatch, results: list[RowResult] | None) -> None:
+def _commit(hold: ClaimedRun, job: Sequence[PushBatch], results: list[RowResult] | None) -> None:
     """Acknowledge what was taken, plan passing and unreported rows anew, record the refused."""
     with hold.transaction() as (session, run):
-        if results is None:
-            batches.acknowledge(session, run, batch.id, now=hold.now)
-            return
-        keys = decode_keys(batches.keys_of(session, batch.id))
-        told = list(zip(keys, results, strict=False))
-        untold = keys[len(results) :]
-        worn_out = batch.attempts >= BATCH_ATTEMPTS
-        mine = batch.run_id == run.id
-        final = worn_out or not mine  # another run's rows are left to the diff that follows
-        doubt = batches.in_doubt(session, batch)
-        taken = [key for key, row in told if row.ok]
-        again = [] if final else [key for key, row in told if row.passing] + untold
-        refused = [
-            RejectedRow.of(key, row.code, row.message)
-            for key, row in told
-            if not row.ok and (final or not row.passing)
-        ]
-        if final:
-            refused += [RejectedRow(key, comparison_key(key), *NO_RESULT) for key in untold]
-        batches.acknowledge(
-            session,
-            run,
-            batch.id,
-            accepted=(len(taken), encode_keys(taken)),
-            again=(len(again), encode_keys(again)) if again else None,
-            again_sent_at=batch.sent_at if doubt or untold else None,
-            rejected=refused if mine else (),
-            now=hold.now,
-        )
-        unknown = [row.key for row in refused] if doubt else untold if final else []
-        if unknown:
-            batches.keep_lost(session, batch.id, len(unknown), encode_keys(unknown))
+        for batch in job:
+            if results is None:
+                batches.acknowledge(session, run, batch.id, now=hold.now)
+            else:
+                _row_by_row(hold, session, run, batch, results[: batch.n])
+                results = results[batch.n :]
+
+
+def _row_by_row(
+    hold: ClaimedRun, session: Session, run: SyncRun, batch: PushBatch, results: list[RowResult]
+) -> None:
+    keys = decode_keys(batches.keys_of(session, batch.id))
+    told = list(zip(keys, results, strict=False))
+    untold = keys[len(results) :]
+    worn_out = batch.attempts >= BATCH_ATTEMPTS
+    mine = batch.run_id == run.id
+    final = worn_out or not mine  # another run's rows are left to the diff that follows
+    doubt = batches.in_doubt(session, batch)
+    taken = [key for key, row in told if row.ok]
+    again = [] if final else [key for key, row in told if row.passing] + untold
+    refused = [
+        RejectedRow.of(key, row.code, row.message)
+        for key, row in told
+        if not row.ok and (final or not row.passing)
+    ]
+    if final:
+        refused += [RejectedRow(key, comparison_key(key), *NO_RESULT) for key in untold]
+    batches.acknowledge(
+        session,
+        run,
+        batch.id,
+        accepted=(len(taken), encode_keys(taken)),
+        again=(len(again), encode_keys(again)) if again else None,
+        again_sent_at=batch.sent_at if doubt or untold else None,
+        rejected=refused if mine else (),
+        now=hold.now,
+    )
+    unknown = [row.key for row in refused] if doubt else untold if final else []
+    if unknown:
+        batches.keep_lost(session, batch.id, len(unknown), encode_keys(unknown))
     log.info("batch_had_errors", batch=batch.seq, taken=len(taken), again=len(again), rejected=len(refused))
 
 
-def _look_again(hold: ClaimedRun, batch: PushBatch, pause: float) -> None:
+def _look_again(hold: ClaimedRun, job: Sequence[PushBatch], pause: float) -> None:
     with hold.transaction() as (session, run):
-        batches.polled(session, batch.id, poll_at=hold.later(pause))
+        for batch in job:
+            batches.polled(session, batch.id, poll_at=hold.later(pause))
         run.attempt = 0  # the vendor answers
 
 
-def _failed(hold: ClaimedRun, cloud: MarketingCloud, batch: PushBatch) -> None:
+def _failed(hold: ClaimedRun, cloud: MarketingCloud, job: Sequence[PushBatch]) -> None:
     """The job as a whole ended in an error: nothing was taken."""
     with hold.transaction() as (session, run):
-        if batch.run_id != run.id:
+        others = [batch for batch in job if batch.run_id != run.id]
+        for batch in others:
             batches.lose(session, batch.id, quiet_until=hold.now)
-            return
-    refusals.refused(hold, cloud, batch, [JOB_FAILED], TerminalError("MC_JOB_FAILED"))
+    for batch in job:
+        if batch not in others:
+            refusals.refused(hold, cloud, batch, [JOB_FAILED], TerminalError("MC_JOB_FAILED"))
 
 
-def _overdue(hold: ClaimedRun, batch: PushBatch) -> None:
+def _overdue(hold: ClaimedRun, job: Sequence[PushBatch]) -> None:
     """Nobody will wait longer for it; it may still be executed."""
     minutes = round(hold.ctx.settings.job_deadline_seconds / 60)
     quiet = hold.quiet_until
     with hold.transaction() as (session, run):
-        if batch.run_id != run.id:
-            batches.lose(session, batch.id, quiet_until=quiet)
-            return
-        if batch.attempts >= BATCH_ATTEMPTS:
-            raise TerminalError("MC_JOB_DEADLINE", minutes=minutes)
-        batches.send_again(session, batch.id, quiet_until=quiet)
-        lifecycle.note_error(run, TransientError("MC_JOB_DEADLINE", minutes=minutes))
+        for batch in job:
+            if batch.run_id != run.id:
+                batches.lose(session, batch.id, quiet_until=quiet)
+                continue
+            if batch.attempts >= BATCH_ATTEMPTS:
+                raise TerminalError("MC_JOB_DEADLINE", minutes=minutes)
+            batches.send_again(session, batch.id, quiet_until=quiet)
+            lifecycle.note_error(run, TransientError("MC_JOB_DEADLINE", minutes=minutes))
 
 
 def revive(hold: ClaimedRun) -> None:
@@ -170,11 +186,12 @@ def revive(hold: ClaimedRun) -> None:
         batches.send_again_unheard(session, run.id, quiet_until=hold.quiet_until)
 
 
-def unsent(hold: ClaimedRun, batch_id: int, error: SyncError, *, uncertain: bool) -> None:
+def unsent(hold: ClaimedRun, job: Sequence[PushBatch], error: SyncError, *, uncertain: bool) -> None:
     """A PUT that failed: back to planned; uncertain if the vendor may have it all the same."""
     with hold.transaction() as (session, _):
-        if uncertain:
-            batches.send_again(session, batch_id, quiet_until=hold.quiet_until)
-        else:
-            batches.not_sent(session, batch_id)
+        for batch in job:
+            if uncertain:
+                batches.send_again(session, batch.id, quiet_until=hold.quiet_until)
+            else:
+                batches.not_sent(session, batch.id)
     log.info("batch_not_submitted", code=error.code, uncertain=uncertain)

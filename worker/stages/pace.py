@@ -19,8 +19,9 @@ from config.queue import KEY_PREFIX
 FIRST_POLL_SECONDS = 0.25
 POLL_MIN_SECONDS = 0.03
 POLL_MAX_SECONDS = 15.0
-# While a job is about as old as jobs become, in parts of that age; later, and where nothing is known, of its own age.
-STEP, LATER_STEP = 1 / 16, 1 / 4
+# Between two looks: at first this part of what jobs take, then half of the time by which this one takes longer; never
+# more than this part of its own age, which is all there is to go by where nothing is known.
+STEP, STEP_OF_AGE = 1 / 32, 1 / 4
 # A look that comes so much later than planned, as a part of the job's age, tells nothing about the job's length.
 TOO_LATE = 1 / 4
 KEEP_SECONDS = 90 * 86_400
@@ -39,19 +40,25 @@ class Pace:
 
     def again(self, age: float) -> float:
         """Seconds to the next look at a job that is so old and has not ended: a fraction of its length."""
-        if self.seconds is not None and age < 2 * self.seconds:
-            return _within(self.seconds * STEP)
-        return _within(age * LATER_STEP)
+        if self.seconds is not None and age < self.seconds:
+            return _within(self.seconds - age)
+        step = age * STEP_OF_AGE
+        if self.seconds is not None:
+            step = min(step, max(self.seconds * STEP, (age - self.seconds) / 2))
+        return _within(step)
 
     def learned(self, age: float, looks: int, *, late: float) -> Pace:
         """After a job was found ended at that age, `looks` looks before, `late` seconds after the planned time."""
         if late > max(2 * POLL_MIN_SECONDS, TOO_LATE * age):
             return self
         if looks == 0:  # it ended at some time before: look sooner, and much sooner if that goes on
-            return Pace(age * (1 - min(0.5, 0.04 * 2**self.early)), self.early + 1)
-        step = self.seconds * STEP if self.seconds is not None and age < 2 * self.seconds else age / 5
-        took = age - min(step, age) / 2
-        return Pace(took if self.seconds is None else (self.seconds + took) / 2)
+            return Pace(age * (1 - min(0.5, 0.02 * 2**self.early)), self.early + 1)
+        if self.seconds is None:
+            return Pace(age * 0.9)
+        took = (
+            age - max(self.seconds * STEP, (age - self.seconds) / 3) / 2
+        )  # between this look and the one before
+        return Pace(self.seconds + (took - self.seconds) / 2)
 
 
 def _within(seconds: float) -> float:

@@ -16,8 +16,8 @@ import structlog
 from redis.exceptions import RedisError
 from sqlalchemy.orm import Session
 
-from config.queue import KEY_PREFIX, QUEUE, WAKE_QUEUE
-from models.contact_keys.codec import decode_keys, encode_keys, row_bodies
+from config.queue import KEY_PREFIX, QUEUES
+from models.contact_keys.codec import Value, decode_keys, encode_keys, row_body
 from models.direction import Direction
 from models.errors import ConfigurationError, RateLimited, SyncError
 from models.runs import batches, lifecycle, slots
@@ -30,6 +30,8 @@ from worker.stages import blackout, job_tracking, refusals, sync_rows
 from worker.stages.pace import POLL_MIN_SECONDS, Paces
 from worker.vendors.http import NotSentError
 from worker.vendors.marketing_cloud.client import (
+    BATCH_BYTES,
+    BATCH_ROWS,
     CONTACT_KEY,
     MarketingCloud,
     PayloadTooLargeError,
@@ -111,11 +113,14 @@ class Push:
             with self.hold.transaction() as (session, run):
                 if run.cancel_requested or blackout.until(run.binding, self.hold.now) is not None:
                     return sent, False
-                batch = batches.take_slot(session, run, self.hold.slot_rules, now=self.hold.now)
-                wanted = batch is None and batches.slot_wanted(session, run, now=self.hold.now) is not None
-            if batch is None:
+                together = 0 if self.synchronous else BATCH_ROWS
+                job = batches.take_slot(
+                    session, run, self.hold.slot_rules, now=self.hold.now, rows_together=together
+                )
+                wanted = not job and batches.slot_wanted(session, run, now=self.hold.now) is not None
+            if not job:
                 return sent, wanted
-            self._send(batch)
+            self._send(job)
             sent += 1
         return sent, False
 
@@ -123,35 +128,62 @@ class Push:
         """Who gets the slots that this run leaves free; to be published after the commit."""
         return slots.wake(session, self.target.data_extension_id, self.hold.slot_rules, now=self.hold.now)
 
-    def _send(self, batch: PushBatch) -> None:
-        target = self.target
-        value = flag_value(target.type, entering=batch.direction == Direction.ENTER)
+    def _send(self, job: list[PushBatch]) -> None:
+        """Send what was taken for one slot."""
         if self.synchronous:
-            sync_rows.send(self.hold, self.cloud, batch, target.data_extension_id, target.field, value)
+            target = self.target
+            sync_rows.send(
+                self.hold, self.cloud, job[0], target.data_extension_id, target.field, self._value(job[0])
+            )
             return
-        body = row_bodies(decode_keys(batch.keys), CONTACT_KEY, target.field, value)
+        job, body = self._body(job)
         self.hold.require_lease()
         try:
-            request_id = self.cloud.submit(target.data_extension_id, body)
+            request_id = self.cloud.submit(self.target.data_extension_id, body)
         except PayloadTooLargeError as error:
-            self._split(batch, error)
+            self._too_large(job, error)
             return
         except BatchRefusedError as error:
-            refusals.refused(self.hold, self.cloud, batch, error.rows, error)
+            for batch in job:
+                refusals.refused(self.hold, self.cloud, batch, error.rows, error)
             return
         except SyncError as error:
-            job_tracking.unsent(self.hold, batch.id, error, uncertain=not isinstance(error, NOT_QUEUED))
-            refusals.failed(self.hold, self.cloud, batch, error)
+            job_tracking.unsent(self.hold, job, error, uncertain=not isinstance(error, NOT_QUEUED))
+            for batch in job:
+                refusals.failed(self.hold, self.cloud, batch, error)
             raise
-        first = self.paces.of(batch.n).first()
-        due = max(
-            self.hold.later(POLL_MIN_SECONDS), (batch.sent_at or self.hold.now) + timedelta(seconds=first)
-        )
-        with self.hold.transaction() as (session, _):
-            batches.submitted(session, batch.id, request_id, poll_at=due)
+        self._submitted(job, request_id)
 
-    def _split(self, batch: PushBatch, error: PayloadTooLargeError) -> None:
-        """413: two halves instead of one batch."""
+    def _body(self, job: list[PushBatch]) -> tuple[list[PushBatch], bytes]:
+        """The request, of fewer batches where they are too large together."""
+        while True:
+            parts = [(decode_keys(batch.keys), self._value(batch)) for batch in job]
+            body = row_body(parts, CONTACT_KEY, self.target.field)
+            if len(job) == 1 or len(body) <= BATCH_BYTES:
+                return job, body
+            with self.hold.transaction() as (session, _):
+                batches.not_sent(session, job[-1].id)
+            job = job[:-1]
+
+    def _value(self, batch: PushBatch) -> Value:
+        return flag_value(self.target.type, entering=batch.direction == Direction.ENTER)
+
+    def _submitted(self, job: list[PushBatch], request_id: str) -> None:
+        first = self.paces.of(rows_of(job)).first()
+        soonest = (job[0].sent_at or self.hold.now) + timedelta(seconds=first)
+        due = max(self.hold.later(POLL_MIN_SECONDS), soonest)
+        with self.hold.transaction() as (session, _):
+            for batch in job:
+                batches.submitted(session, batch.id, request_id, poll_at=due)
+
+    def _too_large(self, job: list[PushBatch], error: PayloadTooLargeError) -> None:
+        """413: each batch alone, or two halves instead of one."""
+        if len(job) > 1:
+            with self.hold.transaction() as (session, _):
+                for one in job:
+                    batches.refused(session, one.id, not_before=self.hold.now, certain=True)
+            return
+        batch = job[0]
         keys = decode_keys(batch.keys)
         if len(keys) == 1:
             refusals.halve(self.hold, self.cloud, batch, [("HTTP_413", error.message)], error)
@@ -166,9 +198,9 @@ class Push:
                 sent=batch.attempts > 1,
             )
 
-    def _flying(self) -> list[PushBatch]:
+    def _flying(self) -> list[list[PushBatch]]:
         with self.hold.ctx.db.read() as session:
-            return batches.in_flight(session, self.run.id)
+            return batches.jobs(batches.in_flight(session, self.run.id))
 
     def _left(self) -> list[PushBatch]:
         """What is in flight, and the next to be sent unless the run is to be cancelled."""
@@ -179,20 +211,19 @@ class Push:
                 left.append(following)
             return left
 
-    def _poll_due(self, flying: list[PushBatch]) -> int:
+    def _poll_due(self, flying: list[list[PushBatch]]) -> int:
         """Look at the jobs whose time has come; how many have ended."""
         ended = 0
-        for batch in flying:
-            now = self.hold.now
-            if batch.due_at is not None and batch.due_at > now:
+        for job in flying:
+            now, first, rows = self.hold.now, job[0], rows_of(job)
+            if first.due_at is not None and first.due_at > now:
                 continue
-            age = (now - (batch.sent_at or now)).total_seconds()
-            pause = self.paces.of(batch.n).again(age)
-            if job_tracking.poll(self.hold, self.cloud, batch, pause=pause):
+            age = (now - (first.sent_at or now)).total_seconds()
+            if job_tracking.poll(self.hold, self.cloud, job, pause=self.paces.of(rows).again(age)):
                 ended += 1
-                if batch.due_at is not None:
-                    late = (now - batch.due_at).total_seconds()
-                    self.paces.learn(batch.n, age, batch.polls, late=late)
+                if first.due_at is not None:
+                    late = (now - first.due_at).total_seconds()
+                    self.paces.learn(rows, age, first.polls, late=late)
         return ended
 
     def _until_next(self, left: list[PushBatch]) -> float | None:
@@ -232,6 +263,11 @@ class Push:
         return Stage.FINISH
 
 
+def rows_of(job: list[PushBatch]) -> int:
+    """How many rows it has."""
+    return sum(batch.n for batch in job)
+
+
 def push(hold: ClaimedRun) -> Stage | None:
     """Bring every planned batch to its end."""
     run = hold.load()
@@ -254,6 +290,6 @@ def _target(cloud: MarketingCloud, run: SyncRun) -> Target:
 def _others_wait(hold: ClaimedRun) -> bool:
     """Whether other work is queued for this worker."""
     try:
-        return any(hold.ctx.redis.llen(KEY_PREFIX + queue) for queue in (QUEUE, WAKE_QUEUE))
+        return any(hold.ctx.redis.llen(KEY_PREFIX + queue) for queue in QUEUES)
     except RedisError:
         return True

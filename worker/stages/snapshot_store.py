@@ -15,11 +15,13 @@ from pathlib import Path
 
 from config.queue import HARD_LIMIT_SECONDS
 from models.errors import ContractError, TerminalError
+from models.forgotten import Forgotten
 from models.membership import cohort_lists, snapshots
 from models.secrets import make_private_dir
 from models.tables import Snapshot
 from worker.claim import ClaimedRun
 from worker.inspection import members_file
+from worker.membership.without import without
 from worker.stages import webhook_snapshot
 
 KEEP_SECONDS = 86_400
@@ -28,16 +30,48 @@ DOWNLOADABLE = timedelta(days=7)
 
 
 def fetch(hold: ClaimedRun, snapshot: Snapshot) -> Path:
-    """The path of the snapshot's file on this machine: downloaded, or made from the database."""
-    path = place_of(hold.ctx.settings.data_dir, snapshot)
+    """The path of the snapshot's file on this machine: downloaded, or made from the database.
+
+    Who is forgotten is not in it: a file that was made before somebody was is made anew.
+    """
+    gone = hold.forgotten()
+    path = place_of(hold.ctx.settings.data_dir, snapshot, gone.newest)
     make_private_dir(path.parent)
     if path.exists():
         return path
+    if not gone:
+        _make(hold, snapshot, path)
+        return path
+    raw = path.with_suffix(f".csv.{os.getpid()}.raw")
+    try:
+        _make(hold, snapshot, raw)
+        leave_out(hold, snapshot.property, raw, path, gone)
+    finally:
+        raw.unlink(missing_ok=True)
+    return path
+
+
+def leave_out(hold: ClaimedRun, column: str, source: Path, target: Path, gone: Forgotten) -> None:
+    """`target` becomes the cohort file `source` without who is forgotten."""
+    draft = target.with_name(f"{target.name}.{os.getpid()}.part")
+    previous = os.umask(0o077)
+    try:
+        limit = hold.ctx.settings.snapshot_max_bytes
+        without(source, draft, column, gone.__contains__, max_bytes=limit, workdir=target.parent)
+        draft.replace(target)
+    finally:
+        os.umask(previous)
+        draft.unlink(missing_ok=True)
+
+
+def _make(hold: ClaimedRun, snapshot: Snapshot, path: Path) -> None:
     limit = hold.ctx.settings.snapshot_max_bytes
     previous = os.umask(0o077)
     try:
         if snapshot.kind == snapshots.UPLOAD:
             _unload(hold, snapshot, path, limit)
+        elif snapshot.kind == snapshots.CLEAR:
+            members_file.write(path, snapshot.property, ())
         elif snapshot.kind == snapshots.STATE:
             _from_state(hold, path)
         elif snapshot.kind == cohort_lists.WEBHOOK:
@@ -46,18 +80,25 @@ def fetch(hold: ClaimedRun, snapshot: Snapshot) -> Path:
             _download(hold, snapshot, path, limit)
     finally:
         os.umask(previous)
-    return path
 
 
-def place_of(data_dir: Path, snapshot: Snapshot) -> Path:
-    """Where its file lies. By the time too: a database that was restored gives its ids again."""
-    return data_dir / "snapshots" / f"{snapshot.id}-{snapshot.requested_at:%Y%m%d%H%M%S%f}.csv"
+def place_of(data_dir: Path, snapshot: Snapshot, newest: int = 0) -> Path:
+    """Where its file lies, without those who were forgotten up to the `newest`.
+
+    By the time too: a database that was restored gives its ids again.
+    """
+    return data_dir / "snapshots" / f"{_name_of(snapshot)}{newest}.csv"
+
+
+def _name_of(snapshot: Snapshot) -> str:
+    return f"{snapshot.id}-{snapshot.requested_at:%Y%m%d%H%M%S%f}-"
 
 
 def forget(hold: ClaimedRun, snapshot: Snapshot) -> None:
     """Remove the file that this run alone needed, and what lies about."""
     if snapshot.kind != snapshots.DOWNLOAD:
-        place_of(hold.ctx.settings.data_dir, snapshot).unlink(missing_ok=True)
+        for path in (hold.ctx.settings.data_dir / "snapshots").glob(f"{_name_of(snapshot)}*"):
+            path.unlink(missing_ok=True)
     sweep(hold.ctx.settings.data_dir)
 
 

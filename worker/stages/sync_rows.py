@@ -58,7 +58,7 @@ def send(
     except BatchRefusedError as error:
         refusals.refused(hold, cloud, batch, error.rows, error)
     except SyncError as error:
-        job_tracking.unsent(hold, batch.id, error, uncertain=not isinstance(error, NOT_SAVED))
+        job_tracking.unsent(hold, [batch], error, uncertain=not isinstance(error, NOT_SAVED))
         refusals.failed(hold, cloud, batch, error)
         raise
     else:
@@ -80,7 +80,7 @@ def _refused(hold: ClaimedRun, cloud: MarketingCloud, batch: PushBatch, error: R
             batches.send_again(session, batch.id)
         raise TransientError("MC_UNAVAILABLE", "It refused synchronous rows without a reason.")
     if NO_FIELD in said:
-        job_tracking.unsent(hold, batch.id, error, uncertain=False)
+        job_tracking.unsent(hold, [batch], error, uncertain=False)
         require_destination(cloud, hold.load().binding, longest_key=0)
     final = ConfigurationError(error.code, error.detail, **error.context)
     refusals.halve(hold, cloud, batch, error.rows, final, certain=batch.n == 1)

@@ -6,11 +6,12 @@ Each is a process of its own in production; what it does stands in `cli/stack/st
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from cli import context
+from cli.exit_codes import Code
 from models.errors import SyncError
 from models.secrets import Keyring
 
@@ -70,16 +71,22 @@ def worker(
     settings = context.settings()
     with context.database(proven=True):
         pass  # a wrong database is said here and not by the first task
-    from config.queue import QUEUE, WAKE_QUEUE
-    from worker.app import app as celery
+    from celery.signals import celeryd_after_setup
 
+    from config.queue import QUEUES
+    from worker.app import app as celery
+    from worker.liveness import PulseStep
+
+    celery.steps["consumer"].add(PulseStep)
+    workers: list[Any] = []
+    celeryd_after_setup.connect(lambda instance, **_: workers.append(instance), weak=False)
     celery.worker_main(
         [
             "--quiet",  # no banner on stdout: what it says stands in the log
             "worker",
             "--pool=prefork",
             f"--concurrency={concurrency or settings.worker_concurrency}",
-            f"--queues={QUEUE},{WAKE_QUEUE}",
+            f"--queues={','.join(QUEUES)}",
             f"--hostname={name}@%h",
             f"--loglevel={settings.log_level}",
             # Workers meet in the database: they need no news of each other. Heartbeats stay, for Flower.
@@ -87,6 +94,9 @@ def worker(
             "--without-mingle",
         ]
     )
+    # Celery's command drops it: whoever supervises a worker that gave up must see that it did.
+    if any(one.exitcode for one in workers):
+        raise typer.Exit(Code.FAILED)
 
 
 @app.command()

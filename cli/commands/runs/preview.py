@@ -125,6 +125,10 @@ class _Plan:
 
         if self.file is None and self.row.feed == Feed.DOWNLOAD:
             output.note("waiting for the cohort; Ctrl-C loses nothing: a download that was asked for is kept")
+        if self.row.full_next:
+            output.note(
+                "note: the next run is a full one; what differs in the data extension is not known here"
+            )
         try:
             self.found = self.rehearsal.find(self.file)
         except ContractError as error:

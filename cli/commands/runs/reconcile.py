@@ -8,7 +8,7 @@ import typer
 
 from cli import confirm, context, output, views
 from cli.commands.runs import wait
-from cli.commands.runs.runs import publish
+from cli.commands.runs.run import publish
 from models.database import Database
 from models.membership import list_base, webhooks
 from models.naming import find

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from cli import output
+from cli import context, output
 from models.observability import overview
+from models.retention import Retention
 from models.runs.missed import counted
 from models.tables import SyncRun
 from models.types import RunState
@@ -20,6 +21,7 @@ def report(row: SyncRun, now: datetime, reasons: list[overview.Reason]) -> None:
             ("state", state_of(row)),
             ("stage", row.stage),
             ("trigger", f"{row.trigger}, full" if row.full else row.trigger),
+            ("asked for by", row.actor),
             ("scheduled for", output.when(row.scheduled_for, now)),
             ("missed", _missed(row)),
             ("started", output.when(row.started_at, now)),
@@ -43,6 +45,11 @@ def report(row: SyncRun, now: datetime, reasons: list[overview.Reason]) -> None:
     )
     if row.state == RunState.HELD:
         _held(row, now)
+    kept = Retention.at(context.settings(), now).batches
+    if kept is not None and row.finished_at is not None and row.finished_at < kept:
+        output.say(
+            f"Its batches and the reasons of its rejections are kept for {context.settings().batch_days:g} days."
+        )
     for reason in reasons:
         output.say(f"rejected  {reason.rows:,} {reason.direction}, {reason.code}: {reason.message}")
     if row.error_code:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ from cli.config_file import quota
 from cli.tables import Column
 from models.naming import every
 from models.tables import AmplitudeProject, CohortBinding
-from scheduler.forecast import Expected, planned
+from scheduler.forecast import Expected, downloads, planned
 
 app = typer.Typer(add_completion=False)
 
@@ -35,9 +36,10 @@ def schedule(
     until = now + timedelta(days=days)
     with context.database() as db, db.read() as session:
         bindings = [one for one in map(planned, every(session, CohortBinding)) if one is not None]
-        runs = quota.foreseen(bindings, now=now, until=until)
+        seen = _Seen(keep=None if as_json else SHOWN)
+        costs = downloads(seen.through(quota.foreseen(bindings, now=now, until=until)))
         sources = [
-            (source.name, quota.months(session, source, runs, now=now, until=until))
+            (source.name, quota.months(session, source, costs, now=now, until=until))
             for source in every(session, AmplitudeProject)
         ]
     if as_json:
@@ -45,17 +47,34 @@ def schedule(
             {
                 "from": output.iso(now),
                 "until": output.iso(until),
-                "runs": [_run(run) for run in runs],
+                "runs": [_run(run) for run in seen.runs],
                 "sources": [
                     {"name": name, "months": [_month(one) for one in found]} for name, found in sources
                 ],
             }
         )
     else:
-        _print(runs, sources, now)
+        _print(seen, sources, now)
 
 
-def _print(runs: list[Expected], sources: list[tuple[str, list[quota.Month]]], now: datetime) -> None:
+class _Seen:
+    """The first runs of a forecast, or all, and how many there are: a year's have no room in memory."""
+
+    def __init__(self, *, keep: int | None) -> None:
+        self.runs: list[Expected] = []
+        self.total = 0
+        self._keep = keep
+
+    def through(self, runs: Iterable[Expected]) -> Iterator[Expected]:
+        """The same runs, seen."""
+        for run in runs:
+            self.total += 1
+            if self._keep is None or self.total <= self._keep:
+                self.runs.append(run)
+            yield run
+
+
+def _print(seen: _Seen, sources: list[tuple[str, list[quota.Month]]], now: datetime) -> None:
     output.table(
         [Column("at"), Column("binding"), Column("source", 3), Column("cohort", 2), Column("costs", 1)],
         [
@@ -66,12 +85,12 @@ def _print(runs: list[Expected], sources: list[tuple[str, list[quota.Month]]], n
                 run.binding.cohort[0],
                 PRICES[run.download],
             )
-            for run in runs[:SHOWN]
+            for run in seen.runs
         ],
         empty="Nothing runs by itself: give a binding a `--cron`.",
     )
-    if len(runs) > SHOWN:
-        output.say(f"… and {len(runs) - SHOWN:,} more; `--json` has them all.")
+    if seen.total > SHOWN:
+        output.say(f"… and {seen.total - SHOWN:,} more; `--json` has them all.")
     for name, found in sources:
         output.say()
         for one in found:

@@ -18,9 +18,10 @@ import typer
 
 from cli import confirm, context, output, views
 from cli.commands.runs import wait
-from cli.commands.runs.runs import publish
+from cli.commands.runs.run import publish
 from cli.config_file import vendors
 from cli.exit_codes import OF_STATE, Code
+from models import forgotten
 from models.database import Database
 from models.errors import RateLimited, TransientError
 from models.membership import snapshots
@@ -169,7 +170,9 @@ def _read(outside: Context, binding: CohortBinding, folder: Path, told: Told) ->
         extension, field = _patiently(
             outside, lambda: require_destination(cloud, binding, longest_key=0), lambda: 0
         )
-        reading = Readback(folder, extension, field)
+        with outside.db.read() as session:
+            gone = forgotten.load(session, outside.db.keyring)
+        reading = Readback(folder, extension, field, gone)
 
         def once() -> Comparison:
             reading.go_on(cloud, told)

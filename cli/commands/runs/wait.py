@@ -155,4 +155,6 @@ def _waiting(row: SyncRun, now: datetime) -> str:
     if row.error_code:
         again = f", again at {row.wake_at:%H:%M:%S} UTC" if row.wake_at and row.wake_at > now else ""
         return f"waiting: {row.error_code}: {row.error_message}{again}"
+    if row.slot_wanted is not None:
+        return "waiting for one of the data extension's two slots"
     return "waiting for the vendor"

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli import context, output
+from models import forgotten
 from models.direction import Direction
 from models.membership.contact_history import ContactPush
 from models.naming import find
+from models.retention import Retention
 from models.tables import CohortBinding, Rejection
 from models.types import BatchState
 
@@ -46,18 +48,26 @@ def why(
     """
     from worker.inspection.trace import trace
 
-    key = _key(contact_key)
+    key = read_key(contact_key)
     with context.database() as db:
         with db.read() as session:
             row = find(session, CohortBinding, binding)
+            erased = forgotten.find(session, db.keyring, key) is not None
         found = trace(db, row, key)
+    kept = Retention.at(context.settings(), context.now()).batches
+    since = kept if kept is not None and row.created_at < kept else None
     if as_json:
-        output.emit(_document(row, found))
-    else:
-        _print(row, found, context.now())
+        limits = {"known_since": output.iso(since), "forgotten": erased}
+        output.emit(_document(row, found) | limits)
+        return
+    _print(row, found, context.now(), limited=since is not None)
+    if erased:
+        output.say("forgotten: nothing of this person is stored any more (`cohort-sync forget --list`)")
+    if since is not None:
+        output.say(f"What was pushed before {output.text(since)} is not kept, so nothing is known of it.")
 
 
-def _key(given: str) -> str:
+def read_key(given: str) -> str:
     """The key, refused if it can be nobody's."""
     from models.contact_keys.comparison import is_blank
 
@@ -111,8 +121,8 @@ def _rejection(refused: Rejection) -> dict[str, Any]:
     }
 
 
-def _print(row: CohortBinding, found: Trace, now: datetime) -> None:
-    output.say(f"{row.name}: {_verdict(found)}")
+def _print(row: CohortBinding, found: Trace, now: datetime, *, limited: bool) -> None:
+    output.say(f"{row.name}: {_verdict(found, limited=limited)}")
     for push in found.history:
         output.say(_told(push, now))
     if found.on_its_way is not None:
@@ -121,14 +131,14 @@ def _print(row: CohortBinding, found: Trace, now: datetime) -> None:
         output.say(_refusal(found.rejection, now))
 
 
-def _verdict(found: Trace) -> str:
+def _verdict(found: Trace, *, limited: bool) -> str:
     if found.since is not None:
         return f"in, since run {found.since.run_id}"
     if found.member:
         return "in, since before the first run whose batches are kept"
     if found.history:
         return f"not in: out since run {found.history[-1].run_id}"
-    return "not in, and no row of it was ever acknowledged"
+    return "not in, and no row of it was ever acknowledged" + (" that is known of" if limited else "")
 
 
 def _told(push: ContactPush, now: datetime) -> str:

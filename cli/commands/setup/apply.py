@@ -61,6 +61,7 @@ def apply(
         applied = bool(draft.plan.changes) and not dry_run
         if applied:
             _confirm(draft.plan, file, yes=yes)
+            confirm.require_for_lists(draft.lost, yes=yes)
             drafts.keep(db, wanted, draft.plan, prune=prune, now=now, file=file)
     document = {**_document(draft.plan), "applied": applied, "warnings": warnings}
     output.done(_summary(draft.plan, dry_run=dry_run), document, as_json=as_json)

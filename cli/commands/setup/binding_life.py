@@ -7,40 +7,82 @@ from typing import Annotated
 import typer
 
 from cli import confirm, context, output, views
+from cli.commands.runs import wait
+from cli.commands.runs.run import publish
 from cli.commands.setup.binding_options import Json, Name
 from cli.config_file import timing
+from cli.exit_codes import OF_STATE
+from models.database import Database
 from models.naming import find
 from models.setup import bindings
-from models.tables import CohortBinding
+from models.tables import CohortBinding, SyncRun
+from models.types import RunState
 
 
 def remove(
     name: Name,
+    clear_flags: Annotated[
+        bool,
+        typer.Option(
+            "--clear-flags",
+            help="Set every flag to false first, by a run; the binding is removed when that has succeeded.",
+        ),
+    ] = False,
     yes: confirm.Yes = False,
     as_json: Json = False,
 ) -> None:
     """Forget a binding with its state and history.
 
-    Nothing is sent: the flags in Marketing Cloud stay as they are.
+    Without --clear-flags nothing is sent: the flags in Marketing Cloud stay as they are.
 
-    Example: cohort-sync binding remove vips --yes
+    Example: cohort-sync binding remove vips --clear-flags
     """
+    actor = context.actor()
     with context.database() as db:
         with db.read() as session:
             found = find(session, CohortBinding, name)
+        after = "are set to false first" if clear_flags else "stay as they are"
         confirm.require(
             f"Forget {found.name!r}, its {found.member_count:,} members and its history? "
-            "The flags in Marketing Cloud stay as they are.",
-            doing=f"Removing binding {found.name!r}, whose flags in Marketing Cloud would stay,",
+            f"The flags in Marketing Cloud {after}.",
+            doing=f"Removing binding {found.name!r}, whose flags in Marketing Cloud {after},",
             yes=yes,
         )
+        cleared = _cleared(db, found) if clear_flags else None
         with db.edit() as session:
-            bindings.remove_binding(session, str(found.id), now=context.now(), actor=context.actor())
+            if cleared is None:
+                bindings.remove_binding(session, str(found.id), now=context.now(), actor=actor)
+            else:
+                bindings.remove_cleared(session, found.id, cleared.id, now=context.now(), actor=actor)
+    after = "set to false" if clear_flags else "as they are"
     output.done(
-        f"Binding {found.name!r} is removed; the flags in Marketing Cloud stay as they are.",
-        {"id": found.id, "name": found.name},
+        f"Binding {found.name!r} is removed; the flags in Marketing Cloud are {after}.",
+        {"id": found.id, "name": found.name, "cleared_by": cleared.id if cleared else None},
         as_json=as_json,
     )
+
+
+def _cleared(db: Database, binding: CohortBinding) -> SyncRun | None:
+    """The run that has set every flag to false, at its end; none where there never was one."""
+    with db.edit() as session:
+        made = bindings.clear_and_keep(session, str(binding.id), now=context.now(), actor=context.actor())
+    if made is None:
+        return None
+    publish(made)
+    try:
+        ended = wait.until_end(db, made.id)
+    except KeyboardInterrupt:
+        output.note(
+            f"Run {made.id} continues, and {binding.name!r} is paused. Repeat the command to remove it."
+        )
+        raise
+    if ended.state != RunState.SUCCEEDED:
+        output.note(
+            f"{binding.name!r} is kept, and paused: run {ended.id} is {ended.state} (`cohort-sync show {ended.id}`). "
+            "Repeat the command when that is settled, or resume the binding."
+        )
+        raise typer.Exit(OF_STATE[ended.state])
+    return ended
 
 
 def pause(

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from sqlalchemy.orm import Session
 
-from cli import context, output, views
+from cli import confirm, context, output, views
 from cli.commands.setup import binding_life, checks
 from cli.commands.setup.binding_options import (
     ATTRIBUTE,
@@ -49,6 +49,7 @@ from cli.commands.setup.binding_options import (
 from cli.config_file import edits, quota, timing
 from cli.config_file.fields import BINDING
 from cli.tables import Column
+from models.membership import webhooks
 from models.naming import every, find
 from models.setup.binding_fields import LIMITS
 from models.tables import CohortBinding
@@ -106,19 +107,31 @@ def add(
 
 
 def _store(
-    change: Callable[[Session, datetime], CohortBinding], verb: str, *, ask: bool, told: bool, as_json: bool
+    change: Callable[[Session, datetime], CohortBinding],
+    verb: str,
+    *,
+    ask: bool,
+    told: bool,
+    as_json: bool,
+    yes: bool = True,
 ) -> None:
-    """Make a change and say so; `ask` the vendors before, `told`: it is fed by webhook from now on."""
+    """Make a change and say so; `ask` the vendors before, `told`: it is fed by webhook from now on. Without `yes` a
+    person is asked before what a webhook told is lost.
+    """
     now = context.now()
     with context.database() as db:
-        # First as a draft that is rolled back: the vendors are not asked while the database is locked.
-        for draft in (True, False) if ask else (False,):
+        # First as a draft that is rolled back: nobody is asked anything while the database is locked.
+        for draft in (True, False) if ask or not yes else (False,):
             with db.edit() as session:
+                lists = webhooks.lists(session)
                 row = change(session, now)
+                lost = webhooks.lost(lists, webhooks.lists(session))
                 if draft:
                     session.expunge_all()
                     session.rollback()
             if draft:
+                confirm.require_for_lists(lost, yes=yes)
+            if draft and ask:
                 checks.require(db, row)
         with db.read() as session:
             load = quota.load(session, row.project, now=now)
@@ -239,11 +252,13 @@ def update(
     max_deviation_percent: Deviation = None,
     feed: Annotated[FeedName | None, typer.Option(help=FEED)] = None,
     no_check: NoCheck = False,
+    yes: confirm.Yes = False,
     as_json: Json = False,
 ) -> None:
     """Change what is given, leave the rest.
 
-    The vendors are asked first when what is kept where changes; once synced to, that can't be changed.
+    The vendors are asked first when what is kept where changes; once synced to, that can't be changed. A person is
+    asked before what Amplitude's webhook told of a cohort is forgotten.
 
     Example: cohort-sync binding update vips --cron '0 7 * * mon-fri'
     """
@@ -265,6 +280,7 @@ def update(
         ask=not no_check and bool(changed.keys() & edits.TARGET),
         told=feed == "webhook",
         as_json=as_json,
+        yes=yes or not changed.keys() & {"feed", "source", "cohort_id"},
     )
 
 

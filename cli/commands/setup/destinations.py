@@ -164,29 +164,36 @@ def update(
     account_id: AccountId = None,
     made_on: MadeOn = None,
     write_mode: Annotated[WriteModeName | None, typer.Option(help=WRITE_MODE)] = None,
+    yes: confirm.Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Change what is given, leave the rest.
+    """Change what is given, leave the rest. Asks before the stored client secret is replaced by another one.
 
     Example: cohort-sync destination update mc --client-secret file:/run/secrets/mc
     """
     identity = secret_sources.read_optional("client id", client_id)
-    with context.database() as db, db.edit() as session:
-        row = destinations.update_destination(
-            session,
-            db.keyring,
-            name,
-            new_name=new_name,
-            subdomain=subdomain,
-            client_id=identity.get_secret_value() if identity else None,
-            client_secret=secret_sources.read_optional("client secret", client_secret),
-            client_secret_made_on=made_on.date() if made_on else None,
-            contact_key_property=contact_key_property,
-            account_id=account_id,
-            write_mode=WriteMode(write_mode) if write_mode else None,
-            now=context.now(),
-            actor=context.actor(),
-        )
+    secret = secret_sources.read_optional("client secret", client_secret)
+    with context.database() as db:
+        with db.read() as session:
+            found = find(session, Destination, name)
+        replaced = ["client secret"] if db.keyring.differs(found.client_secret_token, secret) else []
+        confirm.require_for_secrets("destination", found.name, replaced, yes=yes)
+        with db.edit() as session:
+            row = destinations.update_destination(
+                session,
+                db.keyring,
+                str(found.id),
+                new_name=new_name,
+                subdomain=subdomain,
+                client_id=identity.get_secret_value() if identity else None,
+                client_secret=secret,
+                client_secret_made_on=made_on.date() if made_on else None,
+                contact_key_property=contact_key_property,
+                account_id=account_id,
+                write_mode=WriteMode(write_mode) if write_mode else None,
+                now=context.now(),
+                actor=context.actor(),
+            )
     output.done(f"Destination {row.name!r} is updated.", views.destination(row), as_json=as_json)
 
 

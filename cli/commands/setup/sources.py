@@ -122,26 +122,38 @@ def update(
     region: Annotated[RegionName | None, typer.Option(help="Amplitude's region of the project.")] = None,
     tier: Annotated[TierName | None, typer.Option(help="The project's plan.")] = None,
     monthly_quota: Annotated[int | None, typer.Option(min=0, help="Cohort downloads a month.")] = None,
+    yes: confirm.Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Change what is given, leave the rest.
+    """Change what is given, leave the rest. Asks before a stored key is replaced by another one.
 
     Example: cohort-sync source update shop --secret-key file:/run/secrets/amplitude
     """
-    with context.database() as db, db.edit() as session:
-        row = sources.update_source(
-            session,
-            db.keyring,
-            name,
-            new_name=new_name,
-            api_key=secret_sources.read_optional("API key", api_key),
-            secret_key=secret_sources.read_optional("secret key", secret_key),
-            region=Region(region) if region else None,
-            tier=Tier(tier) if tier else None,
-            monthly_quota=monthly_quota,
-            now=context.now(),
-            actor=context.actor(),
-        )
+    new_api_key = secret_sources.read_optional("API key", api_key)
+    new_secret_key = secret_sources.read_optional("secret key", secret_key)
+    with context.database() as db:
+        with db.read() as session:
+            found = find(session, AmplitudeProject, name)
+        given = {
+            "API key": (found.api_key_token, new_api_key),
+            "secret key": (found.secret_key_token, new_secret_key),
+        }
+        replaced = [one for one, pair in given.items() if db.keyring.differs(*pair)]
+        confirm.require_for_secrets("source", found.name, replaced, yes=yes)
+        with db.edit() as session:
+            row = sources.update_source(
+                session,
+                db.keyring,
+                str(found.id),
+                new_name=new_name,
+                api_key=new_api_key,
+                secret_key=new_secret_key,
+                region=Region(region) if region else None,
+                tier=Tier(tier) if tier else None,
+                monthly_quota=monthly_quota,
+                now=context.now(),
+                actor=context.actor(),
+            )
     output.done(f"Source {row.name!r} is updated.", views.source(row), as_json=as_json)
 
 

@@ -37,6 +37,7 @@ def upgrade() -> None:
         sa.Column('created_at', instant, nullable=False),
         sa.Column('actor', sa.String(length=100), nullable=False),
         sa.Column('removed_at', instant, nullable=True),
+        sa.Column('leaving', sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint('id', name=op.f('pk_forgotten_contact')),
         sa.UniqueConstraint('digest', name=op.f('uq_forgotten_contact_digest')),
         sqlite_autoincrement=True,

@@ -1,0 +1,82 @@
+"""A process's sign of life on its own machine: a file that its main loop touches, and that a probe looks at.
+
+It says nothing of servers: a process that waits for one is alive. A file is read without opening a connection or
+loading a library, so a probe costs next to nothing (`cli/health.py`).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+BEAT_SECONDS = 5.0
+# Longer than the longest pause of a loop: a scheduler waits for 30 s after failed ticks.
+STALE_SECONDS = 60.0
+ROLES = ("scheduler", "worker", "monitor", "receiver", "flower")
+
+
+class Pulse:
+    """The file of this process. `beat` belongs in the loop that has to go round; it may be called at any rate."""
+
+    def __init__(self, data_dir: Path, role: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._path = _directory(data_dir) / f"{role}@{socket.gethostname()}@{os.getpid()}"
+        self._clock = clock
+        self._next = float("-inf")
+        self._file: int | None = None
+
+    def beat(self) -> None:
+        """Touch the file, if it is time again. A directory that can't be written to stops no process."""
+        now = self._clock()
+        if now < self._next:
+            return
+        self._next = now + BEAT_SECONDS
+        with suppress(OSError):
+            if self._file is None:
+                self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600)
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.utime(self._file)
+
+    def stop(self) -> None:
+        """The process ends."""
+        with suppress(OSError):
+            self._path.unlink()
+
+
+@dataclass(frozen=True)
+class Sign:
+    """A process of this machine, and the seconds since its last beat."""
+
+    role: str
+    pid: int
+    age: float
+
+
+def signs(data_dir: Path, *, now: float) -> list[Sign]:
+    """Every process of this machine that beats and has not ended; files of those that were killed are removed.
+
+    A process holds a lock on its file: a number says little, since the system gives it to another process one day.
+    """
+    found = []
+    for path in sorted(_directory(data_dir).glob("*@*@*")):
+        role, host, pid = path.name.split("@")
+        if host != socket.gethostname() or not pid.isdigit():
+            continue
+        with suppress(OSError), path.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                found.append(Sign(role, int(pid), max(0.0, now - path.stat().st_mtime)))
+            else:
+                path.unlink()
+    return found
+
+
+def _directory(data_dir: Path) -> Path:
+    return data_dir / "run"
