@@ -120,10 +120,14 @@ class Database:
         self.engine.dispose()
 
 
-def lock(session: Session, name: str) -> None:
-    """Let one transaction at a time past this point, per name. On SQLite `write()` holds the one lock already."""
+def lock(session: Session, name: str, *, shared: bool = False) -> None:
+    """Let one transaction at a time past this point, per name. On SQLite `write()` holds the one lock already.
+
+    `shared`: any number of those, and nobody else.
+    """
     if session.get_bind().dialect.name == "postgresql":
-        session.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": name})
+        kind = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
+        session.execute(text(f"SELECT {kind}(hashtextextended(:name, 0))"), {"name": name})
 
 
 def one_state(session: Session) -> None:

@@ -23,6 +23,7 @@ from tests.benchmarks import (
     scrape,
     shared,
     waiting,
+    webhook,
     whole,
 )
 
@@ -47,6 +48,7 @@ USUAL: dict[str, Callable[[], None]] = {
     "pages": pages.main,
     "journal": journal.main,
     "whole": whole.main,
+    "webhook": webhook.main,
     "readback": readback.main,
     "email-5m": lambda: diffs.churn(5_000_000, 3, "email"),
     "rivals-1m": lambda: rivals.rivals(1_000_000, 3),
