@@ -271,7 +271,7 @@ def test_the_units_run_unprivileged_with_one_environment() -> None:
         } <= lines
     worker = (DEPLOY / "systemd" / "cohort-sync-worker@.service").read_text()
     assert "KillMode=mixed" in worker
-    assert "TimeoutStopSec=600" in worker
+    assert "TimeoutStopSec=40" in worker
 
 
 def test_flowers_file_holds_options_that_flower_has() -> None:
