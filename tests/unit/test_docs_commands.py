@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import redirect_stdout, suppress
 from functools import cache
 from io import StringIO
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,8 @@ EVERYWHERE = {"--help", "-h"}
 def commands_of(block: str) -> Iterator[list[str]]:
     """The words of each command line of cohort-sync in a piece of shell, without the program's name."""
     for line in block.replace("\\\n", " ").splitlines():
-        for words in simple_commands(line):
-            while words and ASSIGNMENT.match(words[0]):
-                words = words[1:]
+        for simple in simple_commands(line):
+            words = list(dropwhile(ASSIGNMENT.match, simple))
             if words and Path(words[0]).name == "cohort-sync":
                 yield words[1:]
 
