@@ -1,4 +1,4 @@
-"""Whatever the docs tell to type is a command of today, with options of today."""
+"""Whatever the docs say to type is a command of today, with options of today, and links lead somewhere."""
 
 from __future__ import annotations
 
@@ -176,6 +176,24 @@ def test_a_mistake_is_seen(line: str, said: str | None) -> None:
     [words] = list(commands_of(line))
     found = mistake(words)
     assert (found is None) if said is None else (said in (found or "")), found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
+    lost = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", ANY_BLOCK.sub("", page.read_text())):
+        file, _, heading = link.partition("#")
+        target = (page.parent / file).resolve() if file else page
+        if "://" in link or (target.exists() and (not heading or heading in headings_of(target))):
+            continue
+        lost.append(link)
+    assert lost == []
+
+
+def headings_of(page: Path) -> set[str]:
+    """The anchors of a page, made as GitHub makes them."""
+    titles = re.findall(r"^#+ (.*)$", ANY_BLOCK.sub("", page.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.strip().lower()).replace(" ", "-") for title in titles}
 
 
 def test_the_pages_have_commands() -> None:
