@@ -359,6 +359,12 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "`cohort-sync reconcile {binding}` makes a download the list's base. Above 2,000,000 members: "
         "`cohort-sync reconcile {binding} --new-sync`.",
     ),
+    "WEBHOOK_UNANCHORED": (
+        "The download that is the base of the list of binding {binding!r} followed a sync of cohort {cohort!r} that "
+        "had failed, so the sync at {at} says nothing of who changed twice in between.",
+        "`cohort-sync reconcile {binding}` once more, after a sync that came whole. Above 2,000,000 members: "
+        "`cohort-sync reconcile {binding} --new-sync`.",
+    ),
     "WEBHOOK_SILENT": (
         "Nothing has come from Amplitude's webhook about cohort {cohort!r} since {since}; binding {binding!r} "
         "stays as it was then.",

@@ -143,7 +143,7 @@ def test_the_state_of_everything(scraped: Scraped, valkey: Valkey) -> None:
         "held": 1,
     }
     assert page("schedulers") == 1
-    assert page.by("queue_messages", "queue") == {"sync": 0, "wake": 2, "push": 0}
+    assert page.by("queue_messages", "queue") == {"sync": 0, "wake": 2, "next": 0}
     assert page("source_downloads_spent", source="amplitude") == 2
     assert page("source_downloads_quota", source="amplitude") == 7
     assert page("destination_client_secret_age_seconds", destination="marketing") == 160 * 86_400
