@@ -198,7 +198,7 @@ def test_the_services_are_hardened_and_wait_for_each_other() -> None:
     ours = {name: one for name, one in services.items() if one.get("image") == "cohort-sync"}
     assert set(ours) == {"migrate", "scheduler", "worker", "receiver", "flower", "monitor"}
     assert ours["worker"]["deploy"]["replicas"] == 2
-    assert ours["worker"]["stop_grace_period"] == "10m"
+    assert ours["worker"]["stop_grace_period"] == "45s"
     assert {"--appendonly", "noeviction"} <= set(services["valkey"]["command"])
     for name, service in ours.items():
         assert service["read_only"], name
@@ -271,7 +271,7 @@ def test_the_units_run_unprivileged_with_one_environment() -> None:
         } <= lines
     worker = (DEPLOY / "systemd" / "cohort-sync-worker@.service").read_text()
     assert "KillMode=mixed" in worker
-    assert "TimeoutStopSec=600" in worker
+    assert "TimeoutStopSec=40" in worker
 
 
 def test_flowers_file_holds_options_that_flower_has() -> None:
