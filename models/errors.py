@@ -309,8 +309,10 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "Split the cohort, or raise COHORT_SYNC_SNAPSHOT_MAX_BYTES if the size is right.",
     ),
     "KEY_TOO_LONG": (
-        "The longest contact key of the snapshot has {longest} characters; the field Contact Key holds {length}.",
-        "Check that the right property is mapped, or lengthen the field in Marketing Cloud.",
+        "Too many of the {members} contact keys ({count}) are longer than the field Contact Key holds ({length}); the "
+        "longest has {longest} characters.",
+        "Check that the right property is mapped, or lengthen the field in Marketing Cloud. "
+        "COHORT_SYNC_LONG_KEY_PERCENT sets how many may be rejected instead.",
     ),
     # the cohort webhook
     "WEBHOOK_NO_MESSAGE": (

@@ -233,7 +233,7 @@ def acknowledge(
     rows = list(rejected)
     if rows:
         run.rejected += len(rows)
-        rejections.record(session, run, batch, rows, now)
+        rejections.record(session, run, batch.direction, rows, now)
 
 
 def _shorten_quiet(session: Session, binding: CohortBinding, batch: PushBatch, *, now: datetime) -> None:

@@ -295,5 +295,5 @@ def _target(cloud: MarketingCloud, run: SyncRun) -> Target:
         for name, kind in stored["fields"].items():
             if name.casefold() == run.binding.attribute_key:
                 return Target(stored["id"], name, kind)
-    extension, attribute = require_destination(cloud, run.binding, longest_key=0)
+    extension, attribute = require_destination(cloud, run.binding)
     return Target(extension.id, attribute.name, attribute.type)
