@@ -345,7 +345,7 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "`cohort-sync reconcile {binding} --new-sync`.",
     ),
     "WEBHOOK_REPEATED": (
-        "The sync of cohort {cohort!r} at {at} told again what the one before it had told, so that one failed: binding "
+        "The sync of cohort {cohort!r} at {at} repeated what the one before it had said, so that one failed: binding "
         "{binding!r} may keep who left in between.",
         "`cohort-sync reconcile {binding}` makes a download the list's base. Above 2,000,000 members: "
         "`cohort-sync reconcile {binding} --new-sync`.",

@@ -42,7 +42,8 @@ def apply(
 ) -> None:
     """Make what is set up what a file says: all of it, or nothing (docs/apply.md).
 
-    Every mistake is told at once, with its place. The vendors are asked about whatever is new or points elsewhere.
+    All mistakes are reported at once, each with its place. The vendors are asked about what is new or refers to
+    something else than before.
 
     Example: cohort-sync apply cohorts.yaml --dry-run
     """
