@@ -45,7 +45,7 @@ def require_for_secrets(kind: str, name: str, secrets: Sequence[str], *, yes: bo
     if secrets:
         names = " and the ".join(secrets)
         require(
-            f"Replace the {names} of {kind} {name!r}? What is stored can't be had back.",
+            f"Replace the {names} of {kind} {name!r}? The stored value can't be recovered.",
             doing=f"Replacing the {names} of {kind} {name!r}",
             yes=yes,
         )
