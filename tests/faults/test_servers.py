@@ -56,7 +56,9 @@ def primary_and_standby() -> Iterator[tuple[str, str]]:
             shutil.chown(data, OWNER)
         copy = [POSTGRES_BIN_PATH / "pg_basebackup", "-D", data, "-R", "-X", "stream", "-c", "fast"]
         server = ["-h", folder_of(primary), "-U", "postgres"]
-        done = subprocess.run([*copy, *server], check=False, capture_output=True, timeout=60, **unprivileged())
+        done = subprocess.run(
+            [*copy, *server], check=False, capture_output=True, timeout=60, **unprivileged()
+        )
         assert done.returncode == 0, done.stderr.decode()
         for left in ("postmaster.pid", ".s.PGSQL.5432.lock", ".handle_pids.json", "log"):
             (data / left).unlink(missing_ok=True)
