@@ -167,17 +167,30 @@ class Storm:
     def _right(self, binding: CohortBinding) -> None:
         run = self._last(binding)
         wanted = self.members[binding.cohort_id] - {BAD}
-        bad = BAD in self.members[binding.cohort_id]
-        verdict = RunState.PARTIAL if bad else RunState.SUCCEEDED
         where = f"{binding.name}, run {run.id}, seed {self.seed}"
-        assert (run.state, run.error_code, run.rejected) == (verdict, None, int(bad)), (
-            where,
-            run.error_message,
-        )
+        refused = {row.key for row in self.product.rejections(binding)} if run.rejected else set()
+        # Who is refused is so each time. One who left is too, as long as it is not sure that nothing of it was taken.
+        assert refused in ({BAD}, set()), (where, refused)
+        assert refused or BAD not in self.members[binding.cohort_id], (where, "a refusal was not noted")
+        facts = (run.state, run.error_code, run.rejected)
+        wanted_facts = (RunState.PARTIAL if refused else RunState.SUCCEEDED, None, len(refused))
+        assert facts == wanted_facts, (where, facts, self._history(binding))
         flagged, known = self.product.flagged(binding.attribute), stored(self.product.db, binding.id)
         assert flagged == wanted, (where, f"missing {wanted - flagged}, too many {flagged - wanted}")
         assert known == wanted, (where, f"forgotten {wanted - known}, made up {known - wanted}")
         self.syncs += 1
+
+    def _history(self, binding: CohortBinding) -> list[str]:
+        """The last runs of a binding, for whoever looks for what went wrong."""
+        with self.product.db.read() as session:
+            query = select(SyncRun).where(SyncRun.binding_id == binding.id).order_by(SyncRun.id.desc())
+            return [
+                f"{run.id} {run.trigger} {run.state} {run.error_code} at {run.created_at:%T}-{run.finished_at:%T}, "
+                f"snapshot {run.snapshot_id} {run.snapshot and f'{run.snapshot.requested_at:%T} {run.snapshot.kind}'}, "
+                f"{run.members} members, +{run.entered} -{run.exited} acknowledged {run.acknowledged} "
+                f"rejected {run.rejected}"
+                for run in session.scalars(query.limit(4))
+            ]
 
     def _last(self, binding: CohortBinding) -> SyncRun:
         with self.product.db.read() as session:
