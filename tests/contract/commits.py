@@ -45,24 +45,24 @@ class KilledError(BaseException):
     """What no handler of the product may catch: as with a kill, the claim is left as it is."""
 
 
-# Whether to kill at this commit: where it is, and how many came before it.
-Choice = Callable[[str, int], bool]
+# On which side of this commit to kill, if at all: where it is, and how many came before it.
+Choice = Callable[[str, int], Side | None]
 
 
 class Commits:
     """The commits of one thread at one database, and a kill at the first that is chosen."""
 
     def __init__(self, kill: Callable[[], Never]) -> None:
-        self.struck: str | None = None
-        self._kill, self._choice, self._side, self._count = kill, _none, Side.BEFORE, 0
+        self.struck: tuple[str, Side] | None = None
+        self._kill, self._choice, self._count = kill, _none, 0
 
-    def strike(self, choice: Choice, side: Side) -> None:
+    def strike(self, choice: Choice) -> None:
         """Kill at the first commit from now on that is chosen."""
-        self.struck, self._count, self._choice, self._side = None, 0, choice, side
+        self.struck, self._count, self._choice = None, 0, choice
 
     def spare(self) -> None:
         """Kill nobody."""
-        self.strike(_none, Side.BEFORE)
+        self.strike(_none)
 
     def commit(self, real: Callable[[], None]) -> None:
         """In the place of a commit."""
@@ -72,21 +72,19 @@ class Commits:
             return
         if self.struck is not None:  # the dead commit nothing
             self._kill()
-        here = self._choice(place, self._count)
+        side = self._choice(place, self._count)
         self._count += 1
-        if here and self._side is Side.BEFORE:
-            self._strike(place)
+        if side is not None:
+            self.struck = (place, side)
+        if side is Side.BEFORE:
+            self._kill()
         real()
-        if here:
-            self._strike(place)
-
-    def _strike(self, place: str) -> Never:
-        self.struck = place
-        self._kill()
+        if side is Side.AFTER:
+            self._kill()
 
 
-def _none(_place: str, _count: int) -> bool:
-    return False
+def _none(_place: str, _count: int) -> Side | None:
+    return None
 
 
 @contextmanager
@@ -148,7 +146,7 @@ def killed(arguments: list[str]) -> int:
         moved = timedelta(seconds=float(ahead))
         ctx.clock = lambda: datetime.now(UTC) + moved
         with watched(ctx.db, _suicide) as commits:
-            commits.strike(lambda _, count: count == int(number), Side(side))
+            commits.strike(lambda _, count: Side(side) if count == int(number) else None)
             while True:
                 with ctx.db.read() as session:
                     run = session.get_one(SyncRun, int(run_id))

@@ -19,11 +19,11 @@ from sqlalchemy import delete
 from models.setup.bindings import Timing
 from models.tables import Base
 from models.types import Feed, Stage, WriteMode
-from tests.contract.commits import Choice, Commits, KilledError, Side, killed, places, watched
+from tests import product as paths
+from tests.contract.commits import Commits, KilledError, Side, killed, places, watched
 from tests.contract.kept_promise import Scenario, World
 from tests.contract.product import Product, status
 from tests.forked import Forked
-from tests.product import DOWNLOAD, UPSERT
 from tests.support import ROOT, environment
 
 HUB = r"^/hub/v1/dataevents/"
@@ -47,17 +47,17 @@ SCENARIOS = {
         full=True,
     ),
     "full, and nothing to do": Scenario(same=True, full_next=True),
-    "a slow file": Scenario((rule(DOWNLOAD, "cohort_slow", seconds=0.2),)),
-    "a file refused": Scenario((status(DOWNLOAD, 503, "", times=1),)),
-    "a file never made": Scenario((rule(DOWNLOAD, "cohort_never"),), times_out=True),
-    "a rate limit": Scenario((status(UPSERT, 429, {"errorcode": 50100}, times=1),)),
-    "an upsert unanswered": Scenario((rule(UPSERT, "reset_after"),)),
-    "jobs that fail": Scenario((rule(UPSERT, "job_error", times=2),)),
+    "a slow file": Scenario((rule(paths.DOWNLOAD, "cohort_slow", seconds=0.2),)),
+    "a file refused": Scenario((status(paths.DOWNLOAD, 503, "", times=1),)),
+    "a file never made": Scenario((rule(paths.DOWNLOAD, "cohort_never"),), times_out=True),
+    "a rate limit": Scenario((status(paths.UPSERT, 429, {"errorcode": 50100}, times=1),)),
+    "an upsert unanswered": Scenario((rule(paths.UPSERT, "reset_after"),)),
+    "jobs that fail": Scenario((rule(paths.UPSERT, "job_error", times=2),)),
     "too large": Scenario(switches={"async_max_bytes": 250}),
     "too large together": Scenario(patches={"worker.stages.push.BATCH_BYTES": 600}),
     "long at work": Scenario(patches={"worker.stages.push.CLAIM_SECONDS": 0.0}),
-    "deadlocks": Scenario((rule(UPSERT, "deadlock_rows", every=3),)),
-    "a job lost": Scenario((rule(UPSERT, "status_absent", applied=False),)),
+    "deadlocks": Scenario((rule(paths.UPSERT, "deadlock_rows", every=3),)),
+    "a job lost": Scenario((rule(paths.UPSERT, "status_absent", applied=False),)),
     "more rows than a call takes": Scenario(mode=WriteMode.SYNC, people=300),
     "rows without a reason": Scenario((status(HUB, 400, REFUSED, times=1),), mode=WriteMode.SYNC),
     "a guard": Scenario(binding={"max_removal_percent": 1}),
@@ -103,33 +103,38 @@ def die() -> Never:
     raise KilledError
 
 
-def struck(world: World, commits: Commits, choice: Choice, side: Side) -> str | None:
-    """Kill a run at a commit, and see that the next claim brings it to the promised end: where it was, if anywhere."""
-    run_id = world.start()
-    spent = world.spent()
-    commits.strike(choice, side)
-    try:
-        world.ends(run_id)
-    except KilledError:
-        world.lease_ends(run_id)
-    place = commits.struck
-    commits.spare()
-    world.goes_on(run_id, spent)
-    return place
+def strike_each(world: World, commits: Commits, done: set[tuple[str, Side]]) -> None:
+    """Kill one run after another, at the first place and on the first side not done yet, until one comes by none.
+
+    Each time the next claim has to bring the run to the promised end.
+    """
+
+    def choice(place: str, _count: int) -> Side | None:
+        return next((side for side in Side if (place, side) not in done), None)
+
+    while True:
+        run_id = world.start()
+        spent = world.spent()
+        commits.strike(choice)
+        try:
+            world.ends(run_id)
+        except KilledError:
+            world.lease_ends(run_id)
+        place = commits.struck
+        commits.spare()
+        world.goes_on(run_id, spent)
+        if place is None:
+            return
+        done.add(place)
 
 
-def strike_new(world: World, commits: Commits, done: set[tuple[str, Side]]) -> None:
-    """Kill runs at each place, and on each side, that is not done yet, until a run comes by none."""
-    for side in Side:
-        while place := struck(world, commits, lambda place, _, side=side: (place, side) not in done, side):
-            done.add((place, side))
-
-
+@pytest.mark.parametrize("db", ["postgresql"], indirect=True)
 @pytest.mark.parametrize("mode", list(WriteMode))
 def test_each_commit_of_a_run(product_anywhere: Product, mode: WriteMode) -> None:
+    """On PostgreSQL; the next test does the same on SQLite, and more."""
     world, done = World(product_anywhere, Scenario(mode=mode)), set[tuple[str, Side]]()
     with watched(product_anywhere.ctx.db, die) as commits:
-        strike_new(world, commits, done)
+        strike_each(world, commits, done)
     assert {Path(place.partition(":")[0]).stem for place, _ in done} >= {
         "lifecycle",
         "snapshot",
@@ -146,7 +151,7 @@ def test_each_commit_when_something_went_wrong_before(
     done: set[tuple[str, Side]] = set()
     for scenario in SCENARIOS.values():
         with scene(product, monkeypatch, scenario) as (world, commits):
-            strike_new(world, commits, done)
+            strike_each(world, commits, done)
     wanted = {
         (place, side) for place in places(*STAGES) for side in Side if not place.startswith(tuple(ELSEWHERE))
     }

@@ -11,6 +11,6 @@ from tests.chaos.run import storm_on
 @pytest.mark.parametrize(("database", "seed"), [("sqlite", 3), ("postgresql", 4)])
 def test_the_promise_is_kept_in_a_storm(database: str, seed: int) -> None:
     with storm_on(database, seed) as storm:
-        storm.blow(8.0)
+        storm.blow(5.0)
     assert storm.syncs
     assert storm.counts.total()
