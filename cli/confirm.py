@@ -30,12 +30,12 @@ def require(question: str, *, doing: str, yes: bool, refusal: ConfigurationError
 
 
 def require_for_lists(cohorts: Sequence[str], *, yes: bool) -> None:
-    """The same before what Amplitude's webhook told of these cohorts is forgotten, if of any."""
+    """The same before what Amplitude's webhook delivered of these cohorts is forgotten, if there are any."""
     if cohorts:
         names = ", ".join(cohorts)
         require(
-            f"Forget what Amplitude's webhook told of {names}? Only a new sync in Amplitude tells it again.",
-            doing=f"Forgetting what Amplitude's webhook told of {names}",
+            f"Forget what Amplitude's webhook delivered of {names}? Only a new sync in Amplitude sends it again.",
+            doing=f"Forgetting what Amplitude's webhook delivered of {names}",
             yes=yes,
         )
 

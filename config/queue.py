@@ -8,7 +8,7 @@ compare-and-set on the run row). So nothing here waits, retries or stores a resu
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, Protocol
@@ -23,13 +23,11 @@ from redis.exceptions import RedisError
 from config import queue_transport
 from config.settings import Settings
 
-QUEUE = "sync"
-# Runs that wake to look at a vendor again. Workers take from the queues in turn, so thousands of runs that wait
-# never keep a new one from its start.
-WAKE_QUEUE = "wake"
-# Runs that push: a free slot of a data extension, or a job to be looked at, waits for no other work.
-PUSH_QUEUE = "push"
-QUEUES = (QUEUE, WAKE_QUEUE, PUSH_QUEUE)
+# Runs that start; that wake to look for their snapshot again; that have one and go on. Those that go on are taken
+# first, so that a free slot of a data extension or an ended job waits for no other work, but not more often than three
+# times in a row. The others are taken in turn, so thousands of runs that wait never keep a new one from its start.
+QUEUE, WAKE_QUEUE, NEXT_QUEUE = QUEUES = ("sync", "wake", "next")
+FIRST_IN_A_ROW = 3
 STAGES = ("snapshot", "diff", "push", "finish")
 TRIGGER_TASK = "sync.trigger"
 ACTOR_HEADER = "cohort_sync_actor"  # of its message: who asked for the run, such as the user of Flower
@@ -105,8 +103,8 @@ def publish(
 ) -> None:
     """Wake a worker for the run at `stage`; QueueUnavailableError if the broker can't be reached.
 
-    A push goes to a queue of its own, whatever `queue` says. `binding`, its name, is for whoever watches tasks: it
-    stands beside the message, whose argument is the id alone.
+    After its snapshot a run's messages go to `NEXT_QUEUE`, whatever `queue` says. `binding`, its name, is for whoever
+    watches tasks: it stands beside the message, whose argument is the id alone.
     """
     try:
         app.send_task(
@@ -115,7 +113,7 @@ def publish(
             argsrepr=f"run {run_id}" if binding is None else f"run {run_id}, {binding}",
             kwargsrepr="",
             ignore_result=True,
-            queue=PUSH_QUEUE if stage == "push" else queue,
+            queue=queue if stage == STAGES[0] else NEXT_QUEUE,
             task_id=f"run-{run_id}-{stage}-{uuid.uuid4().hex[:12]}",
             retry=False,
             **sending,
@@ -152,6 +150,31 @@ def publishing(app: Celery) -> Iterator[Publish]:
         raise QueueUnavailableError from error
 
 
+class NextFirst:
+    """In which order a worker looks at its queues for the next message: see `QUEUES`."""
+
+    def __init__(self) -> None:
+        self._others: list[str] = []
+        self._all: list[str] = []
+        self._in_a_row = 0
+
+    def update(self, names: Iterable[str]) -> None:
+        """The worker's queues."""
+        self._all = list(names)
+        self._others = [name for name in self._all if name != NEXT_QUEUE]
+
+    def consume(self, n: int) -> list[str]:
+        """The queues, the first to be looked at first."""
+        first = [name for name in self._all if name == NEXT_QUEUE]
+        return (first + self._others if self._in_a_row < FIRST_IN_A_ROW else self._others + first)[:n]
+
+    def rotate(self, last_used: str) -> None:
+        """A message came from that queue."""
+        self._in_a_row = self._in_a_row + 1 if last_used == NEXT_QUEUE else 0
+        if last_used in self._others:
+            self._others.append(self._others.pop(self._others.index(last_used)))
+
+
 class _BufferedEvents(EventDispatcher):
     """Keeps what Celery would publish one by one."""
 
@@ -166,6 +189,7 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
         "unacked_restore_throttle": 1,
         "socket_timeout": 5,
         "socket_connect_timeout": 5,
+        "queue_order_strategy": "config.queue:NextFirst",
         "health_check_interval": 15,
         "global_keyprefix": KEY_PREFIX,
     }

@@ -47,6 +47,7 @@ class Settings(BaseSettings):
     snapshot_fresh_seconds: Annotated[float, Field(ge=0)] = 300
     # Hold a file when so many per cent of its rows have a key that no person has, or lines within quotes; 100: never.
     odd_key_percent: Annotated[float, Field(gt=0, le=100)] = 5
+    long_key_percent: Annotated[float, Field(ge=0, le=100)] = 1
     snapshot_max_bytes: Annotated[int, Field(gt=0)] = 4_000_000_000
     # Downloads a month and source that lists in doubt may take by themselves; and how old a list's base may become
     # before one is taken all the same. 0: none.

@@ -7,8 +7,9 @@ that commits at its end. Nothing here knows a table.
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ from models.vendor_text import storable
 
 # A writer of SQLite waits for the one before it; the longest transaction is a compaction of 20M members (16 s).
 SQLITE_BUSY_SECONDS = 60
+SQLITE_LOG_BYTES = (
+    64 << 20
+)  # the log is cut to this after a large transaction; without it, it keeps its largest size
 CONNECT_SECONDS = 10
 
 FROZEN_MS = 30_000
@@ -89,15 +93,41 @@ class Database:
                 self.engine.dispose()
                 raise TransientError("DATABASE_READ_ONLY", place=self.place)
 
+    def size(self) -> int:
+        """Bytes on disk: SQLite's file with its log, or what PostgreSQL tells of the database."""
+        if self.dialect == "sqlite":
+            files = [Path(self.place + ending) for ending in ("", "-wal")]
+            return sum(file.stat().st_size for file in files if file.exists())
+        with self.read() as session:
+            return int(session.scalar(text("SELECT pg_database_size(current_database())")) or 0)
+
+    def compact(self) -> None:
+        """Give the pages of what was removed back to the file system.
+
+        On SQLite writers wait meanwhile, for a second or so a gigabyte, and as much room again is needed; on PostgreSQL
+        nobody waits, and the room is kept for what comes.
+        """
+        if self.dialect == "sqlite":
+            with named_errors(self.place), closing(sqlite3.connect(self.place, SQLITE_BUSY_SECONDS)) as file:
+                file.execute("VACUUM")
+                file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            return
+        with named_errors(self.place), self.engine.connect() as connection:
+            connection.execution_options(isolation_level="AUTOCOMMIT").execute(text("VACUUM (ANALYZE)"))
+
     def dispose(self) -> None:
         """Close what is open."""
         self.engine.dispose()
 
 
-def lock(session: Session, name: str) -> None:
-    """Let one transaction at a time past this point, per name. On SQLite `write()` holds the one lock already."""
+def lock(session: Session, name: str, *, shared: bool = False) -> None:
+    """Let one transaction at a time past this point, per name. On SQLite `write()` holds the one lock already.
+
+    `shared`: any number of those, and nobody else.
+    """
     if session.get_bind().dialect.name == "postgresql":
-        session.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": name})
+        kind = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
+        session.execute(text(f"SELECT {kind}(hashtextextended(:name, 0))"), {"name": name})
 
 
 def one_state(session: Session) -> None:
@@ -236,6 +266,7 @@ def _sqlite_connect(connection: Any, _record: Any) -> None:
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")  # an acknowledged batch survives a power cut
     cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.execute(f"PRAGMA journal_size_limit={SQLITE_LOG_BYTES}")
     cursor.close()
 
 

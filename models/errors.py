@@ -309,8 +309,10 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "Split the cohort, or raise COHORT_SYNC_SNAPSHOT_MAX_BYTES if the size is right.",
     ),
     "KEY_TOO_LONG": (
-        "The longest contact key of the snapshot has {longest} characters; the field Contact Key holds {length}.",
-        "Check that the right property is mapped, or lengthen the field in Marketing Cloud.",
+        "Too many of the {members} contact keys ({count}) are longer than the field Contact Key holds ({length}); the "
+        "longest has {longest} characters.",
+        "Check that the right property is mapped, or lengthen the field in Marketing Cloud. "
+        "COHORT_SYNC_LONG_KEY_PERCENT sets how many may be rejected instead.",
     ),
     # the cohort webhook
     "WEBHOOK_NO_MESSAGE": (
@@ -343,7 +345,7 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "`cohort-sync reconcile {binding} --new-sync`.",
     ),
     "WEBHOOK_REPEATED": (
-        "The sync of cohort {cohort!r} at {at} told again what the one before it had told, so that one failed: binding "
+        "The sync of cohort {cohort!r} at {at} repeated what the one before it had said, so that one failed: binding "
         "{binding!r} may keep who left in between.",
         "`cohort-sync reconcile {binding}` makes a download the list's base. Above 2,000,000 members: "
         "`cohort-sync reconcile {binding} --new-sync`.",
@@ -357,6 +359,12 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "WEBHOOK_SIZE": (
         "The list of binding {binding!r} has {listed} members, and Amplitude counts {size} in cohort {cohort!r}.",
         "`cohort-sync reconcile {binding}` makes a download the list's base. Above 2,000,000 members: "
+        "`cohort-sync reconcile {binding} --new-sync`.",
+    ),
+    "WEBHOOK_UNANCHORED": (
+        "The download that is the base of the list of binding {binding!r} followed a sync of cohort {cohort!r} that "
+        "had failed, so the sync at {at} says nothing of who changed twice in between.",
+        "`cohort-sync reconcile {binding}` once more, after a sync that came whole. Above 2,000,000 members: "
         "`cohort-sync reconcile {binding} --new-sync`.",
     ),
     "WEBHOOK_SILENT": (

@@ -25,6 +25,7 @@ from sqlalchemy import (
     false,
     select,
     text,
+    true,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column, relationship
 
@@ -471,6 +472,9 @@ class CohortList(Base):
     # A download took the place of everything that was computed before; and which one, so that it does so once.
     based_at: Mapped[int | None] = mapped_column(Id)
     base_snapshot_id: Mapped[int | None] = mapped_column(Id)
+    # Whether the sync before the base is known to have succeeded: else the next one tells a difference to nobody knows
+    # which membership.
+    anchored: Mapped[bool] = mapped_column(Boolean, default=True, server_default=true())
     # The list was forgotten so that a new sync begins it: what was computed before is refused.
     refuse_before: Mapped[int | None] = mapped_column(Id)
     # Whether it can be trusted (models/membership/list_trust.py): the computed_time at which its size was the

@@ -67,7 +67,7 @@ class Region(StrEnum):
 
 
 class Feed(StrEnum):
-    """How a binding's membership arrives: asked for, or told by Amplitude's cohort webhook."""
+    """How a binding's membership arrives: by download, or by Amplitude's cohort webhook."""
 
     DOWNLOAD = "download"
     WEBHOOK = "webhook"

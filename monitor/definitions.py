@@ -104,7 +104,7 @@ LAST_EXITED = _gauge("binding_last_run_exited", "Members that left it.", "bindin
 # each binding that a webhook feeds; the first two are 0 for the others
 IN_DOUBT = _gauge(
     "binding_list_in_doubt",
-    "1 while what the webhook told can't be trusted; `needs` has the code.",
+    "1 while what the webhook delivered can't be trusted; `needs` has the code.",
     "binding",
 )
 SILENT = _gauge("binding_feed_silent", "1 while Amplitude has stopped sending.", "binding")

@@ -11,7 +11,7 @@ import asyncio
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -28,10 +28,10 @@ from starlette.routing import Route
 from models import forgotten
 from models.database import Database
 from models.direction import Direction
-from models.errors import ConfigurationError, SyncError
+from models.errors import ConfigurationError, SyncError, TransientError
 from models.forgotten import Forgotten
 from models.membership import webhooks
-from models.membership.webhooks import HEADER, Column
+from models.membership.webhooks import HEADER, Column, MessageHead
 from receiver.authentication import SourceSecrets
 from receiver.message import MessageError, column, identity, parse
 from receiver.refusals import Refusal, Refusals
@@ -171,15 +171,17 @@ class Receiver:
         now = datetime.now(UTC)
         message = parse(body, now=now.timestamp())
         head = message.head
-        with self._db.read() as session:
-            properties = webhooks.wanted(session, project_id, head.cohort_id)
-        if not properties:
-            raise ConfigurationError("WEBHOOK_COHORT_UNKNOWN", cohort=head.cohort_id)
-        columns = {name: column(message.users, name) for name in properties}
-        with self._writer, self._db.write() as session:
-            if gone := forgotten.enforced(session, self._db.keyring):
-                columns = {name: _without(one, gone) for name, one in columns.items()}
-            stored = webhooks.accept(session, project_id, head, columns, now=now)
+        while True:
+            with self._db.read() as session:
+                properties = webhooks.wanted(session, project_id, head.cohort_id)
+            if not properties:
+                raise ConfigurationError("WEBHOOK_COHORT_UNKNOWN", cohort=head.cohort_id)
+            columns = {name: column(message.users, name) for name in properties}
+            try:
+                stored = self._accept(project_id, head, columns, now)
+                break
+            except webhooks.PropertyMissingError:  # a binding was made meanwhile
+                continue
         self._refusals.flush()
         return {
             "status": "stored" if stored else "duplicate",
@@ -189,10 +191,19 @@ class Receiver:
             "blank": {name: one.blank for name, one in columns.items()},
         }
 
+    def _accept(self, project_id: int, head: MessageHead, columns: dict[str, Column], now: datetime) -> bool:
+        for alone in (False, True):
+            with suppress(webhooks.ListMissingError), self._writer, self._db.write() as session:
+                if gone := forgotten.enforced(session, self._db.keyring):
+                    columns = {name: _without(one, gone) for name, one in columns.items()}
+                return webhooks.accept(session, project_id, head, columns, now=now, alone=alone)
+        raise TransientError("INTERNAL", kind="a list that could not be made")
+
 
 def _without(one: Column, gone: Forgotten) -> Column:
     n, keys = gone.without(Direction.ENTER, one.n, one.keys)
-    return replace(one, n=n, keys=keys)
+    # Still one of the cohort's people, as somebody without the property: the list has to have the cohort's size.
+    return replace(one, n=n, keys=keys, blank=one.blank + one.n - n)
 
 
 def _json(body: dict[str, Any], status: int = 200) -> Response:

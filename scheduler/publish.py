@@ -20,8 +20,8 @@ from redis.exceptions import RedisError
 
 from config.queue import (
     KEY_PREFIX,
+    NEXT_QUEUE,
     NUDGES,
-    PUSH_QUEUE,
     QUEUE,
     WAKE_QUEUE,
     QueueUnavailableError,
@@ -100,7 +100,7 @@ class Publisher:
         """Send the messages of runs that were given a slot at `now`."""
         names = {one.run_id: one.binding for one in woken}
         runs = [(one.run_id, Stage.PUSH) for one in woken]
-        sent = self._send(runs, names, PUSH_QUEUE)
+        sent = self._send(runs, names, NEXT_QUEUE)
         if sent < len(runs):
             self._give_back(db, [run for run, _ in runs[sent:]], now)
 
@@ -162,7 +162,7 @@ class Publisher:
             return None
         try:
             fresh, *waking = (
-                self._redis.llen(KEY_PREFIX + queue) for queue in (QUEUE, WAKE_QUEUE, PUSH_QUEUE)
+                self._redis.llen(KEY_PREFIX + queue) for queue in (QUEUE, WAKE_QUEUE, NEXT_QUEUE)
             )
         except (RedisError, OSError) as error:
             self._unreachable(error)

@@ -16,10 +16,11 @@ from typing import Self
 
 import structlog
 from billiard.exceptions import SoftTimeLimitExceeded
+from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from config.queue import QueueUnavailableError, nudge, publish
+from config.queue import KEY_PREFIX, QUEUES, QueueUnavailableError, nudge, publish
 from models import forgotten
 from models.disk_errors import disk_full
 from models.errors import (
@@ -99,6 +100,13 @@ class ClaimedRun:
         except QueueUnavailableError:
             log.warning("publish_failed", next=Stage.PUSH)
 
+    def others_wait(self) -> bool:
+        """Whether other work is queued for this worker."""
+        try:
+            return any(self.ctx.redis.llen(KEY_PREFIX + queue) for queue in QUEUES)
+        except RedisError:
+            return True
+
     def require_lease(self) -> None:
         """LeaseLost if this worker was away for so long that another may have the run."""
         if not lifecycle.still_held(self.ctx.db, self.claim, now=self.now):
@@ -154,7 +162,7 @@ def work(
         return Outcome(f"run {run_id}: the lease was lost, another worker has it")
     except QueueUnavailableError:
         log.warning("publish_failed", next=following)  # the scheduler publishes it
-    found = describe(ctx.db, claim, stage, following)
+    found = describe(ctx.db, claim, stage, following, hold.binding)
     soon = ctx.clock() + timedelta(seconds=ctx.settings.tick_seconds)
     if found.wake_at is not None and found.wake_at < soon:
         nudge(ctx.redis)

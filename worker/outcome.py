@@ -96,17 +96,18 @@ class ResultBackend(RedisBackend):  # type: ignore[misc,unused-ignore]
         return super().store_result(task_id, result, state, shown, request=request, **more)
 
 
-def describe(db: Database, claim: Claim, stage: Stage, following: Stage | None) -> Outcome:
-    """What became of the run under this claim."""
+def describe(
+    db: Database, claim: Claim, stage: Stage, following: Stage | None, binding: str | None = None
+) -> Outcome:
+    """What became of the run of that binding under this claim."""
+    if following is not None and binding is not None:
+        done = f"{stage} goes on" if following == stage else f"{stage} done, {following} next"
+        return Outcome(f"run {claim.run_id}, {binding}: {done}")
     with db.read() as session:
         run = session.get(SyncRun, claim.run_id)
         if run is None:
             return Outcome(f"run {claim.run_id}: removed")
         about = f"run {run.id}, {run.binding.name}"
-        if following == stage:
-            return Outcome(f"{about}: {stage} goes on")
-        if following is not None:
-            return Outcome(f"{about}: {stage} done, {following} next")
         if run.fence != claim.fence:
             return Outcome(f"{about}: goes on with another worker")
         return Outcome(f"{about}: {_in_words(run)}", failed=run.state == RunState.FAILED, wake_at=run.wake_at)

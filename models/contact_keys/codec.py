@@ -29,6 +29,7 @@ from models.contact_keys.key_array import TEXT, U8, KeyArray
 Value: TypeAlias = bool | str | int
 FORMAT = 1
 _HEADER = struct.Struct("<BIIII")
+_UUID = struct.Struct(">QQ")
 _LEVEL = 1  # text of 25,000 e-mail addresses: 9 ms at level 1 and 31 ms at level 6, for 9 % less
 
 
@@ -84,6 +85,21 @@ def decode(blob: bytes) -> KeyArray:
         plain = kind != TEXT
         hi[plain], lo[plain] = numbers[:, 0], numbers[:, 1]
     return KeyArray(kind, hi, lo, text, ends)
+
+
+def has_texts(blob: bytes) -> bool:
+    """Whether some key of a blob is no UUID: read from its header alone."""
+    return len(blob) < _HEADER.size or blob[0] != FORMAT or _HEADER.unpack_from(blob)[2] > 0
+
+
+def holds_uuid(blob: bytes, hi: int, lo: int) -> bool:
+    """Whether a blob without texts has the UUID of these two words, in either case; nothing is decoded."""
+    needle = _UUID.pack(hi, lo)
+    stop = _HEADER.size + 16 * int(_HEADER.unpack_from(blob)[1])
+    at = blob.find(needle, _HEADER.size, stop)
+    while at >= 0 and (at - _HEADER.size) % 16:  # the end of one UUID and the beginning of the next
+        at = blob.find(needle, at + 1, stop)
+    return at >= 0
 
 
 def count(blob: bytes) -> int:

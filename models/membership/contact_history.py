@@ -5,7 +5,7 @@ Key blobs are opaque here: whether one holds somebody is for `worker/inspection/
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import overload
@@ -69,35 +69,27 @@ class StoredBase(Sequence[bytes]):
         ).one()
 
 
-def pushes(session: Session, binding_id: int) -> Iterator[tuple[ContactPush, bytes]]:
-    """Every batch that was acknowledged or still may be, with its keys; those of one state oldest first."""
-    columns = (
-        PushBatch.run_id,
-        PushBatch.direction,
-        PushBatch.state,
-        PushBatch.folded_generation,
-        PushBatch.sent_at,
-        PushBatch.acknowledged_at,
-        PushBatch.keys,
-    )
+def pushes(session: Session, binding_id: int, holds: Callable[[bytes], bool]) -> Iterator[ContactPush]:
+    """The batches that were acknowledged or still may be, and whose keys `holds` says yes to; by state, oldest first.
+
+    Of the others nothing but the keys is read: after years a binding has a hundred thousand of them.
+    """
     for state in (BatchState.ACKNOWLEDGED, *_OPEN):  # one by one: the index then gives them in order
         rows = session.execute(
-            select(*columns)
+            select(PushBatch.id, PushBatch.keys)
             .where(PushBatch.binding_id == binding_id, PushBatch.state == state)
             .order_by(PushBatch.id)
             .execution_options(yield_per=_AT_ONCE)
         )
-        for run_id, direction, found, generation, sent_at, acknowledged_at, keys in rows:
-            yield (
-                ContactPush(
-                    run_id,
-                    Direction(direction),
-                    BatchState(found),
-                    generation is not None,
-                    sent_at,
-                    acknowledged_at,
-                ),
-                keys,
+        for id_ in [id_ for id_, keys in rows if holds(keys)]:
+            batch = session.get_one(PushBatch, id_)
+            yield ContactPush(
+                batch.run_id,
+                Direction(batch.direction),
+                BatchState(batch.state),
+                batch.folded_generation is not None,
+                batch.sent_at,
+                batch.acknowledged_at,
             )
 
 

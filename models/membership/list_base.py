@@ -50,6 +50,7 @@ def rebase(
             cohort_id=binding.cohort_id,
             property=binding.destination.contact_key_property,
             complete=True,
+            anchored=False,
             created_at=now,
         )
         session.add(found)
@@ -59,7 +60,9 @@ def rebase(
     based_at = microseconds(download.requested_at.replace(microsecond=0) - SKEW)
     verdict = list_trust.judge(list_facts.facts(session, found), now=now, settle=cohort_lists.SETTLE)
     if (found.base_snapshot_id or 0) < download.id:
+        known = webhooks.begun(session, found) and list_trust.anchors({**found.doubts, **verdict.doubts})
         list_facts.keep(found, verdict)  # what messages tell of the cadence
+        found.anchored = known
         _replace(session, found, parts, blank)
         _drop(
             session,
@@ -85,7 +88,7 @@ def begin_with(session: Session, found: CohortList, time: int, *, now: datetime)
     )
     _replace(session, found, (), 0)
     _drop(session, found, WebhookMessage.computed_time < time)
-    found.complete, found.based_at, found.proven_at = True, time, time
+    found.complete, found.anchored, found.based_at, found.proven_at = True, True, time, time
     found.doubts, found.forgotten_through = {}, None
     session.flush()
 

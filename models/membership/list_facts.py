@@ -25,6 +25,7 @@ def facts(
     return ListFacts(
         complete=found.complete,
         based_at=found.based_at,
+        anchored=found.anchored,
         proven_at=found.proven_at,
         beginning_gone=found.forgotten_through is not None,
         messages=_messages(session, found, upto),

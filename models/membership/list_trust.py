@@ -26,9 +26,9 @@ MICROSECONDS = 1_000_000
 INCOMPLETE, NO_MESSAGE = "WEBHOOK_INCOMPLETE", "WEBHOOK_NO_MESSAGE"
 UNPROVEN, GAP, REFUSED = "WEBHOOK_UNPROVEN", "WEBHOOK_GAP", "WEBHOOK_MESSAGE_REFUSED"
 REPEATED, ONE_SECOND = "WEBHOOK_REPEATED", "WEBHOOK_ONE_SECOND"
-SIZE, SILENT = "WEBHOOK_SIZE", "WEBHOOK_SILENT"
+SIZE, SILENT, UNANCHORED = "WEBHOOK_SIZE", "WEBHOOK_SILENT", "WEBHOOK_UNANCHORED"
 # The worst first: it is the one that a held run names.
-CODES = (INCOMPLETE, UNPROVEN, REFUSED, GAP, REPEATED, ONE_SECOND, SIZE, SILENT)
+CODES = (INCOMPLETE, UNPROVEN, REFUSED, GAP, REPEATED, ONE_SECOND, SIZE, UNANCHORED, SILENT)
 
 # A size is the list's own if it was computed with the sync; one of later may have moved on by so much.
 SAME_COMPUTATION = timedelta(seconds=60)
@@ -70,6 +70,7 @@ class ListFacts:
 
     complete: bool = True
     based_at: int | None = None
+    anchored: bool = True  # the sync before the base succeeded, so the next one tells the difference to it
     proven_at: int | None = None
     beginning_gone: bool = False  # its first messages were merged and removed
     messages: Sequence[MessageFacts] = ()
@@ -166,6 +167,8 @@ def judge(facts: ListFacts, *, now: datetime, settle: timedelta) -> Verdict:
         doubts[REFUSED] = {"count": len(late), "answer": late[0]}
     if syncs and not coming and UNPROVEN not in doubts and _differs(facts, syncs[-1]):
         doubts[SIZE] = _sizes(facts)
+    if syncs and not facts.anchored:
+        doubts[UNANCHORED] = {"at": shown(syncs[0].time)}
     heard, pause = _heard(facts, syncs)
     allowed = None if pause is None else min(max(PAUSES * pause, SILENCE_LEAST), SILENCE_MOST)
     if heard is not None and allowed is not None and heard + allowed < now and not _agrees(facts):
@@ -191,6 +194,11 @@ def whole_sync(facts: ListFacts) -> int | None:
             before = sync is not syncs[0] or facts.beginning_gone
             return sync.time if before or (facts.based_at or sync.time) < sync.time else None
     return None
+
+
+def anchors(doubts: Doubts) -> bool:
+    """Whether a download can be added to: the last sync is not known to have failed, so the next one builds on it."""
+    return not doubts.keys() - {UNANCHORED, SILENT}
 
 
 def lasting(doubts: Doubts, *, whole: bool = False) -> Doubts:

@@ -139,30 +139,50 @@ def wanted(session: Session, project_id: int, cohort_id: str) -> list[str]:
     )
 
 
+class ListMissingError(Exception):
+    """A list has to be made for the message, which only one transaction at a time may do: accept it `alone`."""
+
+
+class PropertyMissingError(Exception):
+    """Somebody wants the message by a property that was not read from it: read it anew."""
+
+
 def accept(
-    session: Session, project_id: int, head: MessageHead, columns: Mapping[str, Column], *, now: datetime
+    session: Session,
+    project_id: int,
+    head: MessageHead,
+    columns: Mapping[str, Column],
+    *,
+    now: datetime,
+    alone: bool = True,
 ) -> bool:
     """Store the message in every list that wants it; False if none needs it: it is there, or a base knows better.
+
+    Messages of one cohort are stored beside each other, unless one is to be stored `alone`.
 
     Refused, so that Amplitude's sync fails and its next one tells it again, where nobody listens any more, where
     it is older than what is remembered, for then its place in the order is gone, or where the list was forgotten
     for a new sync and this is of an old one.
     """
-    hold_cohort(session, project_id, head.cohort_id)
-    properties = [name for name in wanted(session, project_id, head.cohort_id) if name in columns]
+    lock(session, _lock_name(project_id, head.cohort_id), shared=not alone)
+    properties = wanted(session, project_id, head.cohort_id)
     if not properties:
         raise ConfigurationError("WEBHOOK_COHORT_UNKNOWN", cohort=head.cohort_id)
-    lists = _lists(session, project_id, head.cohort_id, properties, now)
+    if not columns.keys() >= set(properties):
+        raise PropertyMissingError
+    lists = _lists(session, project_id, head.cohort_id, properties, now, alone=alone)
     stored = [_store(session, lists[name], head, columns[name], now) for name in properties]
     return any(stored)
 
 
 def _lists(
-    session: Session, project_id: int, cohort_id: str, properties: list[str], now: datetime
+    session: Session, project_id: int, cohort_id: str, properties: list[str], now: datetime, *, alone: bool
 ) -> dict[str, CohortList]:
     """The lists of the cohort, begun where they are missing. Only those of its first message are complete."""
     found = _found(session, project_id, cohort_id)
     missing = [name for name in properties if name not in found]
+    if missing and not alone:
+        raise ListMissingError
     first = bool(missing) and not any(begun(session, one) for one in found.values())
     for name in missing:
         found[name] = _make(session, project_id, cohort_id, name, complete=first, now=now)
@@ -272,7 +292,7 @@ def hold_messages(session: Session, of: CohortList) -> None:
 
 def hold_cohort(session: Session, project_id: int, cohort_id: str) -> None:
     """Let no message of the cohort in until this transaction ends."""
-    lock(session, f"cohort-list:{project_id}:{cohort_id}")
+    lock(session, _lock_name(project_id, cohort_id))
 
 
 def lists(session: Session) -> dict[int, str]:
@@ -299,3 +319,7 @@ def forget_unwanted(session: Session, project_id: int, cohort_id: str) -> None:
         )
         .execution_options(synchronize_session=False)
     )
+
+
+def _lock_name(project_id: int, cohort_id: str) -> str:
+    return f"cohort-list:{project_id}:{cohort_id}"

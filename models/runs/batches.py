@@ -233,7 +233,7 @@ def acknowledge(
     rows = list(rejected)
     if rows:
         run.rejected += len(rows)
-        rejections.record(session, run, batch, rows, now)
+        rejections.record(session, run, batch.direction, rows, now)
 
 
 def _shorten_quiet(session: Session, binding: CohortBinding, batch: PushBatch, *, now: datetime) -> None:
@@ -381,12 +381,15 @@ def _place(batch: PushBatch) -> tuple[str, int]:
 
 def slot_wanted(session: Session, run: SyncRun, *, now: datetime) -> str | None:
     """The id of the data extension that a batch of the run may be sent to now, if there is one."""
-    if run.stage != Stage.PUSH or run.cancel_requested:
-        return None
+    return None if run.stage != Stage.PUSH or run.cancel_requested else due_for(session, run.id, now=now)
+
+
+def due_for(session: Session, run_id: int, *, now: datetime) -> str | None:
+    """The same, whatever the run is about to do."""
     return session.scalar(
         select(PushBatch.data_extension_id)
         .where(
-            PushBatch.run_id == run.id,
+            PushBatch.run_id == run_id,
             PushBatch.state == BatchState.PLANNED,
             or_(PushBatch.due_at.is_(None), PushBatch.due_at <= now),
         )

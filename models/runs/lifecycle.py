@@ -191,6 +191,33 @@ def claimable(now: datetime) -> Any:
     )
 
 
+def give_back(db: Database, worker: str, *, now: datetime, lost: bool) -> list[int]:
+    """Free what the worker of that name holds, because it is gone; the runs. A scheduler publishes them at once.
+
+    `lost`: it went without a word, which the next claim counts as an attempt.
+    """
+    with db.write() as session:
+        held = (
+            select(SyncRun.id)
+            .join(StageClaim, and_(StageClaim.run_id == SyncRun.id, StageClaim.fence == SyncRun.fence))
+            .where(
+                SyncRun.finished_at.is_(None),
+                SyncRun.state == literal_word(RunState.RUNNING),
+                SyncRun.lease_until > now,
+                StageClaim.worker == worker,
+            )
+        )
+        return list(
+            session.scalars(
+                update(SyncRun)
+                .where(SyncRun.id.in_(held))
+                .values(lease_until=now if lost else None, published_at=None)
+                .returning(SyncRun.id)
+                .execution_options(synchronize_session=False)
+            )
+        )
+
+
 def still_held(db: Database, held: Claim, *, now: datetime) -> bool:
     """Whether the claim is good at this moment: to be asked right before what can't be taken back."""
     with db.read() as session:

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from models import vendor_text
 from models.contact_keys.comparison import comparison_key
-from models.tables import PushBatch, Rejection, SyncRun
+from models.tables import Rejection, SyncRun
 
 
 @dataclass(frozen=True)
@@ -33,16 +33,16 @@ class RejectedRow:
         return cls(key, comparison_key(key), vendor_text.code(code), vendor_text.masked(message, key))
 
 
-def record(session: Session, run: SyncRun, batch: PushBatch, rows: list[RejectedRow], now: datetime) -> None:
-    """Note the refused rows of the batch; one that is known already was met once more."""
+def record(session: Session, run: SyncRun, direction: str, rows: list[RejectedRow], now: datetime) -> None:
+    """Note the run's refused rows of one direction; one that is known already was met once more."""
     insert = pg_insert if session.get_bind().dialect.name == "postgresql" else sqlite_insert
     for start in range(0, len(rows), 500):
         statement = insert(Rejection).values(
             [
                 {
-                    "binding_id": batch.binding_id,
+                    "binding_id": run.binding_id,
                     "run_id": run.id,
-                    "direction": batch.direction,
+                    "direction": direction,
                     "code": row.code,
                     "message": row.message,
                     "key": row.key,

@@ -67,7 +67,7 @@ def test_half_a_first_sync_is_made_whole_by_a_download(told: Told) -> None:
     assert told.list().doubts == {}
     product.cohort("purchrs", churn={"exit": 30, "enter": 20, "seed": 3})
     told.sync()
-    run = product.succeeds(told.binding)
+    run = product.succeeds(told.binding)  # the sync told the whole cohort: no second download is needed
     assert (run.exited, product.downloads() - before) == (30, 1)
     product.equal("purchrs", "Purchasers")
 

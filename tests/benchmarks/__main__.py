@@ -12,6 +12,7 @@ from collections.abc import Callable
 from tests.benchmarks import (
     beat,
     diffs,
+    history,
     journal,
     needs,
     pages,
@@ -22,6 +23,7 @@ from tests.benchmarks import (
     scrape,
     shared,
     waiting,
+    webhook,
     whole,
 )
 
@@ -39,12 +41,14 @@ USUAL: dict[str, Callable[[], None]] = {
     "shared-40-slow": lambda: shared.together(40, 10.0),
     "shared-150": lambda: shared.together(150, 0.0, destinations=50),
     "shared-large": shared.beside_a_large,
+    "history": history.main,
     "scheduler": scheduler.main,
     "needs": needs.main,
     "scrape": scrape.main,
     "pages": pages.main,
     "journal": journal.main,
     "whole": whole.main,
+    "webhook": webhook.main,
     "readback": readback.main,
     "email-5m": lambda: diffs.churn(5_000_000, 3, "email"),
     "rivals-1m": lambda: rivals.rivals(1_000_000, 3),

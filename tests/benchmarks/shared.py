@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import psutil
 import requests
@@ -99,22 +100,35 @@ def bind(
 ) -> None:
     """A binding and an attribute for each name, in turn on each of so many new destinations, or on one there is."""
     cloud = made.keys["marketing_cloud"]
+    units = (
+        {} if destinations == 1 else {f"engage {number}": 1_000 + number for number in range(destinations)}
+    )
     for number in range(0 if destination else destinations):
         make_destination(
             made.db,
             f"engage {number}",
             subdomain=f"mc{number:026d}",
+            account_id=str(units[f"engage {number}"]) if units else None,
             client_id=cloud["client_id"],
             client_secret=SecretStr(cloud["client_secret"]),
         )
-    requests.put(
-        f"{made.url}/_sandbox/data-extensions/Amplitude Engage",
-        json={"add_fields": [{"name": name, "type": "Boolean"} for name in names]},
-        timeout=60,
-    ).raise_for_status()
+    fields = [{"name": name, "type": "Boolean"} for name in names]
+    if not units:
+        change(made, "data-extensions/Amplitude Engage", add_fields=fields)
+    else:  # a business unit each, with a data extension of that name
+        change(made, "package", accounts=list(units.values()))
+        key = {"name": "Contact Key", "type": "Text", "length": 100, "primary_key": True, "nullable": False}
+        for name, unit in units.items():
+            change(made, f"data-extensions/{name}", fields=[key, *fields], account_id=unit)
+            change(made, f"data-extensions/{name}", name="Amplitude Engage")
     for number, name in enumerate(names):
         here = destination or f"engage {number % destinations}"
         make_binding(made.db, name, destination=here, cohort_id=cohort, attribute=name)
+
+
+def change(made: Product, path: str, **values: Any) -> None:
+    """Arrange something at the vendors."""
+    requests.put(f"{made.url}/_sandbox/{path}", json=values, timeout=60).raise_for_status()
 
 
 def start(made: Product, names: list[str]) -> None:

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import select
 
 from models.errors import ConfigurationError
-from models.tables import CohortBinding
-from models.types import Tier, WriteMode
+from models.tables import CohortBinding, Rejection
+from models.types import RunState, Tier, WriteMode
 from tests.contract.product import Product, status
 from worker.inspection.check import Step, check_binding, check_bindings, check_source, require_destination
 
@@ -295,13 +296,43 @@ def test_name_that_is_ambiguous_or_nearly_right(product: Product, binding: Cohor
 # --- before the first push ----------------------------------------------------------------------------------
 
 
-def test_longest_key_against_the_field(product: Product, binding: CohortBinding) -> None:
+def test_many_keys_too_long_for_the_field(product: Product, binding: CohortBinding) -> None:
     product.sandbox.door("PUT", ENGAGE, {"fields": [{**KEY, "length": 36}, FLAG]})
-    cloud = product.marketing_cloud(binding.destination)
-    assert require_destination(cloud, binding, longest_key=36)[1].name == "Purchasers"
-    with pytest.raises(ConfigurationError) as caught:
-        require_destination(cloud, binding, longest_key=37)
-    assert caught.value.code == "KEY_TOO_LONG"
+    members = [f"p-{number}" for number in range(198)]
+    product.sandbox.door(
+        "PUT", "cohorts/purchrs", {"members": [*members, "x" * 36, *("y" * n for n in (37, 38, 39))]}
+    )
+    run = product.sync(binding)
+    assert (run.state, run.error_code) == (RunState.FAILED, "KEY_TOO_LONG")
+    assert product.sandbox.rows() == []
+
+
+@pytest.mark.parametrize("write_mode", list(WriteMode))
+def test_a_few_keys_too_long_for_the_field(product: Product, write_mode: WriteMode) -> None:
+    """They are rejected and never sent, everybody else is flagged or unflagged; a longer field takes them."""
+    product.source()
+    product.destination(write_mode=write_mode)
+    binding = product.binding(max_removal_percent=100)
+    product.sandbox.door("PUT", ENGAGE, {"fields": [{**KEY, "length": 36}, FLAG]})
+    members = [f"p-{number}" for number in range(298)]
+    product.sandbox.door("PUT", "cohorts/purchrs", {"members": members})
+    assert product.sync(binding).state == RunState.SUCCEEDED
+    long = ["y" * 37, "🙂" * 18 + "x"]  # nvarchar counts UTF-16 code units
+    product.sandbox.door("PUT", "cohorts/purchrs", {"members": [*members[1:], "x" * 36, *long]})
+    for _ in range(2):
+        run = product.sync(binding)
+        assert (run.state, run.rejected) == (RunState.PARTIAL, 2), run.error_message
+    with product.ctx.db.read() as session:
+        found = list(session.scalars(select(Rejection)))
+    assert {(row.key, row.code) for row in found} == {(key, "KEY_TOO_LONG") for key in long}
+    assert {row.message for row in found} == {
+        "The contact key has 37 characters; the field Contact Key holds 36."
+    }
+    flagged = {row["Contact Key"] for row in product.sandbox.rows() if row["Purchasers"]}
+    assert flagged == {*members[1:], "x" * 36}
+    product.sandbox.door("PUT", ENGAGE, {"fields": [{**KEY, "length": 50}, FLAG]})
+    assert product.sync(binding).state == RunState.SUCCEEDED
+    assert {row["Contact Key"] for row in product.sandbox.rows() if row["Purchasers"]} == flagged | set(long)
 
 
 def test_longest_key_counts_as_the_database_does(product: Product, binding: CohortBinding) -> None:
@@ -319,10 +350,10 @@ def test_scopes_that_were_granted_since_the_token_was_made(product: Product, bin
     product.sandbox.door("PUT", "package", {"scopes": SIX[:3]})
     cloud = product.marketing_cloud(binding.destination)
     with pytest.raises(ConfigurationError) as caught:
-        require_destination(cloud, binding, longest_key=1)
+        require_destination(cloud, binding)
     assert caught.value.code == "MC_SCOPES"
     product.sandbox.door("PUT", "package", {"scopes": SIX})
-    assert require_destination(cloud, binding, longest_key=1)
+    assert require_destination(cloud, binding)
 
 
 @pytest.mark.parametrize(

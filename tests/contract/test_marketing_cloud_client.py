@@ -572,6 +572,25 @@ def test_results_in_pages(product: Product) -> None:
     assert calls(product, "/results") == 4
 
 
+def test_a_limit_between_pages_of_results_keeps_the_pages_read(product: Product) -> None:
+    """With fewer requests allowed than there are pages a new attempt that begins with the first page has no end."""
+    product.sandbox.switch(results_page_size=2)
+    product.sandbox.fault(
+        {"path": UPSERT, "action": {"kind": "row_errors", "every": 3}},
+        {
+            "path": RESULTS,
+            "after": 1,
+            "every": 2,
+            "action": {"kind": "status", "status": 429, "headers": {"Retry-After": "1"}},
+        },
+    )
+    cloud = product.marketing_cloud()
+    request_id = submitted(cloud, *"abcdefg")
+    ended(cloud, request_id)
+    assert [row.ok for row in cloud.results(request_id)] == [False, True, True, False, True, True, False]
+    assert calls(product, "/results") == 7
+
+
 def test_short_results_stay_short(product: Product) -> None:
     product.sandbox.fault({"path": RESULTS, "action": {"kind": "cut_items", "rows": 2}})
     cloud = product.marketing_cloud()

@@ -169,5 +169,5 @@ def _end(session: Session, row: SyncRun, state: RunState, at: datetime) -> None:
         rows = [
             RejectedRow(f"k{n}", f"k{n}", "InvalidKey", "The contact key is too long.") for n in range(10)
         ]
-        rejections.record(session, row, batch, rows, at)
+        rejections.record(session, row, batch.direction, rows, at)
     lifecycle.finish(session, row, state, now=at)

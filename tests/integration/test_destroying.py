@@ -6,6 +6,7 @@ import os
 import pty
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -136,18 +137,30 @@ def everything(db: Database) -> dict[str, list[Any]]:
     return rows
 
 
+@contextmanager
+def killed_in_the_end(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """One that asks more than once must not be waited for."""
+    try:
+        yield
+    finally:
+        process.kill()
+
+
 def answered(door: Door, answer: bytes, *words: str) -> Said:
     """The command on a terminal whose person types this when asked."""
     ours, theirs = pty.openpty()
-    with subprocess.Popen(
-        [COMMAND, *words],
-        cwd=door.cwd,
-        env=door.environment,
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        start_new_session=True,
-    ) as process:
+    with (
+        subprocess.Popen(
+            [COMMAND, *words],
+            cwd=door.cwd,
+            env=door.environment,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+        ) as process,
+        killed_in_the_end(process),
+    ):
         os.close(theirs)
         shown = b""
         while b"[y/N]" not in shown:

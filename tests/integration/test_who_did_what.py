@@ -16,10 +16,13 @@ from sqlalchemy import select, update
 from cli.flower import actions
 from config.queue import make_app
 from models import schema
+from models.contact_keys.codec import encode_keys
 from models.database import Database
+from models.membership import webhooks
+from models.membership.webhooks import Column, MessageHead
 from models.runs import lifecycle
 from models.tables import AuditEvent, Base, CohortBinding, SyncRun
-from models.types import RunState, Trigger
+from models.types import Feed, RunState, Trigger
 from tests.factories import make_binding, make_destination, make_source
 from tests.integration.door import Door
 from tests.integration.test_destroying import leaves
@@ -61,6 +64,7 @@ CHANGING: dict[str, tuple[list[str], str, str, str]] = {
     "binding remove": (["vips", "--yes"], "remove", "binding", "vips"),
     "apply": (["more.yaml", "--no-check", "--prune", "--yes"], "update", "binding", "vips"),
     "run": (["vips"], "run", "binding", "vips"),
+    "reconcile": (["vips"], "run", "binding", "vips"),
     "cancel": (["1"], "cancel", "run", "1"),
     "approve": (["1", "--reason", "asked"], "approve", "run", "1"),
     "reject": (["1", "--reason", "asked"], "reject", "run", "1"),
@@ -76,6 +80,7 @@ READING = {
     *("status", "notices", "export", "check", "plan", "runs", "watch", "show", "why", "schedule", "audit"),
     *("source list", "source show", "source cohorts", "source usage"),
     *("destination list", "destination show", "binding list", "binding show"),
+    *("health", "db compact"),  # what is stored stays as it is
 }
 PROCESSES = {"up", "demo", "worker", "scheduler", "receiver", "flower", "monitor", "sandbox"}
 
@@ -118,6 +123,14 @@ def arranged(path: str, db: Database, door: Door) -> None:
     elif path == "binding resume":
         with db.write() as session:
             session.execute(update(CohortBinding).values(paused=True, pause_reason="a campaign"))
+    elif path == "reconcile":
+        with db.write() as session:
+            session.execute(update(CohortBinding).values(feed=Feed.WEBHOOK))
+            [row] = session.scalars(select(CohortBinding))
+            head = MessageHead(row.cohort_id, "m-1", in_cohort=True, computed_time=1)
+            webhooks.accept(
+                session, row.project_id, head, {"user_id": Column(0, 0, encode_keys([]))}, now=NOW
+            )
     elif path == "restore":
         door.ok("backup", "copy.db")
     elif path == "db upgrade":

@@ -13,7 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.contact_keys import uuids
-from models.contact_keys.codec import decode_keys, encode, encode_keys, row_bodies, row_overhead
+from models.contact_keys.codec import (
+    decode_keys,
+    encode,
+    encode_keys,
+    has_texts,
+    holds_uuid,
+    row_bodies,
+    row_overhead,
+)
 from models.contact_keys.key_array import KeyArray
 from worker.membership import batching
 
@@ -140,3 +148,26 @@ def test_a_lone_surrogate_is_no_key() -> None:
 def test_encode_is_the_same_from_columns() -> None:
     texts = [*UUIDS[:5], "x", *UUIDS[5:9], "y é"]
     assert encode(KeyArray.of(texts)) == encode_keys(texts)
+
+
+@given(st.lists(st.uuids(), max_size=40), st.uuids(), st.booleans())
+def test_a_uuid_is_found_without_decoding(found: list[uuid.UUID], wanted: uuid.UUID, upper: bool) -> None:
+    spelled = [str(one).upper() if upper else str(one) for one in found]
+    blob = encode_keys(spelled)
+    assert not has_texts(blob)
+    for one in (wanted, *found):
+        assert holds_uuid(blob, one.int >> 64, one.int & (1 << 64) - 1) == (one in found)
+    assert has_texts(encode_keys([*spelled, "a text"]))
+
+
+def test_a_uuid_across_two_others_is_none() -> None:
+    one, two = (
+        uuid.UUID("00000000-0000-0000-aaaa-bbbbccccdddd"),
+        uuid.UUID("eeeeffff-0000-1111-0000-000000000000"),
+    )
+    across = uuid.UUID(bytes=one.bytes[8:] + two.bytes[:8])
+    blob = encode_keys([str(one), str(two)])
+    assert not holds_uuid(blob, across.int >> 64, across.int & (1 << 64) - 1)
+    assert holds_uuid(
+        encode_keys([str(one), str(two), str(across)]), across.int >> 64, across.int & (1 << 64) - 1
+    )

@@ -64,6 +64,16 @@ def test_jobs_of_one_length_are_found_soon_with_one_look_or_two(takes: float) ->
     assert asked / 20 <= 3 + takes / POLL_MAX_SECONDS
 
 
+@given(st.floats(min_value=0.5, max_value=15), st.floats(min_value=0, max_value=0.24))
+def test_workers_that_are_always_a_little_late_teach_no_longer_jobs(takes: float, share: float) -> None:
+    pace = Pace()
+    for _ in range(40):
+        at, looks = found(pace, takes)
+        late = share * at
+        pace = pace.learned(at + late, looks, late=late)
+    assert pace.first() <= takes * 1.05
+
+
 def test_time_that_nobody_looked_is_no_job_s_length() -> None:
     pace = Pace(1.6)
     assert pace.learned(35.0, 0, late=33.4) == pace

@@ -169,24 +169,19 @@ def _ask_marketing_cloud(ctx: Context, destination: Destination) -> _Unit:
 
 def _unit_steps(unit: _Unit, binding: CohortBinding) -> list[Step]:
     """The same, and the attribute."""
-    told = extension_steps(unit.extension, binding, longest_key=None) if unit.extension is not None else []
+    told = extension_steps(unit.extension, binding) if unit.extension is not None else []
     return [*unit.steps, *told]
 
 
-def require_destination(
-    cloud: MarketingCloud, binding: CohortBinding, *, longest_key: int
-) -> tuple[DataExtension, Field]:
-    """The data extension and the attribute's field, or the first failing step's error.
-
-    `longest_key` is that of the snapshot's longest contact key, in UTF-16 code units, as nvarchar counts.
-    """
+def require_destination(cloud: MarketingCloud, binding: CohortBinding) -> tuple[DataExtension, Field]:
+    """The data extension and the attribute's field, or the first failing step's error."""
     missing = _scopes(cloud.token())
     if missing.error is not None:
         missing = _scopes(cloud.checked_token())  # a cached token keeps the scopes it was made with
         if missing.error is not None:
             raise missing.error
     extension = cloud.find()
-    for step in extension_steps(extension, binding, longest_key=longest_key):
+    for step in extension_steps(extension, binding):
         if step.error is not None:
             raise step.error
     field = extension.field_named(binding.attribute)

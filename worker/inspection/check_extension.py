@@ -53,13 +53,9 @@ def is_flagged(field_type: str, value: object) -> bool:
     return str(value).strip().casefold() in FLAGGED[field_type]
 
 
-def extension_steps(
-    extension: DataExtension, binding: CohortBinding | None, *, longest_key: int | None
-) -> list[Step]:
+def extension_steps(extension: DataExtension, binding: CohortBinding | None) -> list[Step]:
     """What can be said of the data extension without another request."""
     steps = [_named("primary key", lambda: _primary_key(extension))]
-    if longest_key is not None:
-        steps.append(_named("key length", lambda: _key_length(extension, longest_key)))
     mine = binding.attribute if binding is not None else ""
     steps.append(_named("other required fields", lambda: _required(extension, mine)))
     if binding is not None:
@@ -77,13 +73,6 @@ def _primary_key(extension: DataExtension) -> str:
     if keys[0].type not in KEY_TYPES:
         raise ConfigurationError("PRIMARY_KEY_WRONG", found=f"of the type {keys[0].type}")
     return f"{CONTACT_KEY}, {keys[0].type}({keys[0].length or 'max'})"
-
-
-def _key_length(extension: DataExtension, longest: int) -> str:
-    field = extension.field_named(CONTACT_KEY)
-    if field is not None and field.length is not None and longest > field.length:
-        raise ConfigurationError("KEY_TOO_LONG", longest=longest, length=field.length)
-    return f"the longest key has {longest} characters"
 
 
 def _required(extension: DataExtension, attribute: str) -> str:

@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from models.contact_keys.codec import decode
+from models.contact_keys.codec import decode, has_texts, holds_uuid
 from models.contact_keys.comparison import comparison_key
 from models.contact_keys.key_array import TEXT, KeyArray
 from models.database import Database, one_state
@@ -42,8 +42,10 @@ class Wanted:
 
     def is_in(self, blob: bytes) -> bool:
         """Whether a blob of the codec has it, in any spelling."""
-        keys = decode(blob)
         mine = self._as_key
+        if not has_texts(blob):
+            return not mine.texts and holds_uuid(blob, int(mine.hi[0]), int(mine.lo[0]))
+        keys = decode(blob)
         if not mine.texts and ((keys.hi == mine.hi) & (keys.lo == mine.lo) & (keys.kind != TEXT)).any():
             return True
         # Case folding goes character by character, so whoever is here stands in the fold of all texts end to end:
@@ -58,7 +60,7 @@ def trace(db: Database, binding: CohortBinding, key: str) -> Trace:
     wanted = Wanted(key)
     with db.read() as session:
         one_state(session)
-        found = [push for push, keys in pushes(session, binding.id) if wanted.is_in(keys)]
+        found = list(pushes(session, binding.id, wanted.is_in))
         history = [push for push in found if push.state == BatchState.ACKNOWLEDGED]
         under_way = [push for push in found if push.state != BatchState.ACKNOWLEDGED]
         log = [push for push in history if not push.folded]

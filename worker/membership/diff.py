@@ -111,6 +111,11 @@ class Diff:
                 break
         return found
 
+    def entering(self) -> Iterator[str]:
+        """The keys of everybody who enters, as they are to be pushed."""
+        for keys in self._changes.of(Direction.ENTER):
+            yield from keys.to_list()
+
     def batches(
         self, *, row_overhead: int, max_rows: int = 25_000, max_bytes: int = 4_500_000
     ) -> Iterator[PlannedBatch]:

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from pathlib import Path
+
+from sqlalchemy.orm import Session
 
 from models import forgotten
 from models.contact_keys.codec import row_overhead
@@ -18,7 +21,7 @@ from models.direction import Direction
 from models.errors import TerminalError
 from models.forgotten import Forgotten
 from models.membership import snapshots, state
-from models.runs import batches, holds, lifecycle, unresolved_batches
+from models.runs import batches, holds, lifecycle, rejections, unresolved_batches
 from models.setup import destinations
 from models.tables import CohortBinding, Snapshot, SyncRun
 from models.types import Feed, Stage
@@ -32,6 +35,7 @@ from worker.stages import (
     guard,
     job_tracking,
     list_base,
+    long_keys,
     snapshot_store,
     webhook_trust,
 )
@@ -109,7 +113,8 @@ def _decided(hold: ClaimedRun, run: SyncRun, path: Path, digest: str | None, wor
     if not (found.counts.entered or found.counts.exited or unknown):
         return _advance(hold, Stage.FINISH)
     with hold.marketing_cloud(run.binding.destination) as cloud:
-        extension, field = require_destination(cloud, run.binding, longest_key=found.longest_key)
+        extension, field = require_destination(cloud, run.binding)
+    longest = long_keys.limit(found, extension, percent=hold.ctx.settings.long_key_percent)
     if not run.approved:
         past = guard_past(hold.ctx.db, run, extension)
         held = (
@@ -131,7 +136,7 @@ def _decided(hold: ClaimedRun, run: SyncRun, path: Path, digest: str | None, wor
         if held is not None:
             _store_facts(hold, found)
             raise held
-    return _plan(hold, found, extension, field, seen.unknown() if seen else ())
+    return _plan(hold, found, extension, field, seen.unknown() if seen else (), longest=longest)
 
 
 def reader(db: Database, binding: CohortBinding) -> StateReader:
@@ -222,6 +227,8 @@ def _plan(
     extension: DataExtension,
     field: Field,
     unknown: Iterable[tuple[int, bytes]],
+    *,
+    longest: int | None,
 ) -> Stage:
     with hold.transaction() as (session, run):
         destinations.store_data_extension(
@@ -241,7 +248,7 @@ def _plan(
         batches.plan(
             session,
             run,
-            _allowed(run, planned(found, field), gone),
+            _allowed(session, run, planned(found, field), gone, longest=longest, now=hold.now),
             data_extension_id=extension.id,
             first_seq=batches.next_seq(session, run.id),
         )
@@ -252,9 +259,18 @@ def _plan(
 
 
 def _allowed(
-    run: SyncRun, wanted: Iterable[PlannedBatch], gone: Forgotten
+    session: Session,
+    run: SyncRun,
+    wanted: Iterable[PlannedBatch],
+    gone: Forgotten,
+    *,
+    longest: int | None,
+    now: datetime,
 ) -> Iterator[tuple[Direction, int, bytes]]:
-    """The batches without who was forgotten while they were found; the run's counts lose them too."""
+    """The batches without who was forgotten while they were found; the run's counts lose them too.
+
+    And without keys longer than `longest`, which are rejections.
+    """
     for batch in wanted:
         direction = Direction(batch.direction)
         n, keys = gone.without(direction, batch.n, batch.keys)
@@ -262,6 +278,11 @@ def _allowed(
             run.entered -= batch.n - n
         else:
             run.exited -= batch.n - n
+        if longest is not None and direction == Direction.ENTER:
+            (n, keys), refused = long_keys.split(keys, longest)
+            rows = list(refused)
+            run.rejected += len(rows)
+            rejections.record(session, run, direction, rows, now)
         if n:
             yield direction, n, keys
 

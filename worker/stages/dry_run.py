@@ -40,7 +40,15 @@ from worker.context import Context
 from worker.inspection.check import require_destination
 from worker.inspection.estimate import jobs
 from worker.membership.diff import Diff, DiffCounts, StateReader, compare
-from worker.stages import blackout, file_guard, guard, snapshot_store, webhook_snapshot, webhook_trust
+from worker.stages import (
+    blackout,
+    file_guard,
+    guard,
+    long_keys,
+    snapshot_store,
+    webhook_snapshot,
+    webhook_trust,
+)
 from worker.stages.diff import SAMPLES, guard_past, odd_examples, planned
 from worker.stages.snapshot import bring
 from worker.vendors.marketing_cloud.client import BATCH_ROWS
@@ -170,9 +178,8 @@ class DryRun(ClaimedRun):
         if counts.entered or counts.exited:
             try:
                 with self.marketing_cloud(binding.destination) as cloud:
-                    extension, attribute = self._patiently(
-                        lambda: require_destination(cloud, binding, longest_key=found.longest_key)
-                    )
+                    extension, attribute = self._patiently(lambda: require_destination(cloud, binding))
+                long_keys.limit(found, extension, percent=self.ctx.settings.long_key_percent)
                 together = BATCH_ROWS if binding.destination.write_mode == WriteMode.ASYNC else 0
                 requests = jobs([(batch.direction, batch.n) for batch in planned(found, attribute)], together)
             except ConfigurationError as error:

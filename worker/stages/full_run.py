@@ -51,7 +51,7 @@ def read(hold: ClaimedRun, run: SyncRun, known: StateReader, workdir: Path) -> F
     folder = workdir.parent / f"read-{run.id}-{run.created_at:%Y%m%d%H%M%S}"  # no other database's run
     make_private_dir(folder)
     with hold.marketing_cloud(run.binding.destination) as cloud:
-        extension, field = require_destination(cloud, run.binding, longest_key=0)
+        extension, field = require_destination(cloud, run.binding)
         reading = Readback(folder, extension, field, hold.forgotten())
         begun = reading.pages
         try:

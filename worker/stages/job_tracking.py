@@ -17,6 +17,7 @@ from models.errors import ConfigurationError, RateLimited, SyncError, TerminalEr
 from models.runs import batches, lifecycle, unresolved_batches
 from models.runs.rejections import RejectedRow
 from models.tables import PushBatch, SyncRun
+from models.types import BatchState
 from worker.claim import ClaimedRun
 from worker.stages import refusals
 from worker.vendors.marketing_cloud.client import JobState, MarketingCloud, RowResult
@@ -92,6 +93,8 @@ def earlier_runs(hold: ClaimedRun, run: SyncRun) -> bool:
             with hold.transaction() as (_, mine):
                 lifecycle.wait(mine, hold.later(2.0))
             return False
+    elif run.binding.quiet_until is None:
+        return True
     with hold.transaction() as (_, mine):
         quiet = mine.binding.quiet_until
         if quiet is not None and quiet > hold.now:
@@ -182,6 +185,9 @@ def _overdue(hold: ClaimedRun, job: Sequence[PushBatch]) -> None:
 
 def revive(hold: ClaimedRun) -> None:
     """Batches of this run that a dead worker was sending: nobody knows whether the vendor has them."""
+    with hold.ctx.db.read() as session:
+        if all(batch.state != BatchState.SENDING for batch in batches.in_flight(session, hold.claim.run_id)):
+            return
     with hold.transaction() as (session, run):
         batches.send_again_unheard(session, run.id, quiet_until=hold.quiet_until)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import structlog
 
+from models import forgotten
 from models.direction import Direction
 from models.errors import TerminalError
 from models.membership import list_base
@@ -59,14 +60,12 @@ def take(hold: ClaimedRun, run: SyncRun, path: Path, known: StateReader) -> None
 
 def _swap(hold: ClaimedRun, download: Snapshot, parts: list[tuple[int, Path]], blank: int) -> None:
     with hold.transaction() as (session, run):
+        gone = forgotten.enforced(session, hold.ctx.db.keyring)  # since the file was made, maybe
         stored = session.get_one(Snapshot, download.id)
-        stored.rows = sum(n for n, _ in parts) + blank
-        list_base.rebase(
-            session,
-            run,
-            stored,
-            ((n, part.read_bytes()) for n, part in parts),
-            blank=blank,
-            now=hold.now,
-        )
+        members = sum(n for n, _ in parts)
+        stored.rows = members + blank
+        kept = [gone.without(Direction.ENTER, n, part.read_bytes()) for n, part in parts]
+        # Who was forgotten is still one of the cohort's people, as somebody without the property.
+        blank += members - sum(n for n, _ in kept)
+        list_base.rebase(session, run, stored, kept, blank=blank, now=hold.now)
     log.info("list_reconciled", snapshot=download.id, members=sum(n for n, _ in parts))

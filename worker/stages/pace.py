@@ -51,6 +51,7 @@ class Pace:
         """After a job was found ended at that age, `looks` looks before, `late` seconds after the planned time."""
         if late > max(2 * POLL_MIN_SECONDS, TOO_LATE * age):
             return self
+        age -= max(0.0, late)  # else each delay of ours would become the vendor's
         if looks == 0:  # it ended at some time before: look sooner, and much sooner if that goes on
             return Pace(age * (1 - min(0.5, 0.02 * 2**self.early)), self.early + 1)
         if self.seconds is None:

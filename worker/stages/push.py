@@ -13,10 +13,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import structlog
-from redis.exceptions import RedisError
 from sqlalchemy.orm import Session
 
-from config.queue import KEY_PREFIX, QUEUES
 from models.contact_keys.codec import Value, decode_keys, encode_keys, row_body
 from models.direction import Direction
 from models.errors import ConfigurationError, RateLimited, SyncError
@@ -42,7 +40,7 @@ log = structlog.get_logger()
 
 # One claim goes on this long while batches flow; then others get the worker.
 CLAIM_SECONDS = 20.0
-# In all, so long may a claim look again without anything having moved; and so long although other work waits.
+# In all, so long may a claim look again without anything having moved; and so long at a time although other work waits.
 PATIENCE_SECONDS, A_MOMENT_SECONDS = 1.0, 0.1
 # A PUT that failed like this was not queued. All else (no answer, a server's error, an odd answer) tells nothing.
 NOT_QUEUED = (NotSentError, RateLimited, ConfigurationError)
@@ -97,19 +95,28 @@ class Push:
                 continue
             pause = self._until_next(left) or POLL_MIN_SECONDS
             idle += pause
-            if (
-                idle > PATIENCE_SECONDS
-                or time.monotonic() > end
-                or (idle > A_MOMENT_SECONDS and _others_wait(self.hold))
-            ):
-                self._leave(pause)
+            if idle > PATIENCE_SECONDS or time.monotonic() > end or not self._slept(pause):
+                self._leave(self._until_next(left))
                 return None
-            time.sleep(pause)
+
+    def _slept(self, seconds: float) -> bool:
+        """Whether it slept so long: not if other work waits for this worker, or has waited for a moment meanwhile."""
+        if seconds > A_MOMENT_SECONDS and self.hold.others_wait():
+            return False
+        until, before = time.monotonic() + seconds, False
+        while (left := until - time.monotonic()) > A_MOMENT_SECONDS:
+            time.sleep(A_MOMENT_SECONDS)
+            waits = self.hold.others_wait()
+            if before and waits:
+                return False
+            before = waits
+        time.sleep(max(0.0, left))
+        return True
 
     def _fill_slots(self, free: int) -> tuple[int, bool]:
         """Send batches into at most so many slots: how many were sent, and whether another waits for a slot."""
         sent = 0
-        while sent < free:
+        while sent < free and self._any_due():
             with self.hold.transaction() as (session, run):
                 if run.cancel_requested or blackout.until(run.binding, self.hold.now) is not None:
                     return sent, False
@@ -123,6 +130,11 @@ class Push:
             self._send(job)
             sent += 1
         return sent, False
+
+    def _any_due(self) -> bool:
+        """Whether a transaction is worth it."""
+        with self.hold.ctx.db.read() as session:
+            return batches.due_for(session, self.run.id, now=self.hold.now) is not None
 
     def _wake_next(self, session: Session) -> list[Woken]:
         """Who gets the slots that this run leaves free; to be published after the commit."""
@@ -283,13 +295,5 @@ def _target(cloud: MarketingCloud, run: SyncRun) -> Target:
         for name, kind in stored["fields"].items():
             if name.casefold() == run.binding.attribute_key:
                 return Target(stored["id"], name, kind)
-    extension, attribute = require_destination(cloud, run.binding, longest_key=0)
+    extension, attribute = require_destination(cloud, run.binding)
     return Target(extension.id, attribute.name, attribute.type)
-
-
-def _others_wait(hold: ClaimedRun) -> bool:
-    """Whether other work is queued for this worker."""
-    try:
-        return any(hold.ctx.redis.llen(KEY_PREFIX + queue) for queue in QUEUES)
-    except RedisError:
-        return True

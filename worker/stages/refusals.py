@@ -119,7 +119,7 @@ def look_for_the_cause(hold: ClaimedRun, cloud: MarketingCloud, batch: PushBatch
     """Not one row was taken: say so if the data extension or the field is gone or has changed."""
     run = hold.load()
     if batch.run_id == run.id:
-        require_destination(cloud, run.binding, longest_key=0)
+        require_destination(cloud, run.binding)
 
 
 def _others_refused(hold: ClaimedRun, batch: PushBatch) -> bool:

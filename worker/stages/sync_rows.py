@@ -81,7 +81,7 @@ def _refused(hold: ClaimedRun, cloud: MarketingCloud, batch: PushBatch, error: R
         raise TransientError("MC_UNAVAILABLE", "It refused synchronous rows without a reason.")
     if NO_FIELD in said:
         job_tracking.unsent(hold, [batch], error, uncertain=False)
-        require_destination(cloud, hold.load().binding, longest_key=0)
+        require_destination(cloud, hold.load().binding)
     final = ConfigurationError(error.code, error.detail, **error.context)
     refusals.halve(hold, cloud, batch, error.rows, final, certain=batch.n == 1)
 

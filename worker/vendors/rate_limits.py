@@ -8,14 +8,17 @@ the limits start anew; the vendors' own 429 then teaches them.
 
 from __future__ import annotations
 
+import hashlib
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
+from typing import cast
 
 import redis
 from pyrate_limiter import Duration, Rate, RateItem
-from pyrate_limiter.buckets.redis_bucket import RedisBucket
+from pyrate_limiter.buckets.redis_bucket import LuaScript, RedisBucket
 from redis.exceptions import NoScriptError, RedisError
 
 from config.queue import KEY_PREFIX
@@ -56,8 +59,10 @@ class Limits:
         """Count one request of the kind `what`, or raise RateLimited."""
         self.check_cooldown()
         with _broker_errors():
-            for _ in range(2):
-                bucket = RedisBucket.init(list(rates), self._redis, f"{self._key}:{what}")
+            for number in range(2):
+                bucket = RedisBucket(list(rates), self._redis, f"{self._key}:{what}", _script())
+                if number:
+                    self._redis.script_load(LuaScript.PUT_ITEM)
                 item = RateItem(uuid.uuid4().hex, int(time.time() * 1000))
                 try:
                     if bucket.put(item):
@@ -65,8 +70,8 @@ class Limits:
                         return
                 except NoScriptError:  # the server was restarted or flushed between init and put
                     continue
-                wait = bucket.waiting(item)
-                raise RateLimited(self._code, retry_after=max(0.5, int(wait) / 1000))
+                wait = cast("int", bucket.waiting(item))
+                raise RateLimited(self._code, retry_after=max(0.5, wait / 1000))
 
     def _keep_window(self, key: str, now: int, rates: tuple[Rate, ...]) -> None:
         """Of the requests that were counted only a window's are kept, and none for longer than one; `now` in ms."""
@@ -79,8 +84,8 @@ class Limits:
     def check_cooldown(self) -> None:
         """Raise RateLimited while the account cools down, or while another's trial request is under way."""
         with _broker_errors():
-            code, left = self._cooling()
-            if code is None and not self._trial and self._redis.exists(f"{self._key}:blocked"):
+            code, left, blocked = self._cooling()
+            if code is None and not self._trial and blocked:
                 if self._redis.set(f"{self._key}:trial", 1, px=int(TRIAL_SECONDS * 1000), nx=True):
                     self._trial = True
                 else:  # the answer to the trial tells; looking again costs nothing
@@ -117,7 +122,7 @@ class Limits:
         Each failed trial doubles the pause; what was under way when it opened gets the same answer and counts once.
         """
         with _broker_errors():
-            code, left = self._cooling()
+            code, left, _ = self._cooling()
             if code == BLOCKED:
                 return left
             times = int(str(self._redis.incr(f"{self._key}:blocked")))
@@ -149,12 +154,22 @@ class Limits:
             with suppress(RedisError):  # it is forgotten by its age
                 self._redis.zrem(key, token)
 
-    def _cooling(self) -> tuple[str | None, float]:
-        left = self._redis.pttl(f"{self._key}:cool")
+    def _cooling(self) -> tuple[str | None, float, bool]:
+        """The code of the cool-down with the seconds left of it, and whether the circuit is open."""
+        pipe = self._redis.pipeline(transaction=False)
+        pipe.pttl(f"{self._key}:cool")
+        pipe.get(f"{self._key}:cool")
+        pipe.exists(f"{self._key}:blocked")
+        left, code, blocked = pipe.execute()
         if not isinstance(left, int) or left <= 0:
-            return None, 0.0
-        code = self._redis.get(f"{self._key}:cool")
-        return code.decode() if isinstance(code, bytes) else self._code, left / 1000
+            return None, 0.0, bool(blocked)
+        return code.decode() if isinstance(code, bytes) else self._code, left / 1000, bool(blocked)
+
+
+@cache
+def _script() -> str:
+    """The bucket's script by its hash, which a server knows from its first use on."""
+    return hashlib.sha1(LuaScript.PUT_ITEM.encode(), usedforsecurity=False).hexdigest()
 
 
 _COOL = """

@@ -54,8 +54,8 @@ def restore(
 ) -> None:
     """Go back to a copy, while nothing runs. Every binding's next run reads the data extension first.
 
-    What was set up, synced or told by a webhook since the copy is lost. Contacts that were forgotten since then stay
-    forgotten: repeat `cohort-sync forget` for those that it lists.
+    What was set up, synced or delivered by a webhook since the copy is lost. Contacts that were forgotten since then
+    stay forgotten: repeat `cohort-sync forget` for those that it lists.
 
     Example: cohort-sync restore /mnt/backups/cohort-sync.db --yes
     """

@@ -1,4 +1,4 @@
-"""`cohort-sync db …`: the schema."""
+"""`cohort-sync db …`: the schema, and the room it takes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True)
 
 @app.callback()
 def group() -> None:
-    """The database's schema."""
+    """The database's schema, and the room it takes."""
 
 
 @app.command()
@@ -30,3 +30,25 @@ def upgrade(
     with context.database(upgrade=True):
         pass
     output.done(f"The database is at schema {schema.head()}.", {"schema": schema.head()}, as_json=as_json)
+
+
+@app.command()
+def compact(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Give the room of what was removed back to the file system.
+
+    SQLite keeps it otherwise. Runs wait meanwhile, some seconds a gigabyte, and as much room again is needed.
+    PostgreSQL does it by itself; there this is VACUUM ANALYZE, and nobody waits.
+
+    Example: cohort-sync db compact
+    """
+    with context.database() as db:
+        before = db.size()
+        db.compact()
+        after = db.size()
+    output.done(
+        f"The database has {after / 1e6:,.1f} MB, {max(0, before - after) / 1e6:,.1f} MB less than before.",
+        {"bytes_before": before, "bytes": after},
+        as_json=as_json,
+    )

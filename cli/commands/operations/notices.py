@@ -1,4 +1,4 @@
-"""`cohort-sync notices`: what needed a person, who was told of it and when; and whether a message gets through."""
+"""`cohort-sync notices`: what needed a person, and who was notified when; whether a message gets through."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def notices(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """What needs you, the newest first, and who was told of it when.
+    """What needs you, the newest first, and who was notified when.
 
     Example: cohort-sync notices --all
 

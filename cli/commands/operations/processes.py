@@ -6,7 +6,7 @@ Each is a process of its own in production; what it does stands in `cli/stack/st
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -71,15 +71,13 @@ def worker(
     settings = context.settings()
     with context.database(proven=True):
         pass  # a wrong database is said here and not by the first task
-    from celery.signals import celeryd_after_setup
-
     from config.queue import QUEUES
     from worker.app import app as celery
+    from worker.departure import Departure
     from worker.liveness import PulseStep
 
     celery.steps["consumer"].add(PulseStep)
-    workers: list[Any] = []
-    celeryd_after_setup.connect(lambda instance, **_: workers.append(instance), weak=False)
+    departure = Departure(settings)
     celery.worker_main(
         [
             "--quiet",  # no banner on stdout: what it says stands in the log
@@ -94,8 +92,8 @@ def worker(
             "--without-mingle",
         ]
     )
-    # Celery's command drops it: whoever supervises a worker that gave up must see that it did.
-    if any(one.exitcode for one in workers):
+    departure.gone()
+    if departure.failed:  # whoever supervises a worker that gave up must see that it did
         raise typer.Exit(Code.FAILED)
 
 

@@ -62,7 +62,7 @@ def run(
     yes: Annotated[
         bool,
         typer.Option(
-            "--yes", "-y", help="Go past the guards; the audit log says who did. With --clear: do not ask."
+            "--yes", "-y", help="Pass the guards; the audit log says who did. With --clear: do not ask."
         ),
     ] = False,
     idempotency_key: Annotated[

@@ -167,9 +167,7 @@ def _read(outside: Context, binding: CohortBinding, folder: Path, told: Told) ->
     from worker.vendors.marketing_cloud.client import MarketingCloud
 
     with closing(MarketingCloud(outside, binding.destination)) as cloud:
-        extension, field = _patiently(
-            outside, lambda: require_destination(cloud, binding, longest_key=0), lambda: 0
-        )
+        extension, field = _patiently(outside, lambda: require_destination(cloud, binding), lambda: 0)
         with outside.db.read() as session:
             gone = forgotten.load(session, outside.db.keyring)
         reading = Readback(folder, extension, field, gone)

@@ -42,7 +42,8 @@ def apply(
 ) -> None:
     """Make what is set up what a file says: all of it, or nothing (docs/apply.md).
 
-    Every mistake is told at once, with its place. The vendors are asked about whatever is new or points elsewhere.
+    All mistakes are reported at once, each with its place. The vendors are asked about what is new or refers to
+    something else than before.
 
     Example: cohort-sync apply cohorts.yaml --dry-run
     """
@@ -60,8 +61,7 @@ def apply(
         quota.note(warnings)
         applied = bool(draft.plan.changes) and not dry_run
         if applied:
-            _confirm(draft.plan, file, yes=yes)
-            confirm.require_for_lists(draft.lost, yes=yes)
+            _confirm(draft.plan, draft.lost, file, yes=yes)
             drafts.keep(db, wanted, draft.plan, prune=prune, now=now, file=file)
     document = {**_document(draft.plan), "applied": applied, "warnings": warnings}
     output.done(_summary(draft.plan, dry_run=dry_run), document, as_json=as_json)
@@ -107,16 +107,19 @@ def _unmet(wanted: ParsedFile, row: CohortBinding, error: SyncError) -> Mistake:
     return entry.mistake(error, setting)
 
 
-def _confirm(plan: ChangeSet, file: str, *, yes: bool) -> None:
-    """A removal is asked for, or said beforehand."""
+def _confirm(plan: ChangeSet, lost: Sequence[str], file: str, *, yes: bool) -> None:
+    """What is removed, and of which cohorts the webhook's list is `lost` with it, is one question."""
     names = ", ".join(
         f"{change.entry.kind.name} {change.entry.name}"
         for change in plan.changes
         if change.action == "remove"
     )
-    if names:
+    if not names:
+        confirm.require_for_lists(lost, yes=yes)
+    else:
+        also = f" What Amplitude's webhook told of {', '.join(lost)} is forgotten." if lost else ""
         confirm.require(
-            f"Remove {names}? The flags in Marketing Cloud stay as they are.",
+            f"Remove {names}? The flags in Marketing Cloud stay as they are.{also}",
             doing=f"Removing {names}",
             yes=yes,
             refusal=ConfigurationError("PRUNE_UNCONFIRMED", file=file, names=names),

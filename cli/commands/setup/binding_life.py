@@ -54,9 +54,9 @@ def remove(
                 bindings.remove_binding(session, str(found.id), now=context.now(), actor=actor)
             else:
                 bindings.remove_cleared(session, found.id, cleared.id, now=context.now(), actor=actor)
-    after = "set to false" if clear_flags else "as they are"
+    after = "are false" if clear_flags else "stay as they are"
     output.done(
-        f"Binding {found.name!r} is removed; the flags in Marketing Cloud are {after}.",
+        f"Binding {found.name!r} is removed; the flags in Marketing Cloud {after}.",
         {"id": found.id, "name": found.name, "cleared_by": cleared.id if cleared else None},
         as_json=as_json,
     )

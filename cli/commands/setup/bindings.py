@@ -116,7 +116,7 @@ def _store(
     yes: bool = True,
 ) -> None:
     """Make a change and say so; `ask` the vendors before, `told`: it is fed by webhook from now on. Without `yes` a
-    person is asked before what a webhook told is lost.
+    person is asked before what a webhook delivered is lost.
     """
     now = context.now()
     with context.database() as db:
@@ -257,8 +257,8 @@ def update(
 ) -> None:
     """Change what is given, leave the rest.
 
-    The vendors are asked first when what is kept where changes; once synced to, that can't be changed. A person is
-    asked before what Amplitude's webhook told of a cohort is forgotten.
+    The vendors are asked first if the source, cohort, destination or attribute changes, which is possible until the
+    first sync. You are asked before what Amplitude's webhook delivered of a cohort is forgotten.
 
     Example: cohort-sync binding update vips --cron '0 7 * * mon-fri'
     """

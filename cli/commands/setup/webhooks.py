@@ -53,7 +53,7 @@ def webhook(
         typer.Option(
             min=0,
             max=720,
-            help="With --rotate: accept the old secret for so long as well; 0 refuses it at once.",
+            help="With --rotate: for how long the old secret is accepted as well; 0 refuses it at once.",
         ),
     ] = 24,
     yes: confirm.Yes = False,

@@ -16,6 +16,7 @@ def upgrade() -> None:
     op.add_column('amplitude_project', sa.Column('webhook_old_secret_until', UtcDateTime(), nullable=True))
     op.add_column('sync_run', sa.Column('reconcile', sa.String(length=10), nullable=True))
     op.add_column('cohort_list', sa.Column('forgotten', sa.Integer(), server_default='0', nullable=False))
+    op.add_column('cohort_list', sa.Column('anchored', sa.Boolean(), server_default=sa.true(), nullable=False))
     for name in ('based_at', 'base_snapshot_id', 'refuse_before', 'proven_at'):
         op.add_column('cohort_list', sa.Column(name, Id, nullable=True))
     op.add_column('cohort_list', sa.Column('judged_id', Id, server_default='0', nullable=False))

@@ -6,6 +6,7 @@ after a newer contradicting one: that order is kept by the caller. Facts: docs/v
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from urllib.parse import quote
 import orjson
 import requests
 
-from models.errors import ConfigurationError, ContractError, TransientError
+from models.errors import ConfigurationError, ContractError, RateLimited, TransientError
 from models.tables import Destination
 from worker.context import Context
 from worker.vendors.http import AnswerLostError, json_of, who
@@ -54,6 +55,8 @@ BATCH_ROWS = 25_000
 BATCH_BYTES = 4_500_000
 # The same page: 50 objects a synchronous request, soft.
 SYNC_ROWS = 50
+# Of a further page of results: how often it is asked for, and the longest wait that a limit may ask for each time.
+PAGE_TRIES, PAGE_WAIT_SECONDS = 8, 30.0
 PAGE_ROWS = 2_500
 
 
@@ -199,10 +202,7 @@ class MarketingCloud:
         rows: list[RowResult] = []
         page = 1
         while True:
-            answer = self._read(
-                f"data/v1/async/{quote(request_id, safe='')}/results",
-                params={"$page": page} if page > 1 else None,
-            )
+            answer = self._results_page(request_id, page)
             items = answer.get("items")
             if not isinstance(items, list) or (page > 1 and answer.get("page") != page):
                 return rows
@@ -212,6 +212,21 @@ class MarketingCloud:
             if not items or not more or len(items) != size:
                 return rows
             page += 1
+
+    def _results_page(self, request_id: str, page: int) -> dict[str, Any]:
+        """One page. After the first one a limit is waited for here: a new attempt would begin with the first again.
+
+        With a limit of fewer requests than there are pages that had no end.
+        """
+        path = f"data/v1/async/{quote(request_id, safe='')}/results"
+        for left in reversed(range(PAGE_TRIES)):
+            try:
+                return self._read(path, params={"$page": page} if page > 1 else None)
+            except RateLimited as limited:
+                if page == 1 or not left or limited.retry_after > PAGE_WAIT_SECONDS:
+                    raise
+                time.sleep(limited.retry_after)
+        raise AssertionError  # the loop returns or raises
 
     def pages(self, key: str, first: int = 1) -> Iterator[RowsPage]:
         """The rows with all their fields, page by page: there is no choosing of fields that could be relied on."""
