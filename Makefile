@@ -17,7 +17,7 @@ PYTEST ?= $(PY) -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 # Compiled modules and rewritten tests are kept: a test process would need seconds to make them anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-fast check audit coverage bench dist lock clean
+.PHONY: help demo test test-fast chaos check audit coverage bench dist lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -40,6 +40,12 @@ test: $(STAMP)  ## lint, types, layout rules and every test
 test-fast: $(STAMP)  ## lint, types, layout rules, unit and contract tests: no running product
 	@$(MAKE) --no-print-directory check
 	@$(PYTEST) tests/unit tests/contract
+
+SECONDS := 600
+SEED := 1
+DB := sqlite
+chaos: $(STAMP)  ## a running product with everything going wrong: SECONDS=600 SEED=1 DB=sqlite (or postgresql)
+	@$(PY) -m tests.chaos --seconds $(SECONDS) --seed $(SEED) --db $(DB)
 
 check: $(STAMP)  ## ruff, mypy, import-linter and the audit only
 	@$(VENV)/bin/ruff check .

@@ -98,8 +98,7 @@ class Product:
         if run.wake_at is not None and run.wake_at > self.ctx.clock():
             self.moved += run.wake_at - self.ctx.clock() + timedelta(milliseconds=1)
             self.thaw()
-        stages = {Stage.SNAPSHOT: snapshot, Stage.DIFF: diff, Stage.PUSH: push, Stage.FINISH: finish}
-        work(self.ctx, run_id, Stage(run.stage), stages[Stage(run.stage)])
+        claim(self.ctx, run)
         return self.look(run_id)
 
     def work(self, run_id: int, *, until: Stage | None = None) -> SyncRun:
@@ -146,6 +145,12 @@ def make_product(settings: Settings, db: Database, broker: Valkey, sandbox: Sand
     product = Product(Context(at_sandbox, db, redis, make_app(at_sandbox)), sandbox)
     product.ctx.clock = lambda: datetime.now(UTC) + product.moved
     return product
+
+
+def claim(ctx: Context, run: SyncRun) -> None:
+    """Do the stage that the run stands at once, as a worker that got its message."""
+    stages = {Stage.SNAPSHOT: snapshot, Stage.DIFF: diff, Stage.PUSH: push, Stage.FINISH: finish}
+    work(ctx, run.id, Stage(run.stage), stages[Stage(run.stage)])
 
 
 def status(path: str, code: int, body: Any = "", **more: Any) -> dict[str, Any]:
