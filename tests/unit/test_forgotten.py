@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gzip
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from models.contact_keys.codec import decode_keys, encode_keys
+from models.database import Database
 from models.direction import Direction
 from models.errors import ContractError
 from models.forgotten import Forgotten, digest
@@ -41,13 +43,15 @@ def test_nobody_can_tell_a_contact_from_its_hash() -> None:
     assert "k" * 32 not in repr(forgotten("ann"))
 
 
-def test_who_leaves_is_pushed_out_and_nobody_in() -> None:
+def test_who_leaves_is_pushed_out_and_nobody_in(sqlite_db: Database) -> None:
     """The run's counts lose them, or it could never be `succeeded`."""
     gone = forgotten("ann", "bob", leaving=("bob",))
     keys = encode_keys(["ann", "bob", "carl"])
     run = SyncRun(entered=3, exited=4)
     wanted = [PlannedBatch(Direction.EXIT, 3, keys), PlannedBatch(Direction.EXIT, 1, encode_keys(["Ann"]))]
-    left = list(_allowed(run, [*wanted, PlannedBatch(Direction.ENTER, 3, keys)], gone))
+    wanted.append(PlannedBatch(Direction.ENTER, 3, keys))
+    with sqlite_db.read() as session:
+        left = list(_allowed(session, run, wanted, gone, longest=None, now=datetime(2026, 1, 1, tzinfo=UTC)))
     assert [(direction, n, decode_keys(blob)) for direction, n, blob in left] == [
         (Direction.EXIT, 2, ["bob", "carl"]),
         (Direction.ENTER, 1, ["carl"]),
