@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import string
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def configurations(draw: st.DrawFn) -> dict[str, Any]:
             **draw(
                 _some(
                     account_id=st.integers(1, 10**9).map(str),
-                    client_secret_made_on=st.dates().map(str),
+                    client_secret_made_on=st.dates(date(2, 1, 1), date(9998, 12, 31)).map(str),
                     write_mode=st.just("sync"),
                 )
             ),
