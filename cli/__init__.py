@@ -1,5 +1,5 @@
 """The operator's door: `cohort-sync …`.
 
 `main` assembles the commands, each module is one noun of them. A command reads what was typed, asks `models`
-(or a vendor through `worker`), and prints; no rule of the domain and no SQL stands here.
+(or a vendor through `worker`), and prints; it holds no rule of the domain and no SQL.
 """

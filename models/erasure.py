@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import delete, select, text, update
+from sqlalchemy import Row, delete, select, text, update
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from models import forgotten
 from models.contact_keys import codec
@@ -37,6 +38,7 @@ from models.tables import (
 from models.types import IN_FLIGHT, BatchState
 
 ROWS_AT_ONCE = 1000
+BLOBS_AT_ONCE = 20
 # A rewrite of a large table keeps its users waiting: PostgreSQL gives up rather than queue them all behind it.
 LOCK_TIMEOUT = "30s"
 _REWRITTEN = (
@@ -129,21 +131,26 @@ def _members(db: Database, wanted: Wanted, found: Found) -> None:
 
 
 def _batches(db: Database, wanted: Wanted, found: Found) -> None:
+    for rows in _in_steps(db, PushBatch.id, PushBatch.keys, size=BLOBS_AT_ONCE):
+        for batch_id, blob in rows:
+            if wanted.in_blob(blob):
+                _batch(db, batch_id, wanted, found)
+
+
+def _in_steps(
+    db: Database, number: InstrumentedAttribute[int], value: InstrumentedAttribute[Any], *, size: int
+) -> Iterator[Sequence[Row[int, Any]]]:
+    """All rows of a table as (id, value), in pages of `size`; nothing stays open between two steps."""
     after = 0
     while True:
         with db.read() as session:
             rows = session.execute(
-                select(PushBatch.id, PushBatch.keys)
-                .where(PushBatch.id > after)
-                .order_by(PushBatch.id)
-                .limit(20)
+                select(number, value).where(number > after).order_by(number).limit(size)
             ).all()
         if not rows:
             return
-        for batch_id, blob in rows:
-            after = batch_id
-            if wanted.in_blob(blob):
-                _batch(db, batch_id, wanted, found)
+        yield rows
+        after = rows[-1][0]
 
 
 def _batch(db: Database, batch_id: int, wanted: Wanted, found: Found) -> None:
@@ -169,18 +176,7 @@ def _batch(db: Database, batch_id: int, wanted: Wanted, found: Found) -> None:
 
 
 def _rejections(db: Database, wanted: Wanted, found: Found) -> None:
-    after = 0
-    while True:
-        with db.read() as session:
-            rows = session.execute(
-                select(Rejection.id, Rejection.key)
-                .where(Rejection.id > after)
-                .order_by(Rejection.id)
-                .limit(ROWS_AT_ONCE)
-            ).all()
-        if not rows:
-            return
-        after = rows[-1].id
+    for rows in _in_steps(db, Rejection.id, Rejection.key, size=ROWS_AT_ONCE):
         gone = [row.id for row in rows if wanted.gone(row.key)]
         if gone:
             with db.write() as session:

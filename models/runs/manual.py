@@ -17,6 +17,20 @@ from models.types import Trigger
 KEY_MAX = 200
 
 
+def of_state(session: Session, binding: CohortBinding, *, now: datetime, actor: str, full: bool) -> SyncRun:
+    """A run whose target is what is stored, to be published after the commit. `full`: as in `make`."""
+    return lifecycle.dispatch(
+        session,
+        binding,
+        trigger=Trigger.MANUAL,
+        scheduled_for=now,
+        now=now,
+        snapshot_id=snapshots.of_state(session, binding, now=now).id,
+        full=full,
+        actor=actor,
+    )
+
+
 def make(
     session: Session,
     binding: str,

@@ -26,10 +26,10 @@ from models.database import Database
 from models.errors import ContractError, TransientError
 from models.membership import snapshots
 from models.naming import every
-from models.runs import lifecycle
+from models.runs import lifecycle, manual
 from models.secrets import make_private_dir
 from models.tables import CohortBinding, ForgottenContact, SyncRun
-from models.types import UNFINISHED_WORDS, RunState, Trigger
+from models.types import UNFINISHED_WORDS, RunState
 
 app = typer.Typer(add_completion=False)
 
@@ -165,15 +165,7 @@ def _run(db: Database, binding: CohortBinding) -> int:
         if begun is not None:
             return begun
         mine = session.get_one(CohortBinding, binding.id)
-        made = lifecycle.dispatch(
-            session,
-            mine,
-            trigger=Trigger.MANUAL,
-            scheduled_for=now,
-            now=now,
-            snapshot_id=snapshots.of_state(session, mine, now=now).id,
-            actor=context.actor(),
-        )
+        made = manual.of_state(session, mine, now=now, actor=context.actor(), full=False)
     publish(made)
     return made.id
 

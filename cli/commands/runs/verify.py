@@ -24,12 +24,11 @@ from cli.exit_codes import OF_STATE, Code
 from models import forgotten
 from models.database import Database
 from models.errors import RateLimited, TransientError
-from models.membership import snapshots
 from models.naming import find
-from models.runs import lifecycle, quiescence
+from models.runs import manual, quiescence
 from models.secrets import make_private_dir
 from models.tables import CohortBinding, SyncRun
-from models.types import RunState, Trigger
+from models.types import RunState
 
 if TYPE_CHECKING:
     from worker.context import Context
@@ -146,16 +145,7 @@ def _repair(db: Database, binding: CohortBinding, *, waited: bool) -> SyncRun:
     now = context.now()
     with db.write() as session:
         mine = session.get_one(CohortBinding, binding.id)
-        made = lifecycle.dispatch(
-            session,
-            mine,
-            trigger=Trigger.MANUAL,
-            scheduled_for=now,
-            now=now,
-            snapshot_id=snapshots.of_state(session, mine, now=now).id,
-            full=True,
-            actor=context.actor(),
-        )
+        made = manual.of_state(session, mine, now=now, actor=context.actor(), full=True)
     publish(made)
     return wait.until_end(db, made.id) if waited else made
 
