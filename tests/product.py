@@ -17,6 +17,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import psycopg
+import pytest
 from pydantic import SecretStr
 from redis import Redis
 from redis.exceptions import RedisError
@@ -316,6 +318,25 @@ def settings_for(sandbox: Sandbox, directory: Path, **given: Any) -> Settings:
             **given,
         },
     )
+
+
+@contextmanager
+def product_beside_its_queue(
+    request: pytest.FixtureRequest, database: str, name: str, **given: Any
+) -> Iterator[Product]:
+    """One on "sqlite" or "postgresql", with a Valkey over TCP that its stack does not own."""
+    vendors = request.getfixturevalue("vendors")
+    directory = request.getfixturevalue("short_path") / f"{name}-{database}"
+    directory.mkdir()
+    if database == "postgresql":
+        url, template = request.getfixturevalue("postgres_url"), request.getfixturevalue("postgres_template")
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        given["database_url"] = url.replace("/postgres?", f"/{name}?")
+    with valkey_over_tcp() as redis_url:
+        settings = settings_for(vendors, directory, redis_url=redis_url, **given)
+        with running_product(vendors, settings, directory) as product:
+            yield product
 
 
 @contextmanager

@@ -6,16 +6,12 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
-import psycopg
 import pytest
 
 from models.tables import CohortBinding
 from models.types import RunState
-from tests.contract.sandboxed import Sandbox
-from tests.product import Product, running_product, settings_for, valkey_over_tcp
+from tests.product import Product, product_beside_its_queue
 from tests.support import wait_until
 from worker.departure import GRACE_SECONDS
 
@@ -25,24 +21,9 @@ DOWNLOAD = r"/api/5/cohorts/request/[^/]+/file"
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def leaving(
-    request: pytest.FixtureRequest,
-    vendors: Sandbox,
-    short_path: Path,
-    postgres_url: str,
-    postgres_template: str,
-) -> Iterator[Product]:
-    directory = short_path / f"leaving-{request.param}"
-    directory.mkdir()
-    given: dict[str, Any] = {"lease_seconds": LEASE_SECONDS}
-    if request.param == "postgresql":
-        with psycopg.connect(postgres_url, autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE leaving TEMPLATE {postgres_template}")
-        given["database_url"] = postgres_url.replace("/postgres?", "/leaving?")
-    with valkey_over_tcp() as redis_url:
-        settings = settings_for(vendors, directory, redis_url=redis_url, **given)
-        with running_product(vendors, settings, directory) as product:
-            yield product
+def leaving(request: pytest.FixtureRequest) -> Iterator[Product]:
+    with product_beside_its_queue(request, request.param, "leaving", lease_seconds=LEASE_SECONDS) as product:
+        yield product
 
 
 def at_a_long_download(product: Product) -> tuple[CohortBinding, int, int]:

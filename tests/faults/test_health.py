@@ -10,39 +10,22 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psycopg
 import pytest
 from redis import Redis
 
 from cli import health
 from config.pulse import STALE_SECONDS, Pulse, signs
-from tests.contract.sandboxed import Sandbox
-from tests.product import Product, running_product, settings_for, valkey_over_tcp
+from tests.product import Product, product_beside_its_queue
 from tests.support import environment, wait_until
 
 ROLES = ("scheduler", "worker")
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def probed(
-    request: pytest.FixtureRequest,
-    vendors: Sandbox,
-    short_path: Path,
-    postgres_url: str,
-    postgres_template: str,
-) -> Iterator[Product]:
-    directory = short_path / f"probed-{request.param}"
-    directory.mkdir()
-    given = {}
-    if request.param == "postgresql":
-        with psycopg.connect(postgres_url, autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE probed TEMPLATE {postgres_template}")
-        given["database_url"] = postgres_url.replace("/postgres?", "/probed?")
-    with valkey_over_tcp() as redis_url:
-        settings = settings_for(vendors, directory, redis_url=redis_url, **given)
-        with running_product(vendors, settings, directory) as product:
-            product.begin()
-            yield product
+def probed(request: pytest.FixtureRequest) -> Iterator[Product]:
+    with product_beside_its_queue(request, request.param, "probed") as product:
+        product.begin()
+        yield product
 
 
 def ill(product: Product, role: str | None, *, ready: bool, later: float = 0.0) -> str | None:

@@ -10,9 +10,8 @@ import pytest
 from redis import Redis
 
 from models.types import RunState
-from tests.contract.sandboxed import Sandbox
 from tests.integration.door import Door
-from tests.product import Product, running_product, settings_for, valkey_over_tcp
+from tests.product import Product, product_beside_its_queue, valkey_over_tcp
 from tests.scrape import running_monitor
 from tests.support import wait_until
 
@@ -20,14 +19,9 @@ Change = Callable[[Redis, str], None]
 
 
 @pytest.fixture(scope="module")
-def apart(vendors: Sandbox, short_path: Path) -> Iterator[Product]:
-    """A product with a queue that is not the stack's own."""
-    directory = short_path / "states"
-    directory.mkdir()
-    with valkey_over_tcp() as redis_url:
-        settings = settings_for(vendors, directory, redis_url=redis_url)
-        with running_product(vendors, settings, directory) as product:
-            yield product
+def apart(request: pytest.FixtureRequest) -> Iterator[Product]:
+    with product_beside_its_queue(request, "sqlite", "states") as product:
+        yield product
 
 
 def replica(queue: Redis, primary: str) -> None:
