@@ -37,11 +37,28 @@ class Pulse:
             return
         self._next = now + BEAT_SECONDS
         with suppress(OSError):
-            if self._file is None:
-                self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600)
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.utime(self._file)
+            if not self._held():
+                self._take()
+            os.utime(self._path)
+
+    def _held(self) -> bool:
+        """Whether the locked file is the one a probe finds: it may have met it before it was locked."""
+        with suppress(FileNotFoundError):
+            return self._file is not None and os.path.samestat(os.fstat(self._file), self._path.stat())
+        return False
+
+    def _take(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # a probe looks at it this very moment
+            os.close(file)
+            raise
+        self._file = file
 
     def stop(self) -> None:
         """The process ends."""

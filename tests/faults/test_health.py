@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -106,6 +107,25 @@ def test_a_process_that_was_killed_leaves_no_sign(tmp_path: Path) -> None:
     assert not left.exists()
     pulse.stop()
     assert signs(tmp_path, now=time.time()) == []
+
+
+def test_a_probe_that_comes_too_early_takes_no_sign_away(tmp_path: Path) -> None:
+    """It may meet the file before it is locked: it removes it, or keeps it from being locked."""
+    instants = iter(float(10 * number) for number in range(9))
+    pulse = Pulse(tmp_path, "worker", lambda: next(instants))
+    pulse.beat()
+    [file] = (tmp_path / "run").iterdir()
+    file.unlink()
+    assert signs(tmp_path, now=time.time()) == []
+    pulse.beat()
+    assert [one.role for one in signs(tmp_path, now=time.time())] == ["worker"]
+    file.unlink()
+    file.touch()
+    with file.open("rb") as probe:
+        fcntl.flock(probe, fcntl.LOCK_SH)
+        pulse.beat()
+    pulse.beat()
+    assert [one.role for one in signs(tmp_path, now=time.time())] == ["worker"]
 
 
 def test_a_probe_loads_no_library(probed: Product) -> None:
