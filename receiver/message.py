@@ -15,9 +15,9 @@ import orjson
 
 from models.contact_keys.codec import encode_keys
 from models.contact_keys.comparison import is_blank
+from models.membership.computed_time import MICROSECONDS
 from models.membership.webhooks import Column, MessageHead
 
-MICROSECONDS = 1_000_000
 # A clock may be a little wrong. Further ahead is another unit, and would win over every true time for ever.
 AHEAD_SECONDS = 86_400
 # September 2001: below it is no time of a cohort either.

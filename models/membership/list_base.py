@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from models import audit
 from models.membership import cohort_lists, list_facts, list_trust, webhooks
-from models.membership.list_trust import MICROSECONDS
+from models.membership.computed_time import computed_time
 from models.tables import (
     CohortBinding,
     CohortList,
@@ -57,7 +57,7 @@ def rebase(
         session.flush()
     else:
         session.refresh(found, with_for_update={"key_share": True})
-    based_at = microseconds(download.requested_at.replace(microsecond=0) - SKEW)
+    based_at = computed_time(download.requested_at.replace(microsecond=0) - SKEW)
     verdict = list_trust.judge(list_facts.facts(session, found), now=now, settle=cohort_lists.SETTLE)
     if (found.base_snapshot_id or 0) < download.id:
         known = webhooks.begun(session, found) and list_trust.anchors({**found.doubts, **verdict.doubts})
@@ -144,8 +144,3 @@ def begin_anew(session: Session, binding: CohortBinding, *, now: datetime, actor
     found = cohort_lists.of_binding(session, binding)
     assert found is not None  # noqa: S101 - made a line before, for every binding of the cohort
     return found
-
-
-def microseconds(instant: datetime) -> int:
-    """As computed_time counts: microseconds since 1970."""
-    return round(instant.timestamp() * MICROSECONDS)

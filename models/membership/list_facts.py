@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from models.membership import list_trust
-from models.membership.list_trust import MICROSECONDS, ListFacts, MessageFacts, Size, Verdict
+from models.membership.computed_time import instant_of
+from models.membership.list_trust import ListFacts, MessageFacts, Size, Verdict
 from models.tables import CohortList, WebhookMessage, WebhookRefusal
 
 # A refusal that is wanted: of a sync that was begun before its list was forgotten.
@@ -148,7 +149,7 @@ def _refused(session: Session, found: CohortList) -> list[tuple[str, datetime]]:
         .where(WebhookMessage.list_id == found.id, WebhookMessage.message_id == WebhookRefusal.message_id)
         .exists()
     )
-    since = datetime.fromtimestamp((found.based_at or 0) / MICROSECONDS, UTC)
+    since = instant_of(found.based_at or 0)
     rows = session.execute(
         select(WebhookRefusal.code, WebhookRefusal.last_at)
         .where(

@@ -17,11 +17,11 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
-MICROSECONDS = 1_000_000
+from models.membership.computed_time import instant_of
 
 INCOMPLETE, NO_MESSAGE = "WEBHOOK_INCOMPLETE", "WEBHOOK_NO_MESSAGE"
 UNPROVEN, GAP, REFUSED = "WEBHOOK_UNPROVEN", "WEBHOOK_GAP", "WEBHOOK_MESSAGE_REFUSED"
@@ -173,7 +173,7 @@ def judge(facts: ListFacts, *, now: datetime, settle: timedelta) -> Verdict:
     allowed = None if pause is None else min(max(PAUSES * pause, SILENCE_LEAST), SILENCE_MOST)
     if heard is not None and allowed is not None and heard + allowed < now and not _agrees(facts):
         doubts[SILENT] = {"since": f"{heard:%Y-%m-%d %H:%M} UTC"}
-    fresh = facts.based_at is not None and allowed is not None and _instant(facts.based_at) + allowed >= now
+    fresh = facts.based_at is not None and allowed is not None and instant_of(facts.based_at) + allowed >= now
     ended = [sync.time for sync in syncs if sync not in coming and not sync.missing()]
     return Verdict(doubts, proven_at, heard, pause, fresh, last_whole=max(ended, default=None))
 
@@ -216,7 +216,7 @@ def lasting(doubts: Doubts, *, whole: bool = False) -> Doubts:
 
 def shown(computed_time: int) -> str:
     """A computed_time as a text names it."""
-    return f"{datetime.fromtimestamp(computed_time // MICROSECONDS, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    return f"{instant_of(computed_time):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _heard(facts: ListFacts, syncs: Sequence[_Sync]) -> tuple[datetime | None, timedelta | None]:
@@ -253,7 +253,7 @@ def _proven(facts: ListFacts, syncs: Sequence[_Sync]) -> int | None:
 def _same_computation(facts: ListFacts, sync: _Sync) -> bool:
     if facts.size is None or facts.size.computed_at is None:
         return False
-    return abs(facts.size.computed_at - _instant(sync.time)) <= SAME_COMPUTATION
+    return abs(facts.size.computed_at - instant_of(sync.time)) <= SAME_COMPUTATION
 
 
 def _agrees(facts: ListFacts) -> bool:
@@ -278,14 +278,10 @@ def _differs(facts: ListFacts, sync: _Sync) -> bool:
     if _same_computation(facts, sync):
         return True
     allowed = max(facts.size.people * DRIFT_PERCENT // 100, DRIFT_LEAST)
-    return facts.size.computed_at > _instant(sync.time) and abs(facts.size.people - facts.people) > allowed
+    return facts.size.computed_at > instant_of(sync.time) and abs(facts.size.people - facts.people) > allowed
 
 
 def _sizes(facts: ListFacts) -> dict[str, Any]:
     listed = "an unknown number of" if facts.people is None else f"{facts.people:,}"
     size = "an unknown number of" if facts.size is None else f"{facts.size.people:,}"
     return {"listed": listed, "size": size}
-
-
-def _instant(computed_time: int) -> datetime:
-    return datetime.fromtimestamp(computed_time / MICROSECONDS, UTC)

@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 from models import audit
 from models.database import lock
 from models.errors import ConfigurationError
+from models.membership.computed_time import MICROSECONDS
 from models.naming import find
 from models.secrets import Keyring
 from models.tables import (
@@ -35,7 +36,6 @@ from models.types import Feed
 
 HEADER = "X-Cohort-Sync-Secret"  # one of the five headers of its own that Amplitude lets a webhook have
 SECRET_BYTES = 32
-MICROSECONDS = 1_000_000
 KEEP_REFUSALS = timedelta(days=30)
 
 

@@ -6,7 +6,7 @@ Reads only. Of the lists' messages their heads alone are read, of a week at most
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import func, select
@@ -14,7 +14,8 @@ from sqlalchemy.orm import Session
 
 from models.errors import TerminalError
 from models.membership import cohort_lists, list_facts, list_trust, webhooks
-from models.membership.list_trust import MICROSECONDS, Doubts, Verdict
+from models.membership.computed_time import instant_of
+from models.membership.list_trust import Doubts, Verdict
 from models.tables import CohortBinding, CohortList, WebhookMessage, WebhookRefusal
 from models.types import Feed, literal_word
 
@@ -125,4 +126,4 @@ def _refused(session: Session) -> dict[tuple[int, str], int]:
 
 
 def _instant(computed_time: int | None) -> datetime | None:
-    return None if computed_time is None else datetime.fromtimestamp(computed_time / MICROSECONDS, UTC)
+    return None if computed_time is None else instant_of(computed_time)

@@ -11,6 +11,7 @@ from models import audit
 from models.database import lock
 from models.errors import ConfigurationError
 from models.membership import cohort_lists, list_trust, snapshots
+from models.membership.computed_time import computed_time
 from models.observability.overview import unfinished_of
 from models.runs import lifecycle
 from models.tables import AmplitudeProject, CohortBinding, Snapshot, SyncRun, WebhookMessage
@@ -117,7 +118,7 @@ def _changed(session: Session, run: SyncRun, before: datetime) -> bool:
     shown: Snapshot | None = run.snapshot
     if found is None or shown is None or shown.upto is None:
         return found is not None
-    if found.based_at is not None and found.based_at > _microseconds(shown.requested_at):
+    if found.based_at is not None and found.based_at > computed_time(shown.requested_at):
         return True
     last, at = session.execute(
         select(func.max(WebhookMessage.id), func.max(WebhookMessage.received_at)).where(
@@ -125,7 +126,3 @@ def _changed(session: Session, run: SyncRun, before: datetime) -> bool:
         )
     ).one()
     return last is not None and last > shown.upto and at <= before
-
-
-def _microseconds(instant: datetime) -> int:
-    return round(instant.timestamp() * list_trust.MICROSECONDS)

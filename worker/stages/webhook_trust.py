@@ -20,6 +20,7 @@ from models.contact_keys.codec import decode
 from models.contact_keys.key_array import U64
 from models.errors import HeldForApproval, SyncError
 from models.membership import cohort_lists, list_base, list_facts, list_trust
+from models.membership.computed_time import instant_of
 from models.membership.list_trust import ONE_SECOND, REPEATED, Doubts, Verdict
 from models.runs import lifecycle, reconciling
 from models.tables import CohortBinding, CohortList, SyncRun
@@ -124,7 +125,7 @@ def heal(hold: ClaimedRun, verdict: Verdict | None) -> bool:
 def _old(found: CohortList, now: datetime, days: float) -> bool:
     since = found.created_at
     if found.based_at is not None:
-        since = max(since, datetime.fromtimestamp(found.based_at / list_trust.MICROSECONDS, now.tzinfo))
+        since = max(since, instant_of(found.based_at))
     return days > 0 and since + timedelta(days=days) < now
 
 

@@ -1,0 +1,18 @@
+"""Amplitude's `computed_time`, by which a webhook's messages are ordered: microseconds since 1970, in UTC. Pure."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+MICROSECONDS = 1_000_000
+"""Of a second."""
+
+
+def computed_time(instant: datetime) -> int:
+    """The instant as `computed_time` counts."""
+    return round(instant.timestamp() * MICROSECONDS)
+
+
+def instant_of(computed: int) -> datetime:
+    """The instant that a `computed_time` is."""
+    return datetime.fromtimestamp(computed / MICROSECONDS, UTC)
