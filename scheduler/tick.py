@@ -139,7 +139,7 @@ def look_at_lists(db: Database, now: datetime) -> None:
     with db.write() as session:
         begun = reconciling.look_again(session, now, limit=DEFERRED_AT_ONCE)
     if begun:
-        log.info("held runs look at their list again", runs=len(begun))
+        log.info("held_runs_restarted", runs=len(begun))
 
 
 def _start_deferred(db: Database) -> int:
