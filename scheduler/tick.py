@@ -64,7 +64,7 @@ def tick(db: Database, now: datetime, *, limit: int = SLICE) -> Ticked:
     if held_until is not None and held_until <= now:
         with db.write() as session:
             expired = holds.expire(session, now, DEFERRED_AT_ONCE)
-        log.info("held runs expired", runs=expired)
+        log.info("held_runs_expired", runs=expired)
     started = _start_deferred(db) if startable else 0
     ticked = _make_runs(db, now, limit) if due else Ticked()
     # After what is due by its schedule: a new occurrence makes a retry of the last one needless.
