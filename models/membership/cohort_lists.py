@@ -95,6 +95,10 @@ def of_binding(session: Session, binding: CohortBinding) -> CohortList | None:
     )
 
 
+class IncompleteListError(ConfigurationError):
+    """The list may be less than the cohort."""
+
+
 def _ready(session: Session, binding: CohortBinding) -> CohortList:
     """The binding's list, refused while it may be less than the cohort."""
     names = {"binding": binding.name, "cohort": binding.cohort_id, "source": binding.project.name}
@@ -102,7 +106,7 @@ def _ready(session: Session, binding: CohortBinding) -> CohortList:
     if found is None or not webhooks.begun(session, found):
         raise ConfigurationError("WEBHOOK_NO_MESSAGE", **names)
     if not found.complete or _began_with_leavers(session, found):
-        raise ConfigurationError("WEBHOOK_INCOMPLETE", **names)
+        raise IncompleteListError("WEBHOOK_INCOMPLETE", **names)
     return found
 
 
