@@ -436,7 +436,7 @@ def cancel(session: Session, run_id: int | str, *, now: datetime, actor: str) ->
     A run whose every row was pushed already ends as it would have.
     """
     run = _locked(session, run_id)
-    if RunState(run.state).finished:
+    if run.state.finished:
         raise ConfigurationError("RUN_STATE", run=run.id, state=run.state, action="cancelling it")
     run.cancel_requested = True
     if run.state in {RunState.QUEUED, RunState.HELD, RunState.DEFERRED} or (

@@ -68,7 +68,7 @@ class Amplitude:
         self._source = source.name
         self._region = source.region
         self._quota = source.monthly_quota
-        self._base = ctx.settings.amplitude_base_url or HOSTS[Region(source.region)]
+        self._base = ctx.settings.amplitude_base_url or HOSTS[source.region]
         self._keys = tuple(
             ctx.db.keyring.decrypt(token).get_secret_value()
             for token in (source.api_key_token, source.secret_key_token)
