@@ -30,7 +30,7 @@ from config.logging import configure
 from config.pulse import BEAT_SECONDS, Pulse
 from config.settings import Settings
 from models.errors import ConfigurationError
-from models.secrets import make_private_dir, private_file
+from models.private_files import make_private_dir, private_file
 
 PASSWORD_FILE = "flower.password"  # noqa: S105 - a file's name
 STATE_FILE = "flower.state"

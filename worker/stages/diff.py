@@ -6,7 +6,6 @@ an earlier run left at the vendor could still contradict it.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -28,7 +27,7 @@ from models.types import OF_THE_COHORT, Feed, SnapshotKind, Stage
 from worker.claim import ClaimedRun
 from worker.inspection.check import flag_value, require_destination
 from worker.membership.diff import Diff, PlannedBatch, StateReader, compare
-from worker.membership.snapshot_file import digest_of
+from worker.membership.key_sources import KeySource
 from worker.stages import (
     file_guard,
     full_run,
@@ -56,25 +55,22 @@ def diff(hold: ClaimedRun) -> Stage | None:
         run = hold.load()
     if run.snapshot is None:
         raise TerminalError("SNAPSHOT_REQUEST_LOST")
-    path = snapshot_store.fetch(hold, run.snapshot)
+    cohort = snapshot_store.fetch(hold, run.snapshot)
     if run.binding.feed == Feed.WEBHOOK and run.snapshot.kind == SnapshotKind.DOWNLOAD:
-        list_base.take(hold, run, path, reader(hold.ctx.db, run.binding))
+        list_base.take(hold, run, reader(hold.ctx.db, run.binding))
         run = hold.load()
-        path = snapshot_store.fetch(hold, snapshot_of(run))
-    settings = hold.ctx.settings
-    digest = None
-    if run.binding.confirmed_digest is not None and not run.full:
-        column = run.binding.destination.contact_key_property
-        digest = digest_of(path, column, max_bytes=settings.snapshot_max_bytes)
-        if digest == run.binding.confirmed_digest:
-            if _in_doubt(hold, run, digest):
-                return Stage.SNAPSHOT
-            if _unchanged(hold, digest):
-                return Stage.FINISH
-    make = settings.data_dir / "work"
-    make.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with tempfile.TemporaryDirectory(prefix=f"run-{run.id}-", dir=make) as workdir:
-        return _decided(hold, run, path, digest, Path(workdir))
+        cohort = snapshot_store.fetch(hold, snapshot_of(run))
+    if (
+        run.binding.confirmed_digest is not None
+        and not run.full
+        and cohort.digest() == run.binding.confirmed_digest
+    ):
+        if _in_doubt(hold, run, cohort.digest()):
+            return Stage.SNAPSHOT
+        if _unchanged(hold, cohort.digest()):
+            return Stage.FINISH
+    with hold.workdir(f"run-{run.id}") as workdir:
+        return _decided(hold, run, cohort, workdir)
 
 
 def snapshot_of(run: SyncRun) -> Snapshot:
@@ -93,18 +89,10 @@ def _in_doubt(hold: ClaimedRun, run: SyncRun, digest: str) -> bool:
     return webhook_trust.heals(hold, run, webhook_trust.weigh(hold, run, last.members + last.blank))
 
 
-def _decided(hold: ClaimedRun, run: SyncRun, path: Path, digest: str | None, workdir: Path) -> Stage:
+def _decided(hold: ClaimedRun, run: SyncRun, cohort: KeySource, workdir: Path) -> Stage:
     known = reader(hold.ctx.db, run.binding)
     seen = full_run.read(hold, run, known, workdir) if run.full else None
-    found = compare(
-        path,
-        run.binding.destination.contact_key_property,
-        seen.state if seen else known,
-        workdir=workdir,
-        seed=hold.ctx.rng.getrandbits(63),
-        max_bytes=hold.ctx.settings.snapshot_max_bytes,
-        digest=digest,
-    )
+    found = compare(cohort, seen.state if seen else known, workdir=workdir, seed=hold.ctx.rng.getrandbits(63))
     _store_counts(hold, found, seen.audit.expected if seen else found.counts.state_members)
     unknown = seen.audit.extra if seen else 0
     verdict = webhook_trust.weigh(hold, run, found.counts.members + found.counts.blank)

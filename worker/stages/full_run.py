@@ -21,7 +21,7 @@ import structlog
 
 from models.direction import Direction
 from models.errors import Cancelled, SyncError, TerminalError
-from models.secrets import make_private_dir
+from models.private_files import make_private_dir
 from models.tables import SyncRun
 from worker.claim import ClaimedRun
 from worker.inspection.check import require_destination

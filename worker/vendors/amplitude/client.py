@@ -7,7 +7,6 @@ ever repeats it, and whatever leaves open whether it was taken is an AnswerLostE
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from requests.auth import HTTPBasicAuth
 
 from models.errors import ConfigurationError, ContractError, RateLimited, SyncError, TransientError
 from models.membership.snapshots import MAX_MEMBERS
+from models.private_files import replacing
 from models.tables import AmplitudeProject
 from models.types import Region
 from worker.context import Context
@@ -183,17 +183,13 @@ class Amplitude:
     def _save(self, response: requests.Response, path: Path, max_bytes: int) -> None:
         if response.status_code != requests.codes.ok:
             raise TransientError("AMPLITUDE_UNAVAILABLE", f"The file answered {response.status_code}.")
-        draft, size = path.with_name(f"{path.name}.{os.getpid()}.part"), 0
-        try:
-            with self._http.reading(), draft.open("wb") as file:
-                for chunk in response.raw.stream(CHUNK_BYTES, decode_content=False):
-                    size += len(chunk)
-                    if size > max_bytes:
-                        raise ContractError("SNAPSHOT_TOO_LARGE", limit=f"{max_bytes:,} bytes")
-                    file.write(chunk)
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
+        size = 0
+        with self._http.reading(), replacing(path) as draft, draft.open("wb") as file:
+            for chunk in response.raw.stream(CHUNK_BYTES, decode_content=False):
+                size += len(chunk)
+                if size > max_bytes:
+                    raise ContractError("SNAPSHOT_TOO_LARGE", limit=f"{max_bytes:,} bytes")
+                file.write(chunk)
 
     @contextmanager
     def _get(self, path: str, call: _Call, **options: Any) -> Iterator[requests.Response]:
