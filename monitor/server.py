@@ -22,15 +22,22 @@ log = structlog.get_logger(__name__)
 
 
 class Server(ThreadingHTTPServer):
-    """Serves on a socket that is open already. `ill` is the code of what is wrong with this process, or none."""
+    """Serves on a socket that is open already.
+
+    `ill` is the code of what keeps this process from its work, or none; `live` whether it is anything but stuck.
+    """
 
     def __init__(
-        self, listening: socket.socket, registry: CollectorRegistry, ill: Callable[[], str | None]
+        self,
+        listening: socket.socket,
+        registry: CollectorRegistry,
+        ill: Callable[[], str | None],
+        live: Callable[[], bool],
     ) -> None:
         super().__init__(listening.getsockname()[:2], _Door, bind_and_activate=False)
         self.socket.close()
         self.socket = listening
-        self.registry, self.ill = registry, ill
+        self.registry, self.ill, self.live = registry, ill, live
 
     def handle_error(self, _request: Any, _client: Any) -> None:
         """An answer failed in the middle: said, without the standard library's print."""
@@ -46,8 +53,9 @@ class _Door(BaseHTTPRequestHandler):
         if path == "/metrics":
             encode, kind = choose_encoder(self.headers.get("Accept", ""))
             self._answer(200, kind, encode(self.server.registry))
-        elif path == "/livez":  # that it answers is all there is to it
-            self._answer_json(200, {"status": "ok"})
+        elif path == "/livez":
+            live = self.server.live()
+            self._answer_json(200 if live else 503, {"status": "ok" if live else "stuck"})
         elif path in {"/healthz", "/readyz"}:
             code = self.server.ill()
             self._answer_json(503 if code else 200, {"error": {"code": code}} if code else {"status": "ok"})
