@@ -16,7 +16,7 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from pydantic import SecretStr
 
 from config.settings import Settings
-from models.errors import ConfigurationError
+from models.errors import ConfigurationError, WrongSecretKeyError
 
 KEY_FILE = "secret.key"
 
@@ -51,7 +51,7 @@ class Keyring:
         try:
             return SecretStr(self._fernet.decrypt(token).decode())
         except InvalidToken:
-            raise ConfigurationError("SECRET_KEY_WRONG") from None
+            raise WrongSecretKeyError("SECRET_KEY_WRONG") from None
 
     def reads(self, token: bytes) -> bool:
         """Whether the token was made under a key of the ring."""
@@ -76,7 +76,7 @@ class Keyring:
         try:
             return self._fernet.rotate(token)
         except InvalidToken:
-            raise ConfigurationError("SECRET_KEY_WRONG") from None
+            raise WrongSecretKeyError("SECRET_KEY_WRONG") from None
 
     def fingerprint(self, secret: SecretStr) -> str:
         """What tells secrets apart and says nothing of them: keyed, so that nobody can try out guesses at it."""

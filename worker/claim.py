@@ -24,13 +24,14 @@ from config.queue import KEY_PREFIX, QUEUES, QueueUnavailableError, nudge, publi
 from models import forgotten
 from models.disk_errors import disk_full
 from models.errors import (
-    ConfigurationError,
+    Cancelled,
     HeldForApproval,
     LeaseLost,
     RateLimited,
     SyncError,
     TerminalError,
     TransientError,
+    WrongSecretKeyError,
 )
 from models.forgotten import Forgotten
 from models.runs import batches, completion, lifecycle, slots
@@ -178,7 +179,7 @@ def _attempt(hold: ClaimedRun, function: StageFunction) -> Stage | None:
                 settle(hold, TerminalError("WORKER_LOST", times=hold.claim.attempt))
                 return None
         if run.cancel_requested and run.stage not in {Stage.PUSH, Stage.FINISH}:
-            settle(hold, ConfigurationError("CANCELLED", binding=run.binding.name))
+            settle(hold, Cancelled("CANCELLED", binding=run.binding.name))
             return None
         return function(hold)
     except LeaseLost:
@@ -213,12 +214,12 @@ def settle(hold: ClaimedRun, error: SyncError) -> None:
                     hold.later(error.retry_after + ctx.rng.uniform(0, 0.25)),
                     slot_wanted=batches.slot_wanted(session, run, now=hold.now),
                 )
-            case TerminalError() if error.code == "SECRET_KEY_WRONG":
+            case WrongSecretKeyError():
                 # Of this process, not of the run: one with the right key, or this one started again, carries it on.
                 lifecycle.wait(run, hold.later(KEY_WAIT_SECONDS))
             case HeldForApproval():
                 lifecycle.hold(run, error, until=hold.now + timedelta(days=ctx.settings.held_days))
-            case TerminalError() if error.code == "CANCELLED":
+            case Cancelled():
                 lifecycle.finish(session, run, RunState.CANCELLED, now=hold.now)
             case TerminalError() if completion.spared(run, error):
                 lifecycle.finish(session, run, RunState.SKIPPED, now=hold.now)

@@ -20,11 +20,11 @@ from models.database import Database
 from models.direction import Direction
 from models.errors import TerminalError
 from models.forgotten import Forgotten
-from models.membership import snapshots, state
+from models.membership import state
 from models.runs import batches, holds, lifecycle, rejections, unresolved_batches
 from models.setup import destinations
 from models.tables import CohortBinding, Snapshot, SyncRun
-from models.types import Feed, Stage
+from models.types import OF_THE_COHORT, Feed, SnapshotKind, Stage
 from worker.claim import ClaimedRun
 from worker.inspection.check import flag_value, require_destination
 from worker.membership.diff import Diff, PlannedBatch, StateReader, compare
@@ -57,7 +57,7 @@ def diff(hold: ClaimedRun) -> Stage | None:
     if run.snapshot is None:
         raise TerminalError("SNAPSHOT_REQUEST_LOST")
     path = snapshot_store.fetch(hold, run.snapshot)
-    if run.binding.feed == Feed.WEBHOOK and run.snapshot.kind == snapshots.DOWNLOAD:
+    if run.binding.feed == Feed.WEBHOOK and run.snapshot.kind == SnapshotKind.DOWNLOAD:
         list_base.take(hold, run, path, reader(hold.ctx.db, run.binding))
         run = hold.load()
         path = snapshot_store.fetch(hold, snapshot_of(run))
@@ -129,7 +129,7 @@ def _decided(hold: ClaimedRun, run: SyncRun, path: Path, digest: str | None, wor
                 full=run.full,
                 past=past,
                 clearing=unknown
-                if run.snapshot is not None and run.snapshot.kind == snapshots.CLEAR
+                if run.snapshot is not None and run.snapshot.kind == SnapshotKind.CLEAR
                 else None,
             )
         )
@@ -167,7 +167,7 @@ def guard_past(db: Database, run: SyncRun, extension: DataExtension | None) -> g
             acknowledged_by=holds.acknowledged_by(session, binding.id),
             there_now=extension.id if extension else None,
             state_at=holds.pushed_snapshot_at(session, binding.id),
-            snapshot_at=mine.requested_at if mine and mine.kind in snapshots.OF_THE_COHORT else None,
+            snapshot_at=mine.requested_at if mine and mine.kind in OF_THE_COHORT else None,
         )
 
 
@@ -272,7 +272,7 @@ def _allowed(
     And without keys longer than `longest`, which are rejections.
     """
     for batch in wanted:
-        direction = Direction(batch.direction)
+        direction = batch.direction
         n, keys = gone.without(direction, batch.n, batch.keys)
         if direction == Direction.ENTER:
             run.entered -= batch.n - n

@@ -29,12 +29,12 @@ from models.errors import (
     TerminalError,
     TransientError,
 )
-from models.membership import cohort_lists, state
+from models.membership import state
 from models.runs import unresolved_batches
 from models.runs.lifecycle import Claim
 from models.secrets import make_private_dir
 from models.tables import CohortBinding, Snapshot, SyncRun
-from models.types import RunState, Stage, Trigger, WriteMode
+from models.types import RunState, SnapshotKind, Stage, Trigger, WriteMode
 from worker.claim import ClaimedRun, backoff
 from worker.context import Context
 from worker.inspection.check import require_destination
@@ -141,7 +141,7 @@ class DryRun(ClaimedRun):
 
     def _fetch(self, snapshot: Snapshot, path: Path) -> None:
         """The snapshot's members; not where workers keep them, for nobody may come by here to remove them."""
-        if snapshot.kind == cohort_lists.WEBHOOK:
+        if snapshot.kind == SnapshotKind.WEBHOOK:
             webhook_snapshot.write(self, snapshot, path)
             return
         request_id = snapshot.request_id

@@ -20,7 +20,7 @@ from pathlib import Path
 import structlog
 
 from models.direction import Direction
-from models.errors import ConfigurationError, SyncError, TerminalError
+from models.errors import Cancelled, SyncError, TerminalError
 from models.secrets import make_private_dir
 from models.tables import SyncRun
 from worker.claim import ClaimedRun
@@ -88,7 +88,7 @@ def _watched(hold: ClaimedRun) -> Callable[[int, int], None]:
         hold.require_lease()
         run = hold.load()
         if run.cancel_requested:
-            raise ConfigurationError("CANCELLED", binding=run.binding.name)
+            raise Cancelled("CANCELLED", binding=run.binding.name)
         looked = time.monotonic()
 
     return told

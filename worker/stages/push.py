@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from models.contact_keys.codec import Value, decode_keys, encode_keys, row_body
 from models.direction import Direction
-from models.errors import ConfigurationError, RateLimited, SyncError
+from models.errors import Cancelled, ConfigurationError, RateLimited, SyncError
 from models.runs import batches, lifecycle, slots
 from models.runs.slots import JOBS_IN_FLIGHT, Woken
 from models.tables import PushBatch, SyncRun
@@ -267,7 +267,7 @@ class Push:
     def _done(self) -> Stage:
         with self.hold.transaction() as (session, run):
             if run.cancel_requested and batches.count_by_state(session, run.id).get(BatchState.PLANNED):
-                raise ConfigurationError("CANCELLED", binding=run.binding.name)
+                raise Cancelled("CANCELLED", binding=run.binding.name)
             lifecycle.note_error(run, None)
             lifecycle.advance(run, Stage.FINISH, now=self.hold.now)
             woken = self._wake_next(session)

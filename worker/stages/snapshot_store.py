@@ -16,9 +16,10 @@ from pathlib import Path
 from config.queue import HARD_LIMIT_SECONDS
 from models.errors import ContractError, TerminalError
 from models.forgotten import Forgotten
-from models.membership import cohort_lists, snapshots
+from models.membership import snapshots
 from models.secrets import make_private_dir
 from models.tables import Snapshot
+from models.types import SnapshotKind
 from worker.claim import ClaimedRun
 from worker.inspection import members_file
 from worker.membership.without import without
@@ -68,13 +69,13 @@ def _make(hold: ClaimedRun, snapshot: Snapshot, path: Path) -> None:
     limit = hold.ctx.settings.snapshot_max_bytes
     previous = os.umask(0o077)
     try:
-        if snapshot.kind == snapshots.UPLOAD:
+        if snapshot.kind == SnapshotKind.UPLOAD:
             _unload(hold, snapshot, path, limit)
-        elif snapshot.kind == snapshots.CLEAR:
+        elif snapshot.kind == SnapshotKind.CLEAR:
             members_file.write(path, snapshot.property, ())
-        elif snapshot.kind == snapshots.STATE:
+        elif snapshot.kind == SnapshotKind.STATE:
             _from_state(hold, path)
-        elif snapshot.kind == cohort_lists.WEBHOOK:
+        elif snapshot.kind == SnapshotKind.WEBHOOK:
             webhook_snapshot.write(hold, snapshot, path)
         else:
             _download(hold, snapshot, path, limit)
@@ -96,7 +97,7 @@ def _name_of(snapshot: Snapshot) -> str:
 
 def forget(hold: ClaimedRun, snapshot: Snapshot) -> None:
     """Remove the file that this run alone needed, and what lies about."""
-    if snapshot.kind != snapshots.DOWNLOAD:
+    if snapshot.kind != SnapshotKind.DOWNLOAD:
         for path in (hold.ctx.settings.data_dir / "snapshots").glob(f"{_name_of(snapshot)}*"):
             path.unlink(missing_ok=True)
     sweep(hold.ctx.settings.data_dir)

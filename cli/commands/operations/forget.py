@@ -174,7 +174,7 @@ def _ended(db: Database, run_id: int, until: float) -> None:
     while True:
         with db.read() as session:
             run = lifecycle.get_run(session, run_id)
-        if RunState(run.state).finished:
+        if run.state.finished:
             return
         if run.state == RunState.HELD or time.monotonic() > until:
             code = f" ({run.error_code})" if run.error_code else ""

@@ -12,7 +12,7 @@ from cli import confirm, context, output, views
 from cli.commands.runs import wait
 from models import forgotten
 from models.database import Database
-from models.errors import CATALOGUE, ConfigurationError, ContractError
+from models.errors import ConfigurationError, ContractError, TerminalError
 from models.membership import snapshots
 from models.membership.snapshots import FreshnessPolicy
 from models.naming import find
@@ -199,6 +199,6 @@ def publish(row: SyncRun, *, quietly: bool = False) -> None:
     except queue.QueueUnavailableError:
         pass
     if not quietly:
-        what, remedy = CATALOGUE["BROKER_UNREACHABLE"]
-        output.note(f"warning BROKER_UNREACHABLE: {what} The run stays queued.")
-        output.note(f"what to do: {remedy}")
+        away = TerminalError("BROKER_UNREACHABLE")
+        output.note(f"warning {away.code}: {away.message} The run stays queued.")
+        output.note(f"what to do: {away.remedy}")

@@ -24,11 +24,11 @@ from models.tables import AmplitudeProject
 from models.types import Region
 from worker.context import Context
 from worker.vendors.amplitude import responses as answers
-from worker.vendors.amplitude.responses import Cohort, Usage
+from worker.vendors.amplitude.responses import Cohort, CohortTooLargeError, Usage
 from worker.vendors.http import AnswerLostError, Http, json_of, retry_after, who
 from worker.vendors.rate_limits import AMPLITUDE_CONCURRENT, AMPLITUDE_REQUESTS, Limits
 
-__all__ = ["Amplitude", "Cohort", "Usage"]
+__all__ = ["Amplitude", "Cohort", "CohortTooLargeError", "Usage"]
 
 # Amplitude, Behavioral Cohorts API, "Regions"; analytics.amplitude.com is the browser app, not the API.
 HOSTS = {Region.DEFAULT: "https://amplitude.com", Region.EU: "https://analytics.eu.amplitude.com"}
@@ -68,7 +68,7 @@ class Amplitude:
         self._source = source.name
         self._region = source.region
         self._quota = source.monthly_quota
-        self._base = ctx.settings.amplitude_base_url or HOSTS[Region(source.region)]
+        self._base = ctx.settings.amplitude_base_url or HOSTS[source.region]
         self._keys = tuple(
             ctx.db.keyring.decrypt(token).get_secret_value()
             for token in (source.api_key_token, source.secret_key_token)
@@ -114,7 +114,7 @@ class Amplitude:
         if found.group != "User":
             raise ConfigurationError("COHORT_OF_GROUPS", cohort=cohort_id, group=found.group)
         if downloaded and found.size is not None and found.size > COHORT_MAX_MEMBERS:
-            raise ConfigurationError("COHORT_TOO_LARGE", cohort=cohort_id, size=f"{found.size:,}")
+            raise CohortTooLargeError("COHORT_TOO_LARGE", cohort=cohort_id, size=f"{found.size:,}")
         return found
 
     def request(self, cohort_id: str, contact_key_property: str) -> str:
@@ -219,14 +219,9 @@ class Amplitude:
             if call.costs and status != requests.codes.service_unavailable:
                 return AnswerLostError("AMPLITUDE_UNAVAILABLE", detail)  # it may have started the job
             return TransientError("AMPLITUDE_UNAVAILABLE", detail)
-        code = answers.refusal(status, text, costs=call.costs, of_request=call.of_request)
         facts = {"source": self._source, "region": self._region, "quota": self._quota, "call": call.words}
         facts |= {"cohort": call.cohort, "property": call.property, "size": "too many"}
-        if code == "AMPLITUDE_UNAVAILABLE":  # a request that is not known yet, or no more
-            return TransientError(code, f"{call.words.capitalize()} answered {status}.")
-        if code == "AMPLITUDE_CONTRACT":
-            return ContractError(code, f"It answered {status}. {said}".strip(), **facts)
-        return ConfigurationError(code, said if code in answers.UNEXPLAINED else "", **facts)
+        return answers.refusal(status, text, said, facts, costs=call.costs, of_request=call.of_request)
 
     def _too_many(self, response: requests.Response, said: str, call: _Call) -> SyncError:
         """A 429: the month's quota, or one of the limits. The body says which, in no documented words."""

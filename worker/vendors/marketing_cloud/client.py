@@ -32,7 +32,7 @@ from worker.vendors.marketing_cloud.passing import passes
 from worker.vendors.marketing_cloud.rowset import RowsPage, page_of
 from worker.vendors.marketing_cloud.soap import RetrieveRefusedError
 from worker.vendors.marketing_cloud.tokens import Token
-from worker.vendors.marketing_cloud.transport import READ, WRITE, Calls, PayloadTooLargeError
+from worker.vendors.marketing_cloud.transport import READ, WRITE, Calls, ForbiddenError, PayloadTooLargeError
 
 __all__ = [
     "BATCH_BYTES",
@@ -181,10 +181,8 @@ class MarketingCloud:
                 data=body,
                 headers={"Content-Type": "application/json"},
             )
-        except ConfigurationError as error:
-            if error.code == "MC_FORBIDDEN":  # seen with scopes that sufficed for asynchronous rows
-                raise ConfigurationError("MC_SYNC_UNAVAILABLE", destination=self._name) from error
-            raise
+        except ForbiddenError as error:  # seen with scopes that sufficed for asynchronous rows
+            raise ConfigurationError("MC_SYNC_UNAVAILABLE", destination=self._name) from error
         if not acknowledgement.saved(response, [row["keys"][CONTACT_KEY] for row in orjson.loads(body)]):
             raise AnswerLostError("MC_UNAVAILABLE", f"It answered {who(response)} without naming the rows.")
 
