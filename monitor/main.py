@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 import structlog
 from prometheus_client import CollectorRegistry
 
+from config import log_limit
 from config.graceful_stop import GracefulStop
 from config.logging import configure
 from config.pulse import STALE_SECONDS as STUCK_SECONDS
@@ -97,6 +98,7 @@ class Monitor:
 def serve(settings: Settings, listening: socket.socket) -> int:
     """Watch, and serve on the open port, until SIGTERM or SIGINT."""
     configure(settings, "monitor")
+    log_limit.limit("monitor.server")
     stop = GracefulStop()
     stop.install()
     monitor = Monitor(settings)

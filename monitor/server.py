@@ -18,6 +18,10 @@ import structlog
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
+from config import connections
+
+MOST_CONNECTIONS = 64  # each has a thread
+
 log = structlog.get_logger(__name__)
 
 
@@ -38,10 +42,24 @@ class Server(ThreadingHTTPServer):
         self.socket.close()
         self.socket = listening
         self.registry, self.ill, self.live = registry, ill, live
+        self._others: connections.Connections[socket.socket] = connections.Connections(
+            MOST_CONNECTIONS, close=lambda one: one.shutdown(socket.SHUT_RDWR)
+        )
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer it in a thread; what has waited longest makes room."""
+        self._others.begin(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """It has ended."""
+        self._others.end(request)
+        super().shutdown_request(request)
 
     def handle_error(self, _request: Any, _client: Any) -> None:
-        """An answer failed in the middle: said, without the standard library's print."""
-        log.error("request_failed", code="INTERNAL", exc_info=sys.exception())
+        """An answer failed in the middle: said, without the standard library's print. Who has gone fails nothing."""
+        if not isinstance(sys.exception(), (ConnectionError, TimeoutError)):
+            log.error("request_failed", code="INTERNAL", exc_info=sys.exception())
 
 
 class _Door(BaseHTTPRequestHandler):

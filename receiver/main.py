@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import cast
 
 import uvicorn
 
+from config import connections, log_limit
 from config.logging import configure
 from config.pulse import Pulse
 from config.settings import Settings
@@ -16,10 +20,12 @@ from models.database import Database
 from models.errors import ConfigurationError
 from receiver.app import MAX_BYTES, Receiver
 from receiver.authentication import SourceSecrets
+from receiver.connection import Connection
 
 # Longer than Amplitude waits for an answer: what was begun is written and answered.
 GRACE_SECONDS = 5
 KEEP_ALIVE_SECONDS = 75
+KERNEL_BACKLOG = 512
 _ENDS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -34,6 +40,8 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        for listening in sockets or []:  # it waits in the kernel where not all are accepted in a row
+            listening.listen(KERNEL_BACKLOG)
         if self.started:
             self._ready()
 
@@ -58,6 +66,7 @@ def serve(
 ) -> int:
     """Receive until told to stop; `ready` gets the address once it answers. Port 0 means any free one."""
     configure(settings, "receiver")
+    log_limit.limit("receiver.strangers", "uvicorn.error", "asyncio")
     db = Database(settings)
     doors = SourceSecrets(db)
     listening = _listen(host, port)
@@ -66,6 +75,8 @@ def serve(
         address = f"http://{_shown(host)}:{listening.getsockname()[1]}"
         config = uvicorn.Config(
             Receiver(db, doors, max_bytes=max_bytes).app,
+            http=connections_of(connections.most()),
+            backlog=connections.ACCEPTED_IN_A_ROW,
             lifespan="off",
             log_config=None,
             access_log=False,
@@ -83,6 +94,14 @@ def serve(
     return 0
 
 
+def connections_of(limit: int) -> type[asyncio.Protocol]:
+    """What uvicorn makes for each connection, of which there are at most `limit`."""
+    others: connections.Connections[Connection] = connections.Connections(
+        limit, close=Connection.end, busy=lambda one: one.busy
+    )
+    return cast("type[asyncio.Protocol]", partial(Connection, others=others))
+
+
 def _listen(host: str, port: int) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -92,7 +111,7 @@ def _listen(host: str, port: int) -> socket.socket:
         try:
             found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             found.bind(address)
-            found.listen(512)
+            found.listen(KERNEL_BACKLOG)
         except OSError:
             found.close()
             raise
