@@ -22,7 +22,8 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from config.queue import KEY_PREFIX, QUEUES, QueueUnavailableError, nudge, publish
+from config.queue import nudge, publish
+from config.queue_names import KEY_PREFIX, QUEUES, QueueUnavailableError
 from models import forgotten
 from models.disk_errors import disk_full
 from models.errors import (

@@ -20,7 +20,8 @@ import requests
 from cli.flower import server as flower
 from cli.stack import ports
 from cli.stack.stack import environment_of
-from config.queue import QUEUE, QUEUES, make_app
+from config.queue import make_app
+from config.queue_names import QUEUE, QUEUES
 from config.settings import Settings
 from models import schema
 from models.database import Database

@@ -20,7 +20,7 @@ import requests
 
 from cli.main import main
 from config.graceful_stop import GracefulStop
-from config.queue import KEY_PREFIX
+from config.queue_names import KEY_PREFIX
 from config.settings import Settings
 from models.database import Database
 from models.naming import find

@@ -13,7 +13,7 @@ from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
-from config.queue import HARD_LIMIT_SECONDS
+from config.queue_names import HARD_LIMIT_SECONDS
 from models.direction import Direction
 from models.errors import ContractError, TerminalError
 from models.forgotten import Forgotten
