@@ -23,7 +23,7 @@ from models.membership import state
 from models.runs import batches, holds, lifecycle, rejections, unresolved_batches
 from models.setup import destinations
 from models.tables import CohortBinding, Snapshot, SyncRun
-from models.types import OF_THE_COHORT, Feed, SnapshotKind, Stage
+from models.types import OF_THE_COHORT, Feed, SnapshotKind, Stage, WriteMode
 from worker.claim import ClaimedRun
 from worker.inspection.check import flag_value, require_destination
 from worker.membership.diff import Diff, PlannedBatch, StateReader, compare
@@ -38,7 +38,14 @@ from worker.stages import (
     snapshot_store,
     webhook_trust,
 )
-from worker.vendors.marketing_cloud.client import BATCH_BYTES, BATCH_ROWS, CONTACT_KEY, DataExtension, Field
+from worker.vendors.marketing_cloud.client import (
+    BATCH_BYTES,
+    BATCH_ROWS,
+    CONTACT_KEY,
+    SYNC_ROWS,
+    DataExtension,
+    Field,
+)
 
 SAMPLES = 5
 _OF_THE_FILE = ("snapshot_rows", "members", "blank", "duplicate", "odd", "spanned")
@@ -201,12 +208,13 @@ def odd_examples(found: Diff) -> str:
     return ", ".join(f"{masked(key)} ({what})" for what, key in found.odd_samples)
 
 
-def planned(found: Diff, field: Field) -> Iterator[PlannedBatch]:
-    """The requests that bring what was found into the field."""
+def planned(found: Diff, field: Field, mode: WriteMode) -> Iterator[PlannedBatch]:
+    """The requests that bring what was found into the field: of the size that the write mode takes."""
     overhead = max(
         row_overhead(CONTACT_KEY, field.name, flag_value(field.type, entering=e)) for e in (True, False)
     )
-    return found.batches(row_overhead=overhead, max_rows=BATCH_ROWS, max_bytes=BATCH_BYTES)
+    rows = BATCH_ROWS if mode == WriteMode.ASYNC else SYNC_ROWS
+    return found.batches(row_overhead=overhead, max_rows=rows, max_bytes=BATCH_BYTES)
 
 
 def _plan(
@@ -226,6 +234,7 @@ def _plan(
             now=hold.now,
         )
         gone = forgotten.enforced(session, hold.ctx.db.keyring)
+        mode = run.binding.destination.write_mode
         batches.adopt(
             session,
             run,
@@ -236,7 +245,7 @@ def _plan(
         batches.plan(
             session,
             run,
-            _allowed(session, run, planned(found, field), gone, longest=longest, now=hold.now),
+            _allowed(session, run, planned(found, field, mode), gone, longest=longest, now=hold.now),
             data_extension_id=extension.id,
             first_seq=batches.next_seq(session, run.id),
         )

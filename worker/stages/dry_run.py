@@ -175,8 +175,10 @@ class DryRun(ClaimedRun):
                 with self.marketing_cloud(binding.destination) as cloud:
                     extension, attribute = self._patiently(lambda: require_destination(cloud, binding))
                 long_keys.limit(found, extension, percent=self.ctx.settings.long_key_percent)
-                together = BATCH_ROWS if binding.destination.write_mode == WriteMode.ASYNC else 0
-                requests = jobs([(batch.direction, batch.n) for batch in planned(found, attribute)], together)
+                mode = binding.destination.write_mode
+                together = BATCH_ROWS if mode == WriteMode.ASYNC else 0
+                batches = planned(found, attribute, mode)
+                requests = jobs([(batch.direction, batch.n) for batch in batches], together)
             except ConfigurationError as error:
                 failed = error
         past = guard_past(self.ctx.db, self.draft, extension)

@@ -44,7 +44,7 @@ def send(
 ) -> None:
     """Bring a batch that was taken for sending to its end, or put smaller ones in its place."""
     keys = decode_keys(batch.keys)
-    if len(keys) > SYNC_ROWS:
+    if len(keys) > SYNC_ROWS:  # planned while the destination took jobs
         parts = [keys[at : at + SYNC_ROWS] for at in range(0, len(keys), SYNC_ROWS)]
         _replace(hold, batch, parts, sent=batch.attempts > 1)
         return
