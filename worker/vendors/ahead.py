@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import copy_context
 from queue import SimpleQueue
 from threading import Thread
 from typing import Generic, TypeVar
@@ -16,7 +17,7 @@ class Ahead(Generic[T]):
     def __init__(self, call: Callable[[], T]) -> None:
         self._call = call
         self._answer: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()
-        Thread(target=self._do, name="ahead", daemon=True).start()
+        Thread(target=copy_context().run, args=(self._do,), name="ahead", daemon=True).start()
 
     def result(self) -> T:
         """What it gave or raised; waits for it. To be asked once."""
