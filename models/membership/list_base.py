@@ -72,6 +72,7 @@ def rebase(
         found.complete, found.base_snapshot_id = True, download.id
         found.based_at = max(found.based_at or 0, based_at)  # of a sync that began the list a moment ago
         found.proven_at, found.doubts, found.refuse_before = None, {}, None
+        list_facts.overtake(found)
         found.judged_id = session.scalar(select(func.max(WebhookMessage.id))) or 0
         session.flush()
     download.upto = found.judged_id  # it is used up: no other run may take it for a plan's
@@ -90,6 +91,7 @@ def begin_with(session: Session, found: CohortList, time: int, *, now: datetime)
     _drop(session, found, WebhookMessage.computed_time < time)
     found.complete, found.anchored, found.based_at, found.proven_at = True, True, time, time
     found.doubts, found.forgotten_through = {}, None
+    list_facts.overtake(found)
     session.flush()
 
 

@@ -1,0 +1,21 @@
+"""When a webhook's last sync failed by Amplitude's own account, and which failure a list's base has overtaken."""
+
+import sqlalchemy as sa
+from alembic import op
+
+import models.types
+
+revision = '0015'
+down_revision = '0014'
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    instant = models.types.UtcDateTime(timezone=True)
+    for name in ('sync_failed_at', 'overtaken_failure_at'):
+        op.add_column('cohort_list', sa.Column(name, instant, nullable=True))
+
+
+def downgrade() -> None:
+    raise NotImplementedError('go back by restoring the copy made before the upgrade')
