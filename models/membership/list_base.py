@@ -58,11 +58,15 @@ def rebase(
     else:
         session.refresh(found, with_for_update={"key_share": True})
     based_at = computed_time(download.requested_at.replace(microsecond=0) - SKEW)
-    verdict = list_trust.judge(list_facts.facts(session, found), now=now, settle=cohort_lists.SETTLE)
+    facts = list_facts.facts(session, found)
+    facts.carried.update(found.doubts)
+    verdict = list_trust.judge(facts, now=now, settle=cohort_lists.SETTLE)
     if (found.base_snapshot_id or 0) < download.id:
-        known = webhooks.begun(session, found) and list_trust.anchors({**found.doubts, **verdict.doubts})
+        found.anchored = webhooks.begun(session, found) and list_trust.anchors(facts, verdict)
+        found.anchored_after = max(
+            [found.anchored_after or 0, *(one.computed_time for one in facts.messages)]
+        )
         list_facts.keep(found, verdict)  # what messages tell of the cadence
-        found.anchored = known
         _replace(session, found, parts, blank)
         _drop(
             session,

@@ -27,6 +27,7 @@ def facts(
         complete=found.complete,
         based_at=found.based_at,
         anchored=found.anchored,
+        anchored_after=found.anchored_after,
         proven_at=found.proven_at,
         beginning_gone=found.forgotten_through is not None,
         messages=_messages(session, found, upto),

@@ -73,6 +73,7 @@ class ListFacts:
     complete: bool = True
     based_at: int | None = None
     anchored: bool = True  # the sync before the base succeeded, so the next one tells the difference to it
+    anchored_after: int | None = None  # the last sync that was heard of before the base
     proven_at: int | None = None
     beginning_gone: bool = False  # its first messages were merged and removed
     messages: Sequence[MessageFacts] = ()
@@ -98,6 +99,7 @@ class Verdict:
     heard_at: datetime | None
     pause: timedelta | None
     alarms: frozenset[str] = frozenset()
+    coming: bool = False  # messages of a sync may still be on their way
     whole: int | None = None
     last_whole: int | None = None  # the computed_time of the last sync that is not known to lack a message
 
@@ -167,8 +169,9 @@ def judge(facts: ListFacts, *, now: datetime, settle: timedelta) -> Verdict:
         doubts[REFUSED] = {"count": len(late), "answer": late[0]}
     if syncs and not coming and UNPROVEN not in doubts:
         _weigh_size(facts, syncs[-1], doubts)
-    if syncs and not facts.anchored:
-        doubts[UNANCHORED] = {"at": shown(syncs[0].time)}
+    later = [sync.time for sync in syncs if sync.time > (facts.anchored_after or 0)]
+    if later and not facts.anchored:
+        doubts[UNANCHORED] = {"at": shown(later[0])}
     if facts.failed_at is not None:
         doubts[FAILED] = {"at": f"{facts.failed_at:%Y-%m-%d %H:%M:%S} UTC"}
     heard, pause = _heard(facts, syncs)
@@ -178,7 +181,7 @@ def judge(facts: ListFacts, *, now: datetime, settle: timedelta) -> Verdict:
     fresh = facts.based_at is not None and allowed is not None and instant_of(facts.based_at) + allowed >= now
     alarms = frozenset(() if not fresh else (SILENT,) if syncs else (SILENT, FAILED))
     ended = [sync.time for sync in syncs if sync not in coming and not sync.missing()]
-    return Verdict(doubts, proven_at, heard, pause, alarms, last_whole=max(ended, default=None))
+    return Verdict(doubts, proven_at, heard, pause, alarms, bool(coming), last_whole=max(ended, default=None))
 
 
 def whole_sync(facts: ListFacts) -> int | None:
@@ -199,9 +202,14 @@ def whole_sync(facts: ListFacts) -> int | None:
     return None
 
 
-def anchors(doubts: Doubts) -> bool:
-    """Whether a download can be added to: the last sync is not known to have failed, so the next one builds on it."""
-    return not doubts.keys() - {UNANCHORED, SILENT}
+def anchors(facts: ListFacts, verdict: Verdict) -> bool:
+    """Whether a download can be added to: the last sync is not known to have failed, so the next one builds on it.
+
+    After a download that could not be added to, a later sync has to have come, and to have ended well.
+    """
+    if verdict.coming or verdict.doubts.keys() - {UNANCHORED, SILENT}:
+        return False
+    return facts.anchored or UNANCHORED in verdict.doubts
 
 
 def lasting(doubts: Doubts, *, whole: bool = False) -> Doubts:

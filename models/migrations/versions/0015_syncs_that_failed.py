@@ -1,4 +1,4 @@
-"""When a webhook's last sync failed by Amplitude's own account, and which failure a list's base has overtaken."""
+"""What is known of a list's base: the failed sync that it overtook, and the last sync that was heard before it."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,7 +12,9 @@ depends_on = None
 
 
 def upgrade() -> None:
+    number = sa.BigInteger().with_variant(sa.Integer(), 'sqlite')
     instant = models.types.UtcDateTime(timezone=True)
+    op.add_column('cohort_list', sa.Column('anchored_after', number, nullable=True))
     for name in ('sync_failed_at', 'overtaken_failure_at'):
         op.add_column('cohort_list', sa.Column(name, instant, nullable=True))
 
