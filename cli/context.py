@@ -16,7 +16,7 @@ from pydantic_settings import SettingsError
 from config.settings import Settings, get_settings
 from models import audit, broker, key_check, schema
 from models.database import Database
-from models.errors import ConfigurationError
+from models.errors import ConfigurationError, OldSchemaError
 
 PREFIX = "COHORT_SYNC_"
 ACTOR_MAX = 100
@@ -53,8 +53,8 @@ def database(*, upgrade: bool = False, proven: bool = False) -> Iterator[Databas
         else:
             try:
                 schema.require_current(db)
-            except ConfigurationError as error:
-                if error.code != "DATABASE_SCHEMA" or db.dialect != "sqlite":
+            except OldSchemaError:
+                if db.dialect != "sqlite":
                     raise
                 schema.upgrade(db, now=now(), actor=actor())
         if proven:

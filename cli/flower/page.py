@@ -11,7 +11,7 @@ from tornado.escape import xhtml_escape
 from tornado.web import HTTPError
 
 from cli import context, output
-from cli.flower import actions, charts
+from cli.flower import charts
 from cli.flower.handlers import OTHERS, REMEDIES, CohortsHandler
 from models.errors import SyncError
 from models.tables import CohortBinding
@@ -53,7 +53,7 @@ class Page(CohortsHandler):  # type: ignore[misc,unused-ignore]
 
     def refuse(self, error: SyncError, *, back: str = "") -> None:
         """The error with its remedy."""
-        self.set_status(actions.status_of(error))
+        self.set_status(error.http_status)
         self.draw(
             "cohorts_error.html", code=error.code, message=error.message, remedy=error.remedy, back=back
         )

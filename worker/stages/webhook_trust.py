@@ -24,7 +24,7 @@ from models.membership.computed_time import instant_of
 from models.membership.list_trust import ONE_SECOND, REPEATED, Doubts, Verdict
 from models.runs import lifecycle, reconciling
 from models.tables import CohortBinding, CohortList, SyncRun
-from models.types import Feed, Reconcile, Stage
+from models.types import Feed, Reconcile, SnapshotKind, Stage
 from worker.claim import ClaimedRun
 from worker.membership.fingerprint import Fingerprints
 from worker.vendors.amplitude.client import COHORT_MAX_MEMBERS, Amplitude
@@ -37,7 +37,7 @@ ASK_EVERY = timedelta(minutes=5)
 
 def weigh(hold: ClaimedRun, run: SyncRun, people: int) -> Verdict | None:
     """What is to be doubted of the run's list of so many people, stored with it; none if it has no list."""
-    if run.snapshot is None or run.snapshot.kind != cohort_lists.WEBHOOK or run.snapshot.upto is None:
+    if run.snapshot is None or run.snapshot.kind != SnapshotKind.WEBHOOK or run.snapshot.upto is None:
         return None
     upto = run.snapshot.upto
     with hold.ctx.db.read() as session:

@@ -12,7 +12,7 @@ import typer
 
 from cli import context
 from cli.exit_codes import Code
-from models.errors import SyncError
+from models.errors import SyncError, WrongSecretKeyError
 from models.secrets import Keyring
 
 app = typer.Typer(add_completion=False)
@@ -71,7 +71,7 @@ def worker(
     settings = context.settings()
     with context.database(proven=True):
         pass  # a wrong database is said here and not by the first task
-    from config.queue import QUEUES
+    from config.queue_names import QUEUES
     from worker.app import app as celery
     from worker.departure import Departure
     from worker.liveness import PulseStep
@@ -155,6 +155,7 @@ def _prove_if_there() -> None:
     try:
         with context.database(proven=True):
             pass
-    except SyncError as error:
-        if error.code == "SECRET_KEY_WRONG":
-            raise
+    except WrongSecretKeyError:
+        raise
+    except SyncError:
+        pass

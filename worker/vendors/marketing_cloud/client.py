@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 from urllib.parse import quote
 
@@ -32,7 +34,7 @@ from worker.vendors.marketing_cloud.passing import passes
 from worker.vendors.marketing_cloud.rowset import RowsPage, page_of
 from worker.vendors.marketing_cloud.soap import RetrieveRefusedError
 from worker.vendors.marketing_cloud.tokens import Token
-from worker.vendors.marketing_cloud.transport import READ, WRITE, Calls, PayloadTooLargeError
+from worker.vendors.marketing_cloud.transport import READ, WRITE, Calls, ForbiddenError, PayloadTooLargeError
 
 __all__ = [
     "BATCH_BYTES",
@@ -181,10 +183,8 @@ class MarketingCloud:
                 data=body,
                 headers={"Content-Type": "application/json"},
             )
-        except ConfigurationError as error:
-            if error.code == "MC_FORBIDDEN":  # seen with scopes that sufficed for asynchronous rows
-                raise ConfigurationError("MC_SYNC_UNAVAILABLE", destination=self._name) from error
-            raise
+        except ForbiddenError as error:  # seen with scopes that sufficed for asynchronous rows
+            raise ConfigurationError("MC_SYNC_UNAVAILABLE", destination=self._name) from error
         if not acknowledgement.saved(response, [row["keys"][CONTACT_KEY] for row in orjson.loads(body)]):
             raise AnswerLostError("MC_UNAVAILABLE", f"It answered {who(response)} without naming the rows.")
 
@@ -230,18 +230,19 @@ class MarketingCloud:
 
     def pages(self, key: str, first: int = 1) -> Iterator[RowsPage]:
         """The rows with all their fields, page by page: there is no choosing of fields that could be relied on."""
-        number = first
-        path: str | None = (
-            f"data/v1/customobjectdata/key/{quote(key, safe='')}/rowset?%24page={first}&%24pagesize={PAGE_ROWS}"
-        )
-        while path:
-            answer = self._read(path)
-            page = page_of(answer, number)
-            yield page
-            following = (answer.get("links") or {}).get("next")
-            # The link lacks the /data prefix.
-            path = f"data{following}" if following and page.rows else None
-            number += 1
+        path = f"data/v1/customobjectdata/key/{quote(key, safe='')}/rowset?%24page={first}&%24pagesize={PAGE_ROWS}"
+        with ThreadPoolExecutor(1, "page") as pool:  # asks for the next page while this one is taken
+            asked = pool.submit(self._read, path)
+            for number in count(first):
+                answer = asked.result()
+                links = answer.get("links")
+                following = links.get("next") if isinstance(links, dict) else None
+                more = isinstance(following, str) and following.startswith("/") and bool(answer.get("items"))
+                if more:
+                    asked = pool.submit(self._read, f"data{following}")  # the link lacks the /data prefix
+                yield page_of(answer, number)
+                if not more:
+                    return
 
     def rows(self, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
         """Every row as (contact key, {field in lower case: value})."""
