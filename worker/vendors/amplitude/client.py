@@ -90,10 +90,15 @@ class Amplitude:
         """Close the connections."""
         self._http.close()
 
-    def cohorts(self) -> list[Cohort]:
-        """Every discoverable (published) cohort of the project; there are no pages. includeSyncInfo is not needed."""
+    def cohorts(self, *, with_syncs: bool = False) -> list[Cohort]:
+        """Every discoverable (published) cohort of the project; there are no pages.
+
+        `with_syncs`: and how their syncs ended, where Amplitude says so. It was a beta once, so whoever asks for it has
+        to do without.
+        """
         call = _Call("the list of cohorts")
-        with self._get("/api/3/cohorts", call) as response:
+        params = {"includeSyncInfo": "true"} if with_syncs else None
+        with self._get("/api/3/cohorts", call, params=params) as response:
             body = self._json(response, call)
         listed = body.get("cohorts")
         if not isinstance(listed, list):
