@@ -7,7 +7,6 @@ A look that fails is tried again with the next one. Any number of these processe
 from __future__ import annotations
 
 import socket
-import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from datetime import UTC, datetime
 import structlog
 from prometheus_client import CollectorRegistry
 
+from config import log_limit
 from config.graceful_stop import GracefulStop
 from config.logging import configure
 from config.pulse import STALE_SECONDS as STUCK_SECONDS
@@ -97,15 +97,15 @@ class Monitor:
 def serve(settings: Settings, listening: socket.socket) -> int:
     """Watch, and serve on the open port, until SIGTERM or SIGINT."""
     configure(settings, "monitor")
+    log_limit.limit("uvicorn.error", "asyncio")
     stop = GracefulStop()
     stop.install()
     monitor = Monitor(settings)
     server = Server(listening, monitor.registry, monitor.ill, monitor.live)
-    threading.Thread(target=server.serve_forever, name="server", daemon=True).start()
+    server.start()
     log.info("monitor_started")
     monitor.run(stop)
-    server.shutdown()
-    server.server_close()
+    server.stop()
     monitor.close()
     log.info("monitor_stopped")
     return 0

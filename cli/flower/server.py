@@ -26,11 +26,12 @@ from pathlib import Path
 from typing import Any
 
 from cli.stack import ports
+from config import log_limit
 from config.logging import configure
 from config.pulse import BEAT_SECONDS, Pulse
 from config.settings import Settings
 from models.errors import ConfigurationError
-from models.secrets import make_private_dir, private_file
+from models.private_files import make_private_dir, private_file
 
 PASSWORD_FILE = "flower.password"  # noqa: S105 - a file's name
 STATE_FILE = "flower.state"
@@ -71,6 +72,7 @@ def credentials(settings: Settings) -> Credentials:
 def run(settings: Settings) -> int:
     """Serve until SIGTERM or Ctrl-C."""
     configure(settings, "flower")
+    log_limit.limit("tornado.access", "tornado.application", "tornado.general", "asyncio")
     # It warns four times whenever no worker is there to be asked, at each start for one.
     logging.getLogger("flower.inspector").setLevel(logging.ERROR)
     known = credentials(settings)
@@ -122,9 +124,9 @@ async def _serve(listening: socket.socket, options: Any, settings: Settings) -> 
     from flower.app import Flower
     from flower.urls import handlers as known_handlers
     from flower.urls import settings as application_settings
-    from tornado.httpserver import HTTPServer
 
     from cli.flower import api, handlers, loader, pages, tasks
+    from cli.flower.door import Door
     from worker.app import app
 
     stop = asyncio.Event()
@@ -137,7 +139,7 @@ async def _serve(listening: socket.socket, options: Any, settings: Settings) -> 
     application_settings["template_loader"] = loader.CohortsLoader(application_settings["template_path"])
     application_settings.update(pages.settings(database))
     flower = Flower(capp=app, options=options, **application_settings)
-    server = HTTPServer(flower, ssl_options=flower.ssl_options, xheaders=options.xheaders)
+    server = Door(flower, ssl_options=flower.ssl_options, xheaders=options.xheaders)
     server.add_socket(listening)
     flower.events.start()
     flower.started = True

@@ -31,9 +31,8 @@ from models.tables import (
     SyncRun,
     WebhookMessage,
 )
-from models.types import UNFINISHED_WORDS, SnapshotState
+from models.types import UNFINISHED_WORDS, SnapshotKind, SnapshotState
 
-WEBHOOK = "webhook"
 # Amplitude repeats a message for about four minutes (8 retries, 1 s to 2 min, doubling), a failed sync with its
 # next one, a day later at most.
 KEEP = timedelta(days=7)
@@ -70,7 +69,7 @@ def take(session: Session, run: SyncRun, found: CohortList, *, now: datetime) ->
     snapshot = Snapshot(
         project_id=found.project_id,
         cohort_id=found.cohort_id,
-        kind=WEBHOOK,
+        kind=SnapshotKind.WEBHOOK,
         property=found.property,
         state=SnapshotState.COMPLETED,
         requested_at=now,
@@ -211,7 +210,7 @@ def _oldest_needed(session: Session, snapshot: Snapshot) -> int:
             .join(SyncRun, SyncRun.snapshot_id == Snapshot.id)
             .where(
                 SyncRun.state.in_(UNFINISHED_WORDS),
-                Snapshot.kind == WEBHOOK,
+                Snapshot.kind == SnapshotKind.WEBHOOK,
                 Snapshot.project_id == snapshot.project_id,
                 Snapshot.cohort_id == snapshot.cohort_id,
                 Snapshot.property == snapshot.property,

@@ -14,7 +14,6 @@ from sqlalchemy.orm import Session
 from models import audit
 from models.errors import SyncError
 from models.tables import CohortBinding, SyncRun
-from models.types import Trigger
 
 ACTOR = "worker"
 
@@ -29,7 +28,7 @@ class Policy:
 
 def spared(run: SyncRun, error: SyncError) -> bool:
     """Whether the error is no failure of a run that nobody asked for by hand."""
-    return error.entry.spared and not Trigger(run.trigger).asked
+    return error.entry.spared and not run.trigger.asked
 
 
 def after_failure(
@@ -40,7 +39,7 @@ def after_failure(
     A run that somebody asked for has a person looking at it. `run` has ended and is counted in the binding's failures.
     """
     binding = session.get_one(CohortBinding, run.binding_id)
-    if Trigger(run.trigger).asked or binding.paused:
+    if run.trigger.asked or binding.paused:
         return
     if policy.pause_after and binding.failures_in_row >= policy.pause_after:
         reason = f"{binding.failures_in_row} failures in a row, the last one {error.code}: {error.message}"

@@ -20,7 +20,8 @@ import requests
 from cli.flower import server as flower
 from cli.stack import ports
 from cli.stack.stack import environment_of
-from config.queue import QUEUE, QUEUES, make_app
+from config.queue import make_app
+from config.queue_names import QUEUE, QUEUES
 from config.settings import Settings
 from models import schema
 from models.database import Database
@@ -56,11 +57,19 @@ def served(broker: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 @contextmanager
-def serving(settings: Settings, said: Path, *, crashes: bool = False, **extra: str) -> Iterator[str]:
+def serving(
+    settings: Settings,
+    said: Path,
+    *,
+    crashes: bool = False,
+    started: Callable[[int], object] = lambda _process: None,
+    **extra: str,
+) -> Iterator[str]:
     with said.open("w") as out:
         process = subprocess.Popen(
             COMMAND, env={**os.environ, **environment_of(settings), **extra}, stdout=out, stderr=out
         )
+    started(process.pid)
     try:
         deadline = time.monotonic() + 60  # other work may have the processor
         while "Flower is at " not in said.read_text():

@@ -20,7 +20,7 @@ import requests
 
 from cli.main import main
 from config.graceful_stop import GracefulStop
-from config.queue import KEY_PREFIX
+from config.queue_names import KEY_PREFIX
 from config.settings import Settings
 from models.database import Database
 from models.naming import find
@@ -119,7 +119,7 @@ def test_it_serves_two_pages_and_no_more(stack: Settings, tmp_path: Path) -> Non
     with running_monitor(stack, tmp_path) as monitor:
         for path in ("/", "/metrics/", "/admin"):
             assert requests.get(monitor.url + path, timeout=5).status_code == 404
-        assert requests.post(f"{monitor.url}/metrics", timeout=5).status_code == 501
+        assert requests.post(f"{monitor.url}/metrics", timeout=5).status_code == 405
         formats = {"Accept": "application/openmetrics-text;version=1.0.0"}
         answer = requests.get(f"{monitor.url}/metrics?x=1", headers=formats, timeout=5)
         assert answer.headers["Content-Type"].startswith("application/openmetrics-text")
@@ -165,11 +165,9 @@ def test_a_loop_that_is_stuck_is_not_alive(sqlite_db: Database, monkeypatch: pyt
     with socket.create_server(("127.0.0.1", 0)) as listening:
         server = Server(listening, watching.registry, watching.ill, watching.live)
         url = f"http://127.0.0.1:{listening.getsockname()[1]}/livez"
-        threads = [
-            threading.Thread(target=work) for work in (server.serve_forever, lambda: watching.run(stop))
-        ]
-        for thread in threads:
-            thread.start()
+        thread = threading.Thread(target=lambda: watching.run(stop))
+        server.start()
+        thread.start()
         assert entered.wait(20)
         try:
             wait_until(lambda: requests.get(url, timeout=5).status_code == 503, seconds=20)
@@ -178,7 +176,6 @@ def test_a_loop_that_is_stuck_is_not_alive(sqlite_db: Database, monkeypatch: pyt
         finally:
             stop.ask()
             let_go.set()
-            server.shutdown()
-            for thread in threads:
-                thread.join()
+            server.stop()
+            thread.join()
             watching.close()

@@ -13,7 +13,7 @@ from models.membership import cohort_lists, snapshots
 from models.membership.cohort_lists import IncompleteListError
 from models.runs import lifecycle
 from models.tables import Snapshot, SyncRun
-from models.types import Feed, SnapshotState, Stage
+from models.types import Feed, SnapshotKind, SnapshotState, Stage
 from worker.claim import ClaimedRun
 from worker.stages import blackout, webhook_trust
 from worker.vendors.amplitude.client import Amplitude, CohortTooLargeError
@@ -48,7 +48,7 @@ def bring(hold: ClaimedRun) -> Stage | None:
     if run.binding.feed == Feed.WEBHOOK:
         if run.snapshot is None and run.reconcile is None:
             return _told(hold)
-        if run.snapshot is not None and run.snapshot.kind == snapshots.UPLOAD:
+        if run.snapshot is not None and run.snapshot.kind == SnapshotKind.UPLOAD:
             raise ConfigurationError("WEBHOOK_FED", binding=run.binding.name)
     if run.snapshot is not None and run.snapshot.state == SnapshotState.COMPLETED:
         return _on(hold)

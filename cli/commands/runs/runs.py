@@ -138,7 +138,7 @@ def cancel(run: RunId, as_json: Json = False) -> None:
             row = lifecycle.cancel(session, run, now=context.now(), actor=context.actor())
         if row.state == RunState.WAITING:
             publish(row, quietly=True)
-    finished = RunState(row.state).finished
+    finished = row.state.finished
     text = f"Run {row.id} is cancelled." if finished else f"Run {row.id} ends after what it has sent already."
     output.done(text, views.run(row), as_json=as_json)
 
