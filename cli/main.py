@@ -225,12 +225,8 @@ def _call(arguments: list[str], *, as_json: bool) -> int:
 def _show_usage(wrong: typer.TyperException, *, as_json: bool) -> None:
     context = getattr(wrong, "ctx", None)
     path = context.command_path if context is not None else "cohort-sync"
-    if as_json:
-        output.error("USAGE", wrong.format_message(), f"Look at `{path} --help`.", as_json=True)
-    else:
-        from typer.rich_utils import rich_format_error
-
-        rich_format_error(wrong)  # type: ignore[arg-type]
+    message = wrong.format_message().removeprefix("Invalid value: ")
+    output.error("USAGE", message, f"Look at `{path} --help`.", as_json=as_json)
 
 
 def _disk_full(failed: Exception) -> SyncError | None:

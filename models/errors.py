@@ -20,6 +20,7 @@ from shlex import quote
 from typing import Any
 
 import cohort_sync
+from models.wording import plural
 
 
 class SyncError(Exception):
@@ -87,9 +88,27 @@ class LeaseLost(SyncError):  # noqa: N818 - the design's name
         super().__init__("LEASE_LOST", run=run_id)
 
 
+class _Fact:
+    """A fact in a text. `{count:run waits|runs wait}` is a count with what is counted, in its number."""
+
+    def __init__(self, value: object) -> None:
+        self._value = value
+
+    def __format__(self, spec: str) -> str:
+        if "|" not in spec:
+            return format(self._value, spec)
+        return plural(self._value, *spec.split("|"))
+
+    def __repr__(self) -> str:
+        return repr(self._value)
+
+    def __str__(self) -> str:
+        return str(self._value)
+
+
 class _Named(dict[str, Any]):
-    def __missing__(self, key: str) -> str:
-        return f"<{key}>"
+    def __getitem__(self, key: str) -> _Fact:
+        return _Fact(self.get(key, f"<{key}>"))
 
 
 def _filled(remedy: str, facts: dict[str, Any]) -> str:
@@ -258,13 +277,13 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "Nothing: the run continues on its own.",
     ),
     "AMPLITUDE_QUOTA": (
-        "Source {source!r} has used its {quota} cohort downloads of this month.",
+        "Source {source!r} has used its {quota:cohort download|cohort downloads} of this month.",
         "Wait for the first of the month (UTC), ask Amplitude for more, or feed bindings by webhook, which spends "
         "none (docs/webhooks.md). `cohort-sync run --force` requests one anyway.",
     ),
     "QUOTA_FORECAST": (
-        "Source {source!r} would need {total} cohort downloads in {month}; its quota is {quota}. Scheduled runs "
-        "past it are skipped.",
+        "Source {source!r} would need {total:cohort download|cohort downloads} in {month}; its quota is {quota}. "
+        "Scheduled runs past it are skipped.",
         "Something that fits: {advice}.",
     ),
     "AMPLITUDE_UNAVAILABLE": (
@@ -280,7 +299,7 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "Run again, or wait for the next scheduled run.",
     ),
     "SNAPSHOT_DEADLINE": (
-        "Amplitude did not finish the cohort within {minutes} minutes.",
+        "Amplitude did not finish the cohort within {minutes:minute|minutes}.",
         "Run again later; a large cohort with properties may need several tries.",
     ),
     "SNAPSHOT_PENDING": (
@@ -310,7 +329,7 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     ),
     "KEY_TOO_LONG": (
         "Too many of the {members} contact keys ({count}) are longer than the field Contact Key holds ({length}); the "
-        "longest has {longest} characters.",
+        "longest has {longest:character|characters}.",
         "Check that the right property is mapped, or lengthen the field in Marketing Cloud. "
         "COHORT_SYNC_LONG_KEY_PERCENT sets how many may be rejected instead.",
     ),
@@ -327,20 +346,20 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "`cohort-sync reconcile {binding} --new-sync`.",
     ),
     "WEBHOOK_UNPROVEN": (
-        "The first sync of cohort {cohort!r} can't be shown to be whole: the list of binding {binding!r} has {listed} "
-        "members, and Amplitude counts {size}.",
+        "The first sync of cohort {cohort!r} can't be shown to be whole: the list of binding {binding!r} has "
+        "{listed:member|members}, and Amplitude counts {size}.",
         "`cohort-sync reconcile {binding}` makes a download the list's base. Above 2,000,000 members: "
         "`cohort-sync reconcile {binding} --new-sync`.",
     ),
     "WEBHOOK_GAP": (
-        "Of the sync of cohort {cohort!r} at {at} {missing} messages never came, so it failed: binding {binding!r} may "
-        "keep who left since, or lack who entered.",
+        "Of the sync of cohort {cohort!r} at {at} {missing:message|messages} never came, so it failed: binding "
+        "{binding!r} may keep who left since, or lack who entered.",
         "`cohort-sync reconcile {binding}` makes a download the list's base. Above 2,000,000 members: "
         "`cohort-sync reconcile {binding} --new-sync`.",
     ),
     "WEBHOOK_MESSAGE_REFUSED": (
-        "{count} messages about cohort {cohort!r} were refused ({answer}) and have not been delivered since: the list "
-        "of binding {binding!r} lacks what they said.",
+        "Of cohort {cohort!r}, {count:message was|messages were} refused ({answer}) and not delivered since: the list "
+        "of binding {binding!r} lacks what was said.",
         "`cohort-sync reconcile {binding}` makes a download the list's base. Above 2,000,000 members: "
         "`cohort-sync reconcile {binding} --new-sync`.",
     ),
@@ -357,7 +376,8 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "`cohort-sync reconcile {binding} --new-sync`.",
     ),
     "WEBHOOK_SIZE": (
-        "The list of binding {binding!r} has {listed} members, and Amplitude counts {size} in cohort {cohort!r}.",
+        "The list of binding {binding!r} has {listed:member|members}, and Amplitude counts {size} in cohort "
+        "{cohort!r}.",
         "`cohort-sync reconcile {binding}` makes a download the list's base. Above 2,000,000 members: "
         "`cohort-sync reconcile {binding} --new-sync`.",
     ),
@@ -450,7 +470,7 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "Nothing: the batch is sent again automatically.",
     ),
     "MC_JOB_DEADLINE": (
-        "A job of Marketing Cloud did not end within {minutes} minutes.",
+        "A job of Marketing Cloud did not end within {minutes:minute|minutes}.",
         "Nothing: the batch is sent again automatically.",
     ),
     "SUBMISSION_UNCERTAIN": (
@@ -509,16 +529,16 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "Look at the cohort, then `cohort-sync approve {run}` or `cohort-sync reject {run}`.",
     ),
     "EMPTY_GUARD": (
-        "The cohort came back empty, and {members} members are flagged.",
+        "The cohort came back empty, and {members:member is|members are} flagged.",
         "Look at the cohort, then `cohort-sync approve {run}` or `cohort-sync reject {run}`.",
     ),
     "GROWTH_GUARD": (
-        "The cohort has {members} members, and {before} before; binding {binding!r} allows {limit} % more without "
-        "a person.",
+        "The cohort has {members:member|members}, and {before} before; binding {binding!r} allows {limit} % more "
+        "without a person.",
         "Look at the cohort, then `cohort-sync approve {run}` or `cohort-sync reject {run}`.",
     ),
     "FIRST_SYNC_GUARD": (
-        "The first sync would flag {members} contacts; binding {binding!r} allows {limit} without a person.",
+        "The first sync would flag {members:contact|contacts}; binding {binding!r} allows {limit} without a person.",
         "Look at the cohort, then `cohort-sync approve {run}` or `cohort-sync reject {run}`.",
     ),
     "BLANK_GUARD": (
@@ -534,8 +554,8 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "`cohort-sync reject {run}`.",
     ),
     "DEVIATION_GUARD": (
-        "The cohort has {members} members, and the median of the last {runs} runs is {usual}; binding {binding!r} "
-        "allows {limit} % from it without a person.",
+        "The cohort has {members:member|members}, and the median of the last {runs} runs is {usual}; binding "
+        "{binding!r} allows {limit} % from it without a person.",
         "Look at the cohort, then `cohort-sync approve {run}` or `cohort-sync reject {run}`.",
     ),
     "SNAPSHOT_AGE_GUARD": (
@@ -582,19 +602,19 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "Nothing: the run continues then. To change it: `cohort-sync binding update {binding} --blackout`.",
     ),
     "SCHEDULER_SILENT": (
-        "No scheduler is running, though {count} bindings have a schedule.",
+        "No scheduler is running, though {count:binding has|bindings have} a schedule.",
         "Start the stack with `cohort-sync up`, or a scheduler with `cohort-sync scheduler`.",
     ),
     "SCHEDULER_BEHIND": (
-        "{count} bindings are overdue, the first since {since}.",
+        "{count:binding is|bindings are} overdue, the first since {since}.",
         "Look at the scheduler's log; start one with `cohort-sync scheduler` if none runs.",
     ),
     "WORKERS_SILENT": (
-        "{count} runs wait for a worker, the first since {since}, and no worker is active.",
+        "{count:run waits|runs wait} for a worker, the first since {since}, and no worker is active.",
         "Start the stack with `cohort-sync up`, or a worker with `cohort-sync worker`.",
     ),
     "WORKERS_BUSY": (
-        "{count} runs wait for a worker, the first since {since}; {working} are in progress.",
+        "{count:run waits|runs wait} for a worker, the first since {since}; {working:is|are} in progress.",
         "Nothing if it passes; otherwise start more workers, or raise COHORT_SYNC_WORKER_CONCURRENCY.",
     ),
     # what needs a person, beside the errors of runs: models/observability/alerts.py
@@ -611,11 +631,11 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "Run `cohort-sync binding resume {binding}` when it may continue.",
     ),
     "ROWS_REJECTED": (
-        "Marketing Cloud refused {rows} rows of run {run}.",
+        "Marketing Cloud refused {rows:row|rows} of run {run}.",
         "Look at the reasons with `cohort-sync show {run}`; the next run tries them again.",
     ),
     "SECRET_AGE": (
-        "The client secret of destination {destination!r} is {days} days old; it may expire after {limit}.",
+        "The client secret of destination {destination!r} is {days:day|days} old; it may expire after {limit}.",
         "Create a new one in the installed package, then `cohort-sync destination update {destination} "
         "--client-secret -`.",
     ),
@@ -707,7 +727,7 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "Look at its log and start it again. `cohort-sync health` shows which one.",
     ),
     "WORKER_LOST": (
-        "The run was ended after {times} attempts in a row: the last worker that had it ended without a word.",
+        "The run was ended after {times:attempt|attempts} in a row: the last worker that had it ended without a word.",
         "Look at the workers' logs and at the system's (memory, disk) for why a worker ended, then run again.",
     ),
     "INTERNAL": (

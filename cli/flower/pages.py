@@ -27,6 +27,7 @@ from models.observability import alerts, feeds, overview, run_history
 from models.runs import lifecycle
 from models.tables import AmplitudeProject, CohortBinding, StageClaim, SyncRun
 from models.types import UNFINISHED, RunState, Trigger
+from models.wording import plural
 
 NEEDS_SHOWN = 25
 CHART_RUNS = 60
@@ -95,7 +96,7 @@ def binding_row(session: Session, row: CohortBinding, now: datetime) -> dict[str
         "current": next((one for one in runs if one.state in UNFINISHED), None),
         "last": next(ended, None),
         "line": charts.sparkline(
-            counts, f"Members in the last {len(counts)} runs: {', '.join(map(str, counts))}"
+            counts, f"Members in the last {plural(len(counts), 'run')}: {', '.join(map(str, counts))}"
         ),
         "next": next_run(row, now),
     }

@@ -95,6 +95,33 @@ def test_a_run_is_found_by_its_id_its_binding_and_as_the_latest(door: Door, runs
         assert (said.code, said.error) == (2, "NOT_FOUND")
 
 
+@pytest.mark.parametrize("name", ["latest", "vips"])
+@pytest.mark.parametrize(
+    ("command", "becomes"), [("approve", "queued"), ("reject", "cancelled"), ("cancel", "cancelled")]
+)
+def test_the_run_that_is_held_is_meant_not_the_one_skipped_behind_it(
+    door: Door, sqlite_db: Database, name: str, command: str, becomes: str
+) -> None:
+    now = datetime.now(UTC)
+    held = made(sqlite_db, "vips", RunState.QUEUED, now)
+    with sqlite_db.write() as session:
+        lifecycle.hold(session.get_one(SyncRun, held), ConfigurationError("EMPTY_GUARD", members=5, run=held))
+    with sqlite_db.write() as session:
+        vips = find(session, CohortBinding, "vips")
+        behind = {"trigger": Trigger.SCHEDULE, "scheduled_for": now, "created_at": now, "finished_at": now}
+        session.add(SyncRun(binding=vips, state=RunState.SKIPPED, **behind))
+    said = door.ok(command, name, "--json").json
+    assert (said["id"], said["state"]) == (held, becomes)
+    assert door.ok("show", name, "--json").json["state"] == "skipped"
+
+
+@pytest.mark.parametrize("command", ["approve", "reject", "cancel", "watch", "show"])
+def test_a_run_that_is_none_is_refused_alike_by_every_command(door: Door, command: str) -> None:
+    for name in ("latest", "vips", "7", "nobody"):
+        said = door(command, name, "--json")
+        assert (said.code, said.error) == (2, "NOT_FOUND")
+
+
 def test_a_name_nearly_right_is_answered_with_the_right_one(door: Door) -> None:
     said = door("binding", "show", "buyres", "--json")
     assert said.error == "NOT_FOUND"

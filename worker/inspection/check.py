@@ -16,6 +16,7 @@ from models.membership import snapshots
 from models.setup.destinations import SECRET_DAYS, SECRET_WARN_DAYS
 from models.tables import AmplitudeProject, CohortBinding, Destination
 from models.types import Feed, Tier, WriteMode
+from models.wording import plural
 from worker.context import Context
 from worker.inspection.check_extension import Step, extension_steps, failed, flag_value, is_flagged
 from worker.vendors.amplitude.client import Amplitude, Cohort
@@ -244,7 +245,7 @@ def _cohort(cohort: Cohort) -> Step:
         return Step(
             "cohort", "warn", detail, remedy="Nothing, or open it in Amplitude and see that it computes."
         )
-    size = "never computed" if cohort.size is None else f"{cohort.size:,} members when last computed"
+    size = "never computed" if cohort.size is None else f"{plural(cohort.size, 'member')} when last computed"
     return Step("cohort", "ok", f"{cohort.name!r}, {size}")
 
 
@@ -302,10 +303,10 @@ def _secret_age(destination: Destination, now: datetime) -> Step:
         return Step(
             "client secret's age",
             "warn",
-            f"{days} days; {ended} after {SECRET_DAYS}",
+            f"{plural(days, 'day')}; {ended} after {SECRET_DAYS}",
             remedy=f"Make a new one, then `cohort-sync destination update {destination.name} --client-secret …`.",
         )
-    return Step("client secret's age", "ok", f"{days} days of {SECRET_DAYS}")
+    return Step("client secret's age", "ok", f"{plural(days, 'day')} of {SECRET_DAYS}")
 
 
 def _of(error: SyncError) -> Step:

@@ -71,6 +71,10 @@ def worker(
     settings = context.settings()
     with context.database(proven=True):
         pass  # a wrong database is said here and not by the first task
+    import warnings
+
+    from celery.exceptions import SecurityWarning
+
     from config.queue import QUEUES
     from worker.app import app as celery
     from worker.departure import Departure
@@ -78,6 +82,8 @@ def worker(
 
     celery.steps["consumer"].add(PulseStep)
     departure = Departure(settings)
+    # Eight lines about pickled messages from anybody: ours are JSON, and nothing else is accepted.
+    warnings.simplefilter("ignore", SecurityWarning)
     celery.worker_main(
         [
             "--quiet",  # no banner on stdout: what it says stands in the log

@@ -13,13 +13,14 @@ from typing import Annotated, Any
 import typer
 
 from cli import context, output, views
+from cli.config_file import timing
 from cli.tables import NONE, Column, State
 from models.membership import snapshots
 from models.naming import every
 from models.observability import alerts, feeds, health, overview
-from models.setup.blackouts import blackout_until, parse_blackouts
 from models.tables import AmplitudeProject, CohortBinding, SyncRun
 from models.types import RunState
+from models.wording import plural
 
 app = typer.Typer(add_completion=False)
 
@@ -147,7 +148,7 @@ def _print(page: Page) -> None:
     if page.downloads:
         output.say()
     for source, spent, allowed in page.downloads:
-        output.say(f"Source {source.name}: {spent:,} of {allowed:,} downloads this month.")
+        output.say(f"Source {source.name}: {spent:,} of {plural(allowed, 'download')} this month.")
     for feed in page.feeds:
         output.say(f"Webhook of {feed.binding}: {_fed(feed, page.now)}.")
     output.say()
@@ -165,7 +166,7 @@ def _fed(feed: feeds.CohortFeed, now: datetime) -> str:
         heard = f"last message {output.span(now - feed.last_message)} ago"
     if feed.lag is not None:
         heard += f", last complete sync computed {output.span(feed.lag)} ago"
-    return f"{heard}; {feed.messages:,} messages, {feed.refused:,} refused"
+    return f"{heard}; {plural(feed.messages, 'message')}, {feed.refused:,} refused"
 
 
 def _current(run: SyncRun | None) -> str | None:
@@ -184,10 +185,9 @@ def _last(run: SyncRun | None, now: datetime) -> str:
 
 def _next(binding: CohortBinding, now: datetime) -> str:
     if binding.paused:
-        return "paused"
-    if binding.next_due_at is None:
-        return "on demand" if binding.cron is None else NONE
-    # As `schedule` foresees it: a run that is due in a blackout starts at its end.
-    blackouts = parse_blackouts(binding.blackouts.split(",")) if binding.blackouts else ()
-    starts = blackout_until(blackouts, binding.timezone, max(binding.next_due_at, now)) or binding.next_due_at
-    return output.local(starts, binding.timezone, now)
+        return f"paused: {binding.pause_reason}" if binding.pause_reason else "paused"
+    if (starts := timing.next_start(binding, now)) is not None:
+        return output.local(starts, binding.timezone, now)
+    if binding.after_name is not None:
+        return f"after {binding.after_name}"
+    return "on demand" if binding.cron is None else NONE

@@ -28,6 +28,7 @@ from models.naming import find
 from models.observability import overview
 from models.tables import CohortBinding
 from models.types import Feed, WriteMode
+from models.wording import plural
 
 if TYPE_CHECKING:
     from worker.context import Context
@@ -207,7 +208,7 @@ def _source(cost: Estimate, mode: str) -> str:
         return "nothing to push"
     turns = "one after the other" if mode == WriteMode.SYNC else "two at a time"
     if cost.measured:
-        return f"the binding's last {cost.measured} batches of about this size, {turns}"
+        return f"the binding's last {plural(cost.measured, 'batch', 'batches')} of about this size, {turns}"
     if cost.seconds is None:
         return "nothing: the binding has pushed no such batch yet"
     return f"what is told of other accounts' jobs, 0.5 to 20 s each, minutes on a bad day; {turns}"

@@ -20,6 +20,7 @@ from models.runs import lifecycle
 from models.secrets import Keyring
 from models.tables import CohortBinding, SyncRun
 from models.types import Feed, RunState, Trigger
+from models.wording import plural
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -151,7 +152,7 @@ def _confirm_clearing(db: Database, name: str, *, yes: bool) -> None:
     with db.read() as session:
         found = find(session, CohortBinding, name)
     confirm.require(
-        f"Set {found.attribute!r} to false for everybody, {found.member_count:,} members of {found.name!r}?",
+        f"Set {found.attribute!r} to false for everybody, {plural(found.member_count, 'member')} of {found.name!r}?",
         doing=f"Setting every flag of binding {found.name!r} to false",
         yes=yes,
     )

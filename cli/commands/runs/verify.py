@@ -29,6 +29,7 @@ from models.runs import manual, quiescence
 from models.secrets import make_private_dir
 from models.tables import CohortBinding, SyncRun
 from models.types import RunState
+from models.wording import plural
 
 if TYPE_CHECKING:
     from worker.context import Context
@@ -134,7 +135,7 @@ def _doing(binding: CohortBinding) -> str:
 def _confirm(binding: CohortBinding, looked: Looked, *, yes: bool) -> None:
     found = looked.audit
     confirm.require(
-        f"Flag {found.missing:,} contacts and unflag {found.extra:,} in {binding.attribute!r}?",
+        f"Flag {plural(found.missing, 'contact')} and unflag {found.extra:,} in {binding.attribute!r}?",
         doing=_doing(binding),
         yes=yes,
     )
@@ -217,7 +218,7 @@ def _show(binding: CohortBinding, looked: Looked, run: SyncRun | None, *, keys: 
         "equal": found.equal,
     }
     samples = dict(zip(("missing_keys", "extra_keys"), found.sample(SHOWN), strict=True)) if keys else {}
-    output.note(f"{looked.rows:,} rows read in {looked.requests:,} calls to Marketing Cloud")
+    output.note(f"{plural(looked.rows, 'row')} read in {plural(looked.requests, 'call')} to Marketing Cloud")
     if as_json:
         output.emit(document | samples | ({"run": views.run(run)} if run is not None else {}))
         return

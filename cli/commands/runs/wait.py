@@ -23,6 +23,7 @@ from models.observability import overview
 from models.runs import batches, lifecycle
 from models.tables import SyncRun
 from models.types import BatchState, RunState, Stage
+from models.wording import plural
 
 if TYPE_CHECKING:
     from rich.status import Status
@@ -139,9 +140,8 @@ def _progress(row: SyncRun, counts: dict[str, int], now: datetime) -> Progress:
         doing = _running(row)
     if counts and row.stage == Stage.PUSH and row.state in {RunState.RUNNING, RunState.WAITING}:
         settled = sum(n for state, n in counts.items() if state in _SETTLED)
-        doing = (
-            f"{settled} of {sum(counts.values())} batches, {row.acknowledged:,} rows acknowledged; {doing}"
-        )
+        batches_done = f"{settled} of {plural(sum(counts.values()), 'batch', 'batches')}"
+        doing = f"{batches_done}, {plural(row.acknowledged, 'row')} acknowledged; {doing}"
     return Progress(row.state, row.stage, doing)
 
 

@@ -10,7 +10,7 @@ import typer
 from sqlalchemy.orm import Session
 
 from cli import confirm, context, output, views
-from cli.commands.setup import binding_life, checks
+from cli.commands.setup import binding_life, changes, checks
 from cli.commands.setup.binding_options import (
     ATTRIBUTE,
     CATCHUP,
@@ -215,7 +215,7 @@ def show(name: Name, as_json: Json = False) -> None:
     if row.cron is not None:  # dates, chain and blackouts stand in its words
         pairs[10:10] = [
             ("cron", row.cron),
-            ("next", output.when(row.next_due_at, now)),
+            ("next", output.local(timing.next_start(row, now), row.timezone, now)),
             ("overlap", row.overlap),
             ("catch-up", f"{row.catchup}, within {row.catchup_window_seconds} s"),
             ("jitter", f"{row.jitter_seconds} s"),
@@ -225,6 +225,7 @@ def show(name: Name, as_json: Json = False) -> None:
 
 @app.command()
 def update(
+    ctx: typer.Context,
     name: Name,
     new_name: Annotated[str | None, typer.Option("--name", help="A new name.")] = None,
     source: Annotated[str | None, typer.Option(help=f"{SOURCE} {MOVES}")] = None,
@@ -262,6 +263,7 @@ def update(
 
     Example: cohort-sync binding update vips --cron '0 7 * * mon-fri'
     """
+    changes.require_some(ctx)
     changed = BINDING.given(locals())  # the options by their names
     _refuse_both("--on-demand", on_demand, cron=cron, after=after)
     _refuse_both("--no-dates", no_dates, start=start, end=end)

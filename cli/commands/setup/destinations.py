@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from cli import confirm, context, output, views
+from cli.commands.setup import changes
 from cli.config_file import secret_sources
 from cli.tables import Column
 from models.naming import every, find
@@ -155,6 +156,7 @@ def show(name: Name, as_json: Json = False) -> None:
 
 @app.command()
 def update(
+    ctx: typer.Context,
     name: Name,
     new_name: Annotated[str | None, typer.Option("--name", help="A new name.")] = None,
     subdomain: Annotated[str | None, typer.Option(help=SUBDOMAIN)] = None,
@@ -171,6 +173,7 @@ def update(
 
     Example: cohort-sync destination update mc --client-secret file:/run/secrets/mc
     """
+    changes.require_some(ctx)
     identity = secret_sources.read_optional("client id", client_id)
     secret = secret_sources.read_optional("client secret", client_secret)
     with context.database() as db:

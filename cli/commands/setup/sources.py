@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from cli import confirm, context, output, views
-from cli.commands.setup import webhooks
+from cli.commands.setup import changes, webhooks
 from cli.config_file import secret_sources, vendors
 from models.membership import snapshots
 from models.naming import every, find
@@ -115,6 +115,7 @@ def show(name: Name, as_json: Json = False) -> None:
 
 @app.command()
 def update(
+    ctx: typer.Context,
     name: Name,
     new_name: Annotated[str | None, typer.Option("--name", help="A new name.")] = None,
     api_key: ApiKey = None,
@@ -129,6 +130,7 @@ def update(
 
     Example: cohort-sync source update shop --secret-key file:/run/secrets/amplitude
     """
+    changes.require_some(ctx)
     new_api_key = secret_sources.read_optional("API key", api_key)
     new_secret_key = secret_sources.read_optional("secret key", secret_key)
     with context.database() as db:
