@@ -192,6 +192,14 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "{doing} needs a yes; nobody could be asked, and nothing was changed.",
         "Repeat it with `--yes`, or on a terminal.",
     ),
+    "VENDOR_UNASKED": (
+        "{vendor} could not be asked ({problem}: {why}), so nothing was stored.",
+        "Try again later. `--no-check` stores it without asking.",
+    ),
+    "PORT_TAKEN": (
+        "The {process} can't listen at {address} ({why}).",
+        "End what listens there, or choose another port: set {setting}, where 0 takes a free one.",
+    ),
     "KEY_UNKNOWN": ("There is no setting named {key!r} here.", "{hint}"),
     "KEY_TWICE": ("{key!r} is given twice; the first is in line {first}.", "Keep one of the two."),
     "SETTING_MISSING": ("{field} is missing.", "{hint}"),
@@ -244,11 +252,12 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     # Amplitude
     "AMPLITUDE_CREDENTIALS": (
         "Amplitude refused the API key or the secret key of source {source!r}.",
-        "Copy both from the project's settings in Amplitude: `cohort-sync source update {source}`.",
+        "Copy both again from the project's settings in Amplitude. For a source that is stored: "
+        "`cohort-sync source update {source} --api-key - --secret-key -`.",
     ),
     "AMPLITUDE_REGION": (
         "Amplitude does not know the API key of source {source!r} in the region {region}.",
-        "Check the key, or set the region the project lives in: "
+        "Check the key, or give the region that the project lives in with `--region`. For a source that is stored: "
         "`cohort-sync source update {source} --region default|eu`.",
     ),
     "AMPLITUDE_FORBIDDEN": (
@@ -425,8 +434,8 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     # Marketing Cloud
     "MC_CREDENTIALS": (
         "Marketing Cloud refused the client id or the client secret of destination {destination!r}.",
-        "Check that the package is installed and enabled, then `cohort-sync destination update {destination}`. "
-        "A client secret may expire after 180 days.",
+        "Copy both again, and check that the package is installed and enabled. For a destination that is stored: "
+        "`cohort-sync destination update {destination} --client-secret -`. A client secret may expire after 180 days.",
     ),
     "MC_ACCOUNT": (
         "The package of destination {destination!r} has no access to this business unit.",

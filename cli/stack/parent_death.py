@@ -93,8 +93,10 @@ def main(argv: list[str]) -> int:
     parent, mode, *rest = argv
     if mode == "run":
         die_with_forks(int(parent))
+        from cli import context
         from cli.main import main as cohort_sync
 
+        context.name_unknown = False  # who started us has done that
         return cohort_sync(rest)
     if sys.platform == "linux" and mode == "exec":
         die_with(int(parent))

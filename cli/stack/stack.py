@@ -42,6 +42,7 @@ from config.queue import make_app
 from config.settings import Settings
 from models import key_check, schema
 from models.database import Database
+from models.errors import ConfigurationError
 
 # A worker ends when its tasks have; what is cut off is resumed by whoever claims the run next.
 WORKER_GRACE_SECONDS = 25.0
@@ -77,13 +78,13 @@ class Stack:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
+            listening = self._listen(stack)
             if self.settings.embedded_broker:
                 self.valkey = stack.enter_context(EmbeddedValkey(self.settings))
             else:
                 stack.enter_context(DirectoryLock(self.settings.data_dir))
             _upgrade(self.settings)
             self.password = server.credentials(self.settings)
-            listening = {p: stack.enter_context(p.open_somewhere(self.settings)) for p in self._pages}
             if listening:
                 self.flower_url, self.monitor_url = map(ports.url_of, listening.values())
             stack.enter_context(self._supervisor)
@@ -97,6 +98,14 @@ class Stack:
     ) -> None:
         """Workers finish what they are at, within their grace; the queue's server goes last."""
         self._open.close()
+
+    def _listen(self, stack: ExitStack) -> dict[ports.Port, socket.socket]:
+        """The open ports, before anything is started. Where a stack has this directory, that is what is wrong."""
+        try:
+            return {page: stack.enter_context(page.open(self.settings)) for page in self._pages}
+        except ConfigurationError:
+            with DirectoryLock(self.settings.data_dir):
+                raise
 
     @property
     def names(self) -> list[str]:

@@ -109,7 +109,7 @@ def test_the_vendors_are_asked_before_anything_is_stored(
     assert door("check", "q").code == 5
     assert "scopes" in door.ok("check", "p").out
 
-    door.ok("destination", "update", "mc", "--client-secret", "a-wrong-hunter2", "--yes")
+    door.ok("destination", "update", "mc", "--client-secret", "a-wrong-hunter2", "--no-check", "--yes")
     said = door("check", "p", "--json")
     assert said.code == 5
     assert any(step["code"] == "MC_CREDENTIALS" for step in said.json["bindings"][0]["steps"])

@@ -143,5 +143,5 @@ def test_a_taken_port_is_named(settings: Settings) -> None:
             check=False,
         )
     assert answer.returncode == 2
-    assert "COHORT_SYNC_MONITOR_HOST, COHORT_SYNC_MONITOR_PORT" in answer.stderr
-    assert "Choose another port" in answer.stderr
+    assert "error PORT_TAKEN" in answer.stderr
+    assert "set COHORT_SYNC_MONITOR_PORT" in answer.stderr

@@ -41,21 +41,32 @@ ADD = [
     "--no-check",
 ]
 CREDENTIALS = ["--client-id", "env:SECRET", "--client-secret", "env:SECRET"]
+KEYS = ["--api-key", "env:SECRET", "--secret-key", "env:SECRET"]
 SECRET = "hunter2hunter2hunter2"
 
 # Each command that changes something: its arguments for the setup below, and what the log says of it.
 CHANGING: dict[str, tuple[list[str], str, str, str]] = {
-    "source add": (["new", "--api-key", "env:SECRET", "--secret-key", "env:SECRET"], "add", "source", "new"),
-    "source update": (["amplitude", "--api-key", "env:SECRET", "--yes"], "update", "source", "amplitude"),
+    "source add": (["new", *KEYS, "--no-check"], "add", "source", "new"),
+    "source update": (
+        ["amplitude", "--api-key", "env:SECRET", "--no-check", "--yes"],
+        "update",
+        "source",
+        "amplitude",
+    ),
     "source webhook": (["amplitude"], "update", "source", "amplitude"),
     "source remove": (["spare", "--yes"], "remove", "source", "spare"),
     "destination add": (
-        ["new", "--subdomain", "sub2", *CREDENTIALS, "--contact-key-property", "user_id"],
+        ["new", "--subdomain", "sub2", *CREDENTIALS, "--contact-key-property", "user_id", "--no-check"],
         "add",
         "destination",
         "new",
     ),
-    "destination update": (["spare", "--client-id", "env:SECRET"], "update", "destination", "spare"),
+    "destination update": (
+        ["spare", "--client-id", "env:SECRET", "--no-check"],
+        "update",
+        "destination",
+        "spare",
+    ),
     "destination remove": (["spare", "--yes"], "remove", "destination", "spare"),
     "binding add": (["new", *ADD], "add", "binding", "new"),
     "binding update": (["vips", "--max-removal-percent", "10"], "update", "binding", "vips"),
@@ -178,6 +189,7 @@ def test_old_and_new_values_and_the_last_content(filled: Database, tmp_path: Pat
         "other",
         "--client-secret",
         "env:SECRET",
+        "--no-check",
         "--yes",
         SECRET=SECRET,
     )

@@ -93,9 +93,18 @@ def check_bindings(ctx: Context, bindings: Sequence[CohortBinding]) -> list[list
     ]
 
 
-def check_source(ctx: Context, source: AmplitudeProject) -> list[Step]:
-    """The plan, the credentials and the month's downloads."""
-    return _source_steps(_ask_amplitude(ctx, source, downloads=True), source, None)
+def check_access(ctx: Context, row: AmplitudeProject | Destination) -> list[Step]:
+    """Whether the vendor takes the credentials of a source or destination, stored or a draft; no more is asked."""
+    if isinstance(row, AmplitudeProject):
+        return _ask_amplitude(ctx, row, downloads=False).steps
+    try:
+        with closing(MarketingCloud(ctx, row)) as cloud:
+            scopes = _scopes(cloud.checked_token())
+    except SyncError as error:
+        return [_of(error)]
+    accepted = Step("Marketing Cloud credentials", "ok", "accepted")
+    # A binding is refused without them; here they may be granted later.
+    return [accepted, replace(scopes, status="warn", error=None) if scopes.error else scopes]
 
 
 def _ask_amplitude(ctx: Context, source: AmplitudeProject, *, downloads: bool) -> _Project:
