@@ -33,7 +33,9 @@ class Entry(NamedTuple):
 _BEGIN, _SETUP, _WORK, _SERVE = "Begin here", "Set up", "Run and look", "Processes"
 
 COMMANDS = {
-    "up": Entry("cli.commands.operations.processes", _BEGIN, "The whole stack on this machine."),
+    "up": Entry("cli.commands.operations.stack", _BEGIN, "The whole stack on this machine."),
+    "down": Entry("cli.commands.operations.stack", _BEGIN, "Stop the stack of this machine."),
+    "logs": Entry("cli.commands.operations.stack", _BEGIN, "The log of a stack in the background."),
     "demo": Entry(
         "cli.commands.operations.processes", _BEGIN, "See it work: the stack against sandbox vendors."
     ),

@@ -197,8 +197,8 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "Try again later. `--no-check` stores it without asking.",
     ),
     "PORT_TAKEN": (
-        "The {process} can't listen at {address} ({why}).",
-        "End what listens there, or choose another port: set {setting}, where 0 takes a free one.",
+        "{process} can't listen at {address} ({why}).",
+        "End what listens there, or choose another port, by an option or by {setting}; 0 takes a free one.",
     ),
     "KEY_UNKNOWN": ("There is no setting named {key!r} here.", "{hint}"),
     "KEY_TWICE": ("{key!r} is given twice; the first is in line {first}.", "Keep one of the two."),
@@ -724,7 +724,15 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     ),
     "ALREADY_RUNNING": (
         "A stack is already running on this data directory (process {pid}).",
-        "Use that one, or stop it first.",
+        "Use that one, or stop it first with `cohort-sync down`.",
+    ),
+    "LOG_MISSING": (
+        "There is no log at {path}: only a stack in the background writes one.",
+        "Start it with `cohort-sync up --detach`. `up` alone writes to its terminal, and a service to the journal.",
+    ),
+    "NOT_OURS": (
+        "{what} belongs to another account.",
+        "Repeat the command as that account.",
     ),
     cohort_sync.CODE: cohort_sync.TEXTS,
     "DISK_FULL": (

@@ -38,9 +38,9 @@ class Port:
         except OSError as error:
             raise ConfigurationError(
                 "PORT_TAKEN",
-                process=self.name,
+                process=self.name.capitalize(),
                 address=f"{address}:{port}",
-                why=error.strerror or str(error),
+                why=os.strerror(error.errno) if error.errno and error.errno > 0 else str(error),
                 setting=f"COHORT_SYNC_{self.port_setting.upper()}",
             ) from error
 

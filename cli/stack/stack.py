@@ -16,10 +16,9 @@ import logging
 import os
 import signal
 import socket
-import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -28,16 +27,14 @@ from typing import Any, Self
 from kombu.exceptions import OperationalError
 from pydantic import SecretStr
 from redis.exceptions import RedisError
-from sqlalchemy.engine import make_url
 
-from cli import context, output
+from cli import context
 from cli.flower import server
 from cli.stack import ports
 from cli.stack.lock import DirectoryLock
 from cli.stack.supervise import Program, Supervisor
 from cli.stack.valkey import EmbeddedValkey
 from config.graceful_stop import GracefulStop
-from config.logging import configure
 from config.queue import make_app
 from config.settings import Settings
 from models import key_check, schema
@@ -181,46 +178,6 @@ class StopRequested(GracefulStop):
             raise KeyboardInterrupt
 
 
-def up(settings: Settings, *, workers: int = 1, ready: Callable[[Stack], None] | None = None) -> int:
-    """Run the stack until Ctrl-C or SIGTERM; `ready` is called when everything answers."""
-    configure(settings, "stack")
-    leave = StopRequested()
-    leave.install()
-    with suppress(KeyboardInterrupt), Stack(settings, workers=workers) as stack:
-        for line in introduction(stack):
-            output.say(line)
-        sys.stdout.flush()
-        if stack.wait_until_ready(leave=leave):
-            output.say("ready; Ctrl-C stops it")
-        elif not leave.asked:
-            output.note("not everything answers yet: the log above says why; it goes on trying")
-        sys.stdout.flush()
-        if ready:
-            ready(stack)
-        leave.wait()
-    output.note("stopped")
-    return 0
-
-
-def introduction(stack: Stack) -> Iterator[str]:
-    """Where to look; a password only if nobody has seen it yet."""
-    settings, known = stack.settings, stack.password
-    kept = settings.data_dir / server.PASSWORD_FILE
-    yield "cohort-sync is starting"
-    yield f"  Flower    {stack.flower_url}"
-    if known.made:
-        yield f"            user {known.user}, password {known.password}"
-        yield f"            shown this once; kept in {kept}"
-    elif settings.flower_password:
-        yield f"            user {known.user}, password as configured"
-    else:
-        yield f"            user {known.user}, password in {kept}"
-    yield f"  metrics   {stack.monitor_url}/metrics"
-    yield f"  database  {make_url(settings.database).render_as_string(hide_password=True)}"
-    yield f"  queue     {'embedded Valkey' if stack.valkey else _without_password(settings.redis_url)}"
-    yield f"  data      {settings.data_dir}"
-
-
 def environment_of(settings: Settings) -> dict[str, str]:
     """The environment that gives another process these settings, whatever its own `.env` says."""
     return {f"COHORT_SYNC_{name.upper()}": _text(value) for name, value in settings}
@@ -251,8 +208,3 @@ def _answers(url: str) -> bool:
             return bool(answer.status == 200)  # noqa: PLR2004 - HTTP's OK
     except OSError:
         return False
-
-
-def _without_password(url: str) -> str:
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"

@@ -144,4 +144,4 @@ def test_a_taken_port_is_named(settings: Settings) -> None:
         )
     assert answer.returncode == 2
     assert "error PORT_TAKEN" in answer.stderr
-    assert "set COHORT_SYNC_MONITOR_PORT" in answer.stderr
+    assert "COHORT_SYNC_MONITOR_PORT" in answer.stderr

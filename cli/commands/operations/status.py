@@ -6,7 +6,7 @@ scheduler, a run that nobody takes means no worker. That is true on every host t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -14,6 +14,7 @@ import typer
 
 from cli import context, output, views
 from cli.config_file import timing
+from cli.stack import running
 from cli.tables import NONE, Column, State
 from models.membership import snapshots
 from models.naming import every
@@ -37,6 +38,7 @@ class Page:
     watched: health.HealthFacts
     needs: list[alerts.Alert]
     feeds: list[feeds.CohortFeed]
+    here: running.Running | None  # the stack of this machine
     now: datetime
 
     @property
@@ -76,6 +78,7 @@ def _read() -> Page:
             watched=health.facts(session, now, schedulers=living),
             needs=alerts.current(session, now, schedulers=living),
             feeds=feeds.feeds(session, now),
+            here=running.find(context.settings().data_dir),
             now=now,
         )
 
@@ -85,6 +88,7 @@ def _document(page: Page) -> dict[str, Any]:
         "at": output.iso(page.now),
         "queue": {"reachable": page.queue},
         "schedulers": page.schedulers,
+        "here": asdict(page.here) if page.here else None,
         "work": {
             "overdue": page.watched.overdue,
             "overdue_since": output.iso(page.watched.overdue_since),
@@ -151,6 +155,8 @@ def _print(page: Page) -> None:
         output.say(f"Source {source.name}: {spent:,} of {plural(allowed, 'download')} this month.")
     for feed in page.feeds:
         output.say(f"Webhook of {feed.binding}: {_fed(feed, page.now)}.")
+    if page.here is not None and page.here.flower:
+        output.say(f"Here: Flower {page.here.flower}, metrics {page.here.metrics} (process {page.here.pid}).")
     output.say()
     if not page.needs:
         output.say("Nothing needs you.")
