@@ -66,7 +66,10 @@ COMMANDS = {
     "run": Entry("cli.commands.runs.run", _WORK, "Sync a binding now."),
     "runs": Entry("cli.commands.runs.runs", _WORK, "The newest runs."),
     "watch": Entry("cli.commands.runs.runs", _WORK, "Follow a run to its end."),
-    "show": Entry("cli.commands.runs.runs", _WORK, "One run: counts, requests, error, rejections."),
+    "show": Entry("cli.commands.runs.runs", _WORK, "One run: counts, timeline, batches, error, rejections."),
+    "rejections": Entry(
+        "cli.commands.runs.rejections", _WORK, "The rows that Marketing Cloud refused in a run, by reason."
+    ),
     "why": Entry(
         "cli.commands.runs.why", _WORK, "Whether one person is a member, since which run, and why not."
     ),

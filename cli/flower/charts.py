@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from xml.sax.saxutils import escape, quoteattr
 
-from cli.flower.timeline import Step
+from cli.timeline import Step
 from models.wording import plural
 
 PAD = 2

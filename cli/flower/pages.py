@@ -11,11 +11,11 @@ from typing import Any
 from sqlalchemy.orm import Session
 from tornado.web import StaticFileHandler, authenticated, url
 
-from cli import context, output, views
+from cli import context, output, timeline, views
 from cli.commands.runs.report import odd_keys, spared
 from cli.commands.setup.checks import steps_of
 from cli.config_file import timing, vendors
-from cli.flower import charts, timeline
+from cli.flower import charts
 from cli.flower.asks import Ask
 from cli.flower.forecasts import Forecasts
 from cli.flower.handlers import number

@@ -88,12 +88,25 @@ CHANGING: dict[str, tuple[list[str], str, str, str]] = {
 # `verify --repair` makes a run, and needs a vendor for it: tests/acceptance/test_repair.py finds its event.
 ELSEWHERE = {"verify"}
 READING = {
-    *("status", "notices", "export", "check", "plan", "runs", "watch", "show", "why", "schedule", "audit"),
+    *(
+        "status",
+        "notices",
+        "export",
+        "check",
+        "plan",
+        "runs",
+        "watch",
+        "show",
+        "rejections",
+        "why",
+        "schedule",
+        "audit",
+    ),
     *("source list", "source show", "source cohorts", "source usage"),
     *("destination list", "destination show", "binding list", "binding show"),
     *("health", "db compact"),  # what is stored stays as it is
 }
-PROCESSES = {"up", "demo", "worker", "scheduler", "receiver", "flower", "monitor", "sandbox"}
+PROCESSES = {"up", "down", "logs", "demo", "worker", "scheduler", "receiver", "flower", "monitor", "sandbox"}
 
 
 def test_every_command_is_one_that_changes_reads_or_serves() -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli import context, output
+from cli.commands.runs.rejections import note_keys_shown
 from cli.commands.runs.report import odd_keys, spared
 from cli.commands.setup import checks
 from cli.config_file import vendors
@@ -56,7 +57,11 @@ def plan(
         ),
     ] = None,
     show_keys: Annotated[
-        bool, typer.Option("--show-keys", help="Show the sampled contact keys in full (personal data).")
+        bool,
+        typer.Option(
+            "--show-keys",
+            help="Show the sampled contact keys in full: personal data, and audited.",
+        ),
     ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Request a download even if the month's quota is used up.")
@@ -76,6 +81,8 @@ def plan(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(Code.INTERRUPTED))  # so that its files go with it
     with context.database() as db:
         row = _admitted(db, binding, snapshot, force=force)
+        if show_keys:
+            note_keys_shown(db, row, "plan")
         with vendors.opened(db) as outside:
             found = _Plan(outside, row, snapshot, force=force, patience=wait_seconds)
     document = found.document(keys=show_keys)

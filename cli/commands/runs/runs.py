@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 from sqlalchemy.orm import Session
 
-from cli import context, output, views
+from cli import context, output, timeline, views
 from cli.commands.runs import wait
 from cli.commands.runs.report import report, state_of, took
 from cli.commands.runs.run import publish
 from cli.config_file.timing import moment
 from cli.tables import Column, State
 from models.naming import find
-from models.observability import overview
-from models.runs import lifecycle
+from models.observability import overview, run_history
+from models.runs import batches, lifecycle
 from models.runs.missed import counted
 from models.tables import CohortBinding
 from models.types import UNFINISHED, RunState, Trigger
@@ -118,17 +119,26 @@ def watch(run: AnyRun = lifecycle.LATEST, as_json: Json = False) -> None:
 
 @app.command()
 def show(run: AnyRun, as_json: Json = False) -> None:
-    """One run: its counts, requests, error and rejections.
+    """One run: its counts, its stages' timeline, batches, error, and rejected rows by reason.
 
     Example: cohort-sync show latest
     """
     with context.database() as db, db.read() as session:
         row = lifecycle.find_run(session, run)
         reasons = overview.rejections(session, row.id)
+        claims = run_history.claims(session, row.id)
+        counts = batches.count_by_state(session, row.id)
+    now = context.now()
     if as_json:
-        output.emit(views.run(row))
+        more = {
+            "cohort": row.binding.cohort_id,
+            "timeline": [views.step(step) for step in timeline.steps(row, claims, now)],
+            "batches": counts,
+            "rejections": [asdict(reason) for reason in reasons],
+        }
+        output.emit(views.run(row) | more)
     else:
-        report(row, context.now(), reasons)
+        report(row, now, reasons, steps=timeline.steps(row, claims, now), batches=counts)
 
 
 @app.command()

@@ -18,6 +18,7 @@ import typer
 
 from cli import confirm, context, output, views
 from cli.commands.runs import wait
+from cli.commands.runs.rejections import note_keys_shown
 from cli.commands.runs.run import publish
 from cli.config_file import vendors
 from cli.exit_codes import OF_STATE, Code
@@ -62,7 +63,10 @@ def verify(
     ] = False,
     show_keys: Annotated[
         bool,
-        typer.Option("--show-keys", help=f"Show up to {SHOWN} contact keys of each kind: personal data."),
+        typer.Option(
+            "--show-keys",
+            help=f"Show up to {SHOWN} contact keys of each kind: personal data, and audited.",
+        ),
     ] = False,
     repair: Annotated[
         bool,
@@ -91,6 +95,8 @@ def verify(
             row = find(session, CohortBinding, binding)
         if repair:
             confirm.require_answerable(doing=_doing(row), yes=yes)
+        if show_keys:
+            note_keys_shown(db, row, "verify")
         looked = look(db, row, anyway=anyway)
         run = None
         if repair and not looked.audit.equal:
