@@ -45,11 +45,11 @@ def before(log: Path) -> Path:
     return log.with_name(f"{log.name}.1")
 
 
-def since(log: Path, place: int) -> list[str]:
-    """The lines from that byte on."""
+def since(log: Path, place: int, end: int | None = None) -> list[str]:
+    """The lines from that byte on; up to `end`."""
     with log.open("rb") as file:
         file.seek(place)
-        return file.read().decode(errors="replace").splitlines()
+        return file.read(-1 if end is None else end - place).decode(errors="replace").splitlines()
 
 
 def wanted(line: str, process: str | None, start: datetime | None) -> bool:
@@ -82,9 +82,9 @@ def readable(line: str) -> str:
     return " ".join(word for word in (*words, event, rest) if word)
 
 
-def follow(log: Path, goes_on: Callable[[], bool]) -> Iterator[str]:
-    """Lines as they are written, as long as `goes_on`. A file that was begun anew is read from its start."""
-    place, rest = log.stat().st_size if log.exists() else 0, b""
+def follow(log: Path, place: int, goes_on: Callable[[], bool]) -> Iterator[str]:
+    """Lines from that byte on as they are written, as long as `goes_on`; a file that was cut is read from its start."""
+    rest = b""
     while True:
         going = goes_on()  # asked first: what it wrote before its end is still read
         with suppress(FileNotFoundError), log.open("rb") as file:

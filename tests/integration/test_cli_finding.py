@@ -129,6 +129,49 @@ def test_a_name_nearly_right_is_answered_with_the_right_one(door: Door) -> None:
     assert "Did you mean" not in door("binding", "show", "xyz", "--json").json["error"]["message"]
 
 
+def completed(door: Door, *words: str, shell: str = "bash", **env: str) -> list[str]:
+    asked = {"COMP_WORDS": " ".join(["cohort-sync", *words]), "COMP_CWORD": str(len(words))}
+    said = door(_COHORT_SYNC_COMPLETE=f"complete_{shell}", **asked, **env)
+    assert said.err == ""
+    return [line for line in said.out.split("\n") if line]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("binding", "show", ""), ["buyers", "'many words'", "vips"]),
+        (("run", "v"), ["vips"]),
+        (("runs", "b"), ["buyers"]),
+        (("binding", "add", "x", "--source", ""), ["amplitude"]),
+        (("binding", "update", "vips", "--destination", "m"), ["marketing"]),
+        (("destination", "update", ""), ["marketing"]),
+        (("runs", "--state", "he"), ["held"]),
+        (("source", "add", ""), []),
+    ],
+)
+def test_a_shell_completes_what_there_is(
+    door: Door, sqlite_db: Database, words: tuple[str, ...], expected: list[str]
+) -> None:
+    make_binding(sqlite_db, "many words")
+    assert completed(door, *words) == expected
+
+
+def test_runs_are_completed_by_id_and_binding(door: Door, runs: list[int]) -> None:
+    found = completed(door, "show", "")
+    assert [*map(str, reversed(runs)), "latest", "buyers", "vips"] == found
+
+
+def test_completion_without_a_usable_database_is_silent_and_makes_none(door: Door, tmp_path: Path) -> None:
+    for env in (
+        {"COHORT_SYNC_DATA_DIR": str(tmp_path / "nowhere")},
+        {"COHORT_SYNC_DATABASE_URL": "postgresql://me:hunter2@127.0.0.1:1/x"},
+        {"COHORT_SYNC_TICK_SECONDS": "soon"},
+    ):
+        assert completed(door, "binding", "show", "", **env) == []
+        assert completed(door, "show", "", **env) == ["latest"]
+    assert not (tmp_path / "nowhere").exists()
+
+
 def test_short_names_of_commands(door: Door) -> None:
     assert door.ok("binding", "ls", "--json").json == door.ok("binding", "list", "--json").json
     assert " ls " not in door.ok("binding", "--help").out

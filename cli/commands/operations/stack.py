@@ -100,12 +100,14 @@ def logs(
     log = kept.path(data_dir)
     if not log.exists():
         raise ConfigurationError("LOG_MISSING", path=log)
-    whole = chain(kept.since(kept.before(log), 0) if kept.before(log).exists() else (), kept.since(log, 0))
+    end = log.stat().st_size
+    older = kept.since(kept.before(log), 0) if kept.before(log).exists() else []
+    whole = chain(older, kept.since(log, 0, end))
     for line in deque((one for one in whole if kept.wanted(one, process, start)), lines):
         _show(line)
     if not follow:
         return
-    for line in kept.follow(log, lambda: running.find(data_dir) is not None):
+    for line in kept.follow(log, end, lambda: running.find(data_dir) is not None):
         if kept.wanted(line, process, None):
             _show(line)
     output.note("The stack has ended.")

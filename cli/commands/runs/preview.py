@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import context, output
+from cli import context, names, output
 from cli.commands.runs.rejections import note_keys_shown
 from cli.commands.runs.report import odd_keys, spared
 from cli.commands.setup import checks
@@ -49,7 +49,7 @@ COUNTS = (
 
 @app.command()
 def plan(
-    binding: Annotated[str, typer.Argument(help="The binding's name or id.")],
+    binding: Annotated[str, typer.Argument(autocompletion=names.bindings, help="The binding's name or id.")],
     snapshot: Annotated[
         Path | None,
         typer.Option(

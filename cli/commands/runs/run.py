@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli import confirm, context, output, views
+from cli import confirm, context, names, output, views
 from cli.commands.runs import wait
 from models import forgotten
 from models.database import Database
@@ -33,7 +33,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 @app.command()
 def run(
-    binding: Annotated[str, typer.Argument(help="The binding's name or id.")],
+    binding: Annotated[str, typer.Argument(autocompletion=names.bindings, help="The binding's name or id.")],
     waited: Annotated[bool, typer.Option("--wait", help="Follow the run, and exit with its code.")] = False,
     snapshot: Annotated[
         Path | None,

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from sqlalchemy.orm import Session
 
-from cli import context, output, timeline, views
+from cli import context, names, output, timeline, views
 from cli.commands.runs import wait
 from cli.commands.runs.report import report, state_of, took
 from cli.commands.runs.run import publish
@@ -26,7 +26,12 @@ app = typer.Typer(add_completion=False)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 AnyRun = Annotated[
-    str, typer.Argument(metavar="RUN", help="A run's id, a binding's name for its newest run, or `latest`.")
+    str,
+    typer.Argument(
+        metavar="RUN",
+        autocompletion=names.runs,
+        help="A run's id, a binding's name for its newest run, or `latest`.",
+    ),
 ]
 Reason = Annotated[str, typer.Option(help="Why, for the audit log.")]
 SINCE = "Only runs created from then on: a length of time ago such as 90m, 6h or 7d, or a date with or without a time."
@@ -37,7 +42,10 @@ HELD = (RunState.HELD,)
 
 @app.command("runs")
 def list_(
-    binding: Annotated[str | None, typer.Argument(help="The binding's name or id (default: all).")] = None,
+    binding: Annotated[
+        str | None,
+        typer.Argument(autocompletion=names.bindings, help="The binding's name or id (default: all)."),
+    ] = None,
     state: Annotated[list[RunState] | None, typer.Option(help="Only runs in this state; repeatable.")] = None,
     trigger: Annotated[list[Trigger] | None, typer.Option(help="Only runs made by this; repeatable.")] = None,
     since: Annotated[str | None, typer.Option(metavar="TIME", help=SINCE)] = None,

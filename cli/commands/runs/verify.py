@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from cli import confirm, context, output, views
+from cli import confirm, context, names, output, views
 from cli.commands.runs import wait
 from cli.commands.runs.rejections import note_keys_shown
 from cli.commands.runs.run import publish
@@ -54,7 +54,7 @@ class Looked:
 
 @app.command()
 def verify(
-    binding: Annotated[str, typer.Argument(help="The binding's name or id.")],
+    binding: Annotated[str, typer.Argument(autocompletion=names.bindings, help="The binding's name or id.")],
     anyway: Annotated[
         bool,
         typer.Option(

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from sqlalchemy.orm import Session
 
-from cli import confirm, context, output, views
+from cli import confirm, context, names, output, views
 from cli.commands.setup import binding_life, changes, checks
 from cli.commands.setup.binding_options import (
     ATTRIBUTE,
@@ -65,9 +65,9 @@ def group() -> None:
 @app.command()
 def add(
     name: Annotated[str, typer.Argument(help="A name of your choice.")],
-    source: Annotated[str, typer.Option(help=SOURCE)],
+    source: Annotated[str, typer.Option(autocompletion=names.sources, help=SOURCE)],
     cohort: Annotated[str, typer.Option(help=COHORT)],
-    destination: Annotated[str, typer.Option(help=DESTINATION)],
+    destination: Annotated[str, typer.Option(autocompletion=names.destinations, help=DESTINATION)],
     attribute: Annotated[str, typer.Option(help=ATTRIBUTE)],
     cron: Cron = None,
     timezone: Annotated[str, typer.Option(help=TIMEZONE)] = "UTC",
@@ -228,9 +228,13 @@ def update(
     ctx: typer.Context,
     name: Name,
     new_name: Annotated[str | None, typer.Option("--name", help="A new name.")] = None,
-    source: Annotated[str | None, typer.Option(help=f"{SOURCE} {MOVES}")] = None,
+    source: Annotated[
+        str | None, typer.Option(autocompletion=names.sources, help=f"{SOURCE} {MOVES}")
+    ] = None,
     cohort: Annotated[str | None, typer.Option(help=f"{COHORT} {MOVES}")] = None,
-    destination: Annotated[str | None, typer.Option(help=f"{DESTINATION} {MOVES}")] = None,
+    destination: Annotated[
+        str | None, typer.Option(autocompletion=names.destinations, help=f"{DESTINATION} {MOVES}")
+    ] = None,
     attribute: Annotated[str | None, typer.Option(help=f"{ATTRIBUTE} {MOVES}")] = None,
     cron: Cron = None,
     on_demand: Annotated[bool, typer.Option("--on-demand", help="Remove the schedule and --after.")] = False,

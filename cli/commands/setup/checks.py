@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import context, output
+from cli import context, names, output
 from cli.config_file import vendors
 from cli.exit_codes import Code
 from models.database import Database
@@ -24,7 +24,10 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def check(
-    binding: Annotated[str | None, typer.Argument(help="The binding's name or id (default: all).")] = None,
+    binding: Annotated[
+        str | None,
+        typer.Argument(autocompletion=names.bindings, help="The binding's name or id (default: all)."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Every precondition of a sync by name, with its remedy.

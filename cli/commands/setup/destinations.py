@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from cli import confirm, context, output, views
+from cli import confirm, context, names, output, views
 from cli.commands.setup import changes, doors
 from cli.config_file import secret_sources
 from cli.tables import Column
@@ -18,7 +18,7 @@ from models.types import WriteMode
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="The destination's name or id.")]
+Name = Annotated[str, typer.Argument(autocompletion=names.destinations, help="The destination's name or id.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 ClientSecret = Annotated[str | None, typer.Option(help=f"The package's client secret. {secret_sources.HELP}")]
 AccountId = Annotated[

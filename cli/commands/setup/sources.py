@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cli import confirm, context, output, views
+from cli import confirm, context, names, output, views
 from cli.commands.setup import changes, doors, webhooks
 from cli.config_file import secret_sources, vendors
 from models.membership import snapshots
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="The source's name or id.")]
+Name = Annotated[str, typer.Argument(autocompletion=names.sources, help="The source's name or id.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 RegionName = Literal["default", "eu"]
 TierName = Literal["growth", "enterprise", "audiences"]
