@@ -80,6 +80,29 @@ def shareable(
     )
 
 
+def recent(
+    session: Session, binding: CohortBinding, *, now: datetime, fresh: FreshnessPolicy
+) -> Snapshot | None:
+    """The newest download of the binding's cohort, if it is no older than `fresh.seconds`, whoever has used it.
+
+    For a run by hand that does not ask for a new one; its file is fetched again, which costs nothing.
+    """
+    return session.scalar(
+        select(Snapshot)
+        .where(
+            Snapshot.project_id == binding.project_id,
+            Snapshot.cohort_id == binding.cohort_id,
+            Snapshot.kind == DOWNLOAD,
+            Snapshot.property == binding.destination.contact_key_property,
+            Snapshot.state == SnapshotState.COMPLETED,
+            Snapshot.request_id.is_not(None),
+            Snapshot.completed_at >= now - timedelta(seconds=fresh.seconds),
+        )
+        .order_by(Snapshot.requested_at.desc())
+        .limit(1)
+    )
+
+
 def _of_a_plan(binding: CohortBinding) -> ColumnElement[bool]:
     """The condition for a snapshot of the binding's cohort that no run has used: a run joins its own at once."""
     return Snapshot.upto.is_(None) & ~exists().where(

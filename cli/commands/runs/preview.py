@@ -17,6 +17,7 @@ import typer
 from cli import context, names, output
 from cli.commands.runs.rejections import note_keys_shown
 from cli.commands.runs.report import odd_keys, spared
+from cli.commands.runs.run import note_reuse, recent_download
 from cli.commands.setup import checks
 from cli.config_file import vendors
 from cli.exit_codes import Code
@@ -27,7 +28,7 @@ from models.errors import ConfigurationError, ContractError, SyncError
 from models.membership import snapshots
 from models.naming import find
 from models.observability import overview
-from models.tables import CohortBinding
+from models.tables import CohortBinding, Snapshot
 from models.types import Feed, WriteMode
 from models.wording import plural
 
@@ -66,6 +67,10 @@ def plan(
     force: Annotated[
         bool, typer.Option("--force", help="Request a download even if the month's quota is used up.")
     ] = False,
+    fresh: Annotated[
+        bool,
+        typer.Option("--fresh", help="Ask for a new download even if there is one of the last minutes."),
+    ] = False,
     wait_seconds: Annotated[
         float, typer.Option(min=0, help="How long to wait for the vendors, mainly Amplitude's job.")
     ] = 600,
@@ -80,11 +85,11 @@ def plan(
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(Code.INTERRUPTED))  # so that its files go with it
     with context.database() as db:
-        row = _admitted(db, binding, snapshot, force=force)
+        row, reused = _admitted(db, binding, snapshot, force=force, fresh=fresh)
         if show_keys:
             note_keys_shown(db, row, "plan")
         with vendors.opened(db) as outside:
-            found = _Plan(outside, row, snapshot, force=force, patience=wait_seconds)
+            found = _Plan(outside, row, snapshot, reused, force=force, patience=wait_seconds)
     document = found.document(keys=show_keys)
     if as_json:
         output.emit(document)
@@ -96,23 +101,33 @@ def plan(
         raise typer.Exit(Code.HELD)
 
 
-def _admitted(db: Database, name: str, file: Path | None, *, force: bool) -> CohortBinding:
-    """The binding, refused where a run by hand would be refused at the door."""
+def _admitted(
+    db: Database, name: str, file: Path | None, *, force: bool, fresh: bool
+) -> tuple[CohortBinding, Snapshot | None]:
+    """The binding, refused where a run by hand would be refused at the door, and the download that one would reuse."""
     with db.read() as session:
         row = find(session, CohortBinding, name)
         if file is not None and row.feed == Feed.WEBHOOK:
             raise ConfigurationError("WEBHOOK_FED", binding=row.name)
-        if file is None and not force:
-            fresh = snapshots.FreshnessPolicy.of(db.settings)
-            snapshots.require_quota(session, row, now=context.now(), fresh=fresh)
-    return row
+        reused = None if file or force or fresh else recent_download(session, row, context.now())
+        if file is None and not force and reused is None:
+            policy = snapshots.FreshnessPolicy.of(db.settings)
+            snapshots.require_quota(session, row, now=context.now(), fresh=policy)
+    return row, reused
 
 
 class _Plan:
     """What was found out. Where a check fails that needs no snapshot, nothing else is."""
 
     def __init__(
-        self, outside: Context, row: CohortBinding, file: Path | None, *, force: bool, patience: float
+        self,
+        outside: Context,
+        row: CohortBinding,
+        file: Path | None,
+        reused: Snapshot | None,
+        *,
+        force: bool,
+        patience: float,
     ) -> None:
         from worker.stages.dry_run import DryRun, waits_until
 
@@ -121,6 +136,9 @@ class _Plan:
         # The door has looked at the quota already: what can be shared costs nothing.
         self.failed = [step for step in steps if step.status == "fail" and step.name != QUOTA_STEP]
         self.rehearsal: DryRun = DryRun.of(outside, row, force=force, patience=patience)
+        if reused is not None:
+            self.rehearsal.draft.snapshot_id = reused.id
+            note_reuse(reused, self.now)
         self.found: Findings | None = None
         self.estimate: Estimate | None = None
         self.in_the_way: list[SyncError] = list(waits_until(row, self.now))

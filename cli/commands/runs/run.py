@@ -18,7 +18,7 @@ from models.membership.snapshots import FreshnessPolicy
 from models.naming import find
 from models.runs import lifecycle
 from models.secrets import Keyring
-from models.tables import CohortBinding, SyncRun
+from models.tables import CohortBinding, Snapshot, SyncRun
 from models.types import Feed, RunState, Trigger
 from models.wording import plural
 
@@ -50,6 +50,10 @@ def run(
     force: Annotated[
         bool, typer.Option("--force", help="Request a download even if the month's quota is used up.")
     ] = False,
+    fresh: Annotated[
+        bool,
+        typer.Option("--fresh", help="Ask for a new download even if there is one of the last minutes."),
+    ] = False,
     full: Annotated[
         bool,
         typer.Option("--full", help="Read the data extension first, so that unknown flags are removed too."),
@@ -75,6 +79,8 @@ def run(
 
     Example: cohort-sync run vips --wait
 
+    A download of the cohort that ended in the last five minutes is used again, so that trying out costs one.
+
     With --wait it exits 0 if the run succeeded, 1 if it failed, 3 if rows were rejected, 4 if it is held.
     """
     if idempotency_key is not None and not 0 < len(idempotency_key) <= KEY_MAX:
@@ -91,6 +97,7 @@ def run(
             idempotency_key,
             queue=queue,
             force=force or clear,
+            fresh=fresh,
             full=full or clear,
             clear=clear,
             approved=yes and not clear,
@@ -111,6 +118,7 @@ def _dispatch(
     *,
     queue: bool,
     force: bool,
+    fresh: bool,
     full: bool,
     clear: bool,
     approved: bool,
@@ -124,7 +132,10 @@ def _dispatch(
         _inspect(file, asked.destination.contact_key_property)
     with db.write() as session:
         binding = find(session, CohortBinding, name)
-        if file is None and not force:
+        reused = None
+        if file is None and not (force or fresh):
+            reused = recent_download(session, binding, now)
+        if file is None and not force and reused is None:
             snapshots.require_quota(session, binding, now=now, fresh=FreshnessPolicy.of(db.settings))
         made = lifecycle.dispatch(
             session,
@@ -139,6 +150,10 @@ def _dispatch(
             idempotency_key=idempotency_key,
             actor=context.actor(),
         )
+        if reused is not None and made.created_at == now and made.state == RunState.QUEUED:
+            made.snapshot_id = reused.id
+            session.flush()
+            note_reuse(reused, now)
         if file is not None and made.created_at == now:
             made.snapshot_id = _store(session, binding, file, now)
             session.flush()
@@ -146,6 +161,19 @@ def _dispatch(
             made.snapshot_id = snapshots.of_nobody(session, binding, now=now).id
             session.flush()
     return made
+
+
+def recent_download(session: Session, binding: CohortBinding, now: datetime) -> Snapshot | None:
+    """The download that a run by hand uses again, if there is one."""
+    if binding.feed == Feed.WEBHOOK:
+        return None
+    return snapshots.recent(session, binding, now=now, fresh=FreshnessPolicy.of(context.settings()))
+
+
+def note_reuse(download: Snapshot, now: datetime) -> None:
+    """Say that no new one is asked for."""
+    age = output.span(now - (download.completed_at or now))
+    output.note(f"note: the download of {age} ago is used again; `--fresh` asks for a new one")
 
 
 def _confirm_clearing(db: Database, name: str, *, yes: bool) -> None:
