@@ -726,6 +726,10 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "A stack is already running on this data directory (process {pid}).",
         "Use that one, or stop it first with `cohort-sync down`.",
     ),
+    "STACK_STOPPED": (
+        "Nothing works on run {run}: for {seconds:second|seconds} no scheduler and no worker gave a sign of life.",
+        "Start the stack with `cohort-sync up --detach`: the run goes on, and `cohort-sync watch {run}` follows it.",
+    ),
     "LOG_MISSING": (
         "There is no log at {path}: only a stack in the background writes one.",
         "Start it with `cohort-sync up --detach`. `up` alone writes to its terminal, and a service to the journal.",

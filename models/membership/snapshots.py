@@ -103,6 +103,19 @@ def recent(
     )
 
 
+def use_up(session: Session, binding: CohortBinding) -> None:
+    """A new download is wanted: no run may take one for a plan's that was paid for before."""
+    unused = select(Snapshot.id).where(
+        Snapshot.project_id == binding.project_id,
+        Snapshot.cohort_id == binding.cohort_id,
+        Snapshot.kind == DOWNLOAD,
+        Snapshot.state == SnapshotState.COMPLETED,
+        _of_a_plan(binding),
+    )
+    used_up = update(Snapshot).where(Snapshot.id.in_(unused)).values(upto=0)
+    session.execute(used_up.execution_options(synchronize_session=False))
+
+
 def _of_a_plan(binding: CohortBinding) -> ColumnElement[bool]:
     """The condition for a snapshot of the binding's cohort that no run has used: a run joins its own at once."""
     return Snapshot.upto.is_(None) & ~exists().where(

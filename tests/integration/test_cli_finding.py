@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -189,6 +192,21 @@ def test_a_run_is_watched_from_where_it_is_to_its_end(
         lifecycle.finish(session, run, RunState.PARTIAL, now=datetime.now(UTC))
     said = ended(watching)
     assert (said.code, said.json["state"]) == (3, "partial")
+
+
+def test_a_run_that_nobody_is_left_to_carry_on_is_not_waited_for(door: Door, runs: list[int]) -> None:
+    impatient = "from cli.commands.runs import wait\nfrom cli.main import main\nimport sys\n"
+    impatient += "wait.ALIVE_SECONDS, wait.STOPPED_SECONDS = 0.1, 0.5\nsys.exit(main(['watch', '--json']))\n"
+    said = subprocess.run(
+        [sys.executable, "-c", impatient],
+        env=door.environment,
+        cwd=door.cwd,
+        capture_output=True,
+        check=False,
+    )
+    error = json.loads(said.stdout)["error"]
+    assert (said.returncode, error["code"]) == (1, "STACK_STOPPED")
+    assert f"`cohort-sync watch {runs[3]}`" in error["remedy"]
 
 
 def test_ctrl_c_says_that_the_run_continues_and_how_to_come_back(door: Door, runs: list[int]) -> None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import datetime, timedelta
 from math import ceil
 from pathlib import Path
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import context, names, output
+from cli import bars, context, names, output
 from cli.commands.runs.rejections import note_keys_shown
 from cli.commands.runs.report import odd_keys, spared
 from cli.commands.runs.run import note_reuse, recent_download
@@ -105,8 +107,10 @@ def _admitted(
     db: Database, name: str, file: Path | None, *, force: bool, fresh: bool
 ) -> tuple[CohortBinding, Snapshot | None]:
     """The binding, refused where a run by hand would be refused at the door, and the download that one would reuse."""
-    with db.read() as session:
+    with db.write() as session:
         row = find(session, CohortBinding, name)
+        if fresh:
+            snapshots.use_up(session, row)
         if file is not None and row.feed == Feed.WEBHOOK:
             raise ConfigurationError("WEBHOOK_FED", binding=row.name)
         reused = None if file or force or fresh else recent_download(session, row, context.now())
@@ -156,7 +160,8 @@ class _Plan:
                 "note: the next run is a full one; what differs in the data extension is not known here"
             )
         try:
-            self.found = self.rehearsal.find(self.file)
+            with bars.shown("finding out what a run would do") if sys.stderr.isatty() else nullcontext():
+                self.found = self.rehearsal.find(self.file)
         except ContractError as error:
             if self.file is None:
                 raise
@@ -230,13 +235,13 @@ def _error(error: SyncError | None) -> dict[str, str] | None:
 def _source(cost: Estimate, mode: str) -> str:
     """What the range of seconds rests on."""
     if not cost.upserts:
-        return "nothing to push"
+        return "there is nothing to push"
     turns = "one after the other" if mode == WriteMode.SYNC else "two at a time"
     if cost.measured:
-        return f"the binding's last {plural(cost.measured, 'batch', 'batches')} of about this size, {turns}"
+        return f"as the binding's last {plural(cost.measured, 'batch', 'batches')} of about this size took, {turns}"
     if cost.seconds is None:
-        return "nothing: the binding has pushed no such batch yet"
-    return f"what is told of other accounts' jobs, 0.5 to 20 s each, minutes on a bad day; {turns}"
+        return "the binding has pushed nothing like it yet"
+    return f"a first guess: a job takes 0.5 to 20 s elsewhere, minutes on a bad day; {turns}"
 
 
 def _print(told: dict[str, Any]) -> None:
@@ -249,41 +254,53 @@ def _print(told: dict[str, Any]) -> None:
         output.say(f"a run would be held, {told['guard']['code']}: {told['guard']['message']}")
     for error in told["in_the_way"]:
         output.say(f"note {error['code']}: {error['message']}")
-    output.say("Nothing was pushed." if told["counts"] else "Nothing was fetched, no download was spent.")
+    if told["counts"] is None:
+        output.say("Nothing was fetched, and no download was spent.")
+    elif told["upserts"]:
+        output.say("This is a plan: nothing was pushed.")
+    else:
+        output.say("There is nothing to push.")
 
 
-def _facts(told: dict[str, Any]) -> list[tuple[str, object]]:
+def _facts(told: dict[str, Any]) -> Iterator[tuple[str, object]]:
+    """What a person has to know; what is nought and needs no thought is left out."""
     counts, samples = told["counts"], told["samples"]
-    return [
-        ("snapshot", _cost(told["snapshot"])),
-        (
-            "rows",
-            f"{counts['snapshot_rows']:,}: {counts['blank']:,} blank, {counts['duplicate']:,} duplicate",
-        ),
-        ("members", f"{counts['members']:,}; Marketing Cloud has acknowledged {counts['state_members']:,}"),
-        ("odd keys", odd_keys(counts["odd"], told["odd_examples"])),
-        ("lines in quotes", counts["spanned"]),
-        ("would enter", counts["entered"]),
-        ("such as", ", ".join(samples["entered"])),
-        ("would leave", counts["exited"]),
-        ("such as", ", ".join(samples["exited"])),
-        ("stay flagged", spared(counts["spared"])),
-        ("upserts", f"{told['upserts']:,}, and at least a look at each"),
-        ("time", f"{_range(told['seconds'])}, going by {told['seconds_from']}"),
-    ]
+    yield "snapshot", _cost(told["snapshot"])
+    blank, twice = counts["blank"], counts["duplicate"]
+    apart = f": {blank:,} without a contact key, {twice:,} naming a contact again" if blank or twice else ""
+    yield "rows", f"{counts['snapshot_rows']:,}{apart}"
+    yield "members", f"{counts['members']:,}, of whom {counts['unchanged']:,} are flagged already"
+    for label, name, direction in (
+        ("would enter", "entered", "entered"),
+        ("would leave", "exited", "exited"),
+    ):
+        some = f", such as {', '.join(samples[direction])}" if samples[direction] else ""
+        yield label, f"{counts[name]:,}{some}"
+    if counts["odd"]:
+        yield "odd keys", odd_keys(counts["odd"], told["odd_examples"])
+    if counts["spanned"]:
+        yield "lines in quotes", counts["spanned"]
+    if counts["spared"]:
+        yield "stay flagged", spared(counts["spared"])
+    if told["upserts"]:
+        yield (
+            "API calls",
+            f"{plural(told['upserts'], 'upload')}, and at least one question for the result of each",
+        )
+        yield "time", f"{_range(told['seconds'])} ({told['seconds_from']})"
 
 
 def _cost(snapshot: dict[str, Any]) -> str:
     if snapshot["kind"] == snapshots.UPLOAD:
-        return "the file that was given; no download was spent"
+        return "the file that was given; costs no download"
     if snapshot["kind"] != snapshots.DOWNLOAD:
-        return "what the webhook has told by now; no download was spent"
-    month = f"{snapshot['month']['spent']:,} of {snapshot['month']['quota']:,} this month"
+        return "what the webhook has delivered so far; costs no download"
     asked, until = (
-        output.text(datetime.fromisoformat(snapshot[name])) for name in ("requested_at", "usable_until")
+        f"{datetime.fromisoformat(snapshot[name]):%H:%M} UTC" for name in ("requested_at", "usable_until")
     )
-    spent = "one download was spent" if snapshot["downloads_spent"] else "shared, no download was spent"
-    return f"asked for at {asked}: {spent} ({month}); a run before {until} asks for no other"
+    spent = "it cost one download" if snapshot["downloads_spent"] else "it was there already and cost nothing"
+    month = f"{snapshot['month']['spent']:,} of {snapshot['month']['quota']:,} this month"
+    return f"requested at {asked}; {spent} ({month}). A run until {until} uses it too"
 
 
 def _range(seconds: list[int] | None) -> str:

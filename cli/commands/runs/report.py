@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from cli import context, output
 from cli.tables import Column
@@ -13,6 +13,8 @@ from models.retention import Retention
 from models.runs.missed import counted
 from models.tables import SyncRun
 from models.types import RunState
+
+SECOND = timedelta(seconds=1)
 
 
 def report(
@@ -80,13 +82,15 @@ def _timeline(steps: Sequence[Step]) -> None:
         return
     output.say()
     output.table(
-        [Column("stage"), Column("from"), Column("worked"), Column("waited for"), Column("worker", 1)],
+        [Column("stage"), Column("from (UTC)"), Column("worked"), Column("waited for"), Column("worker", 1)],
         [
             (
                 step.stage,
                 None if step.claimed_at is None else f"{step.claimed_at:%H:%M:%S}",
                 output.span(step.worked),
-                ", ".join(f"{name} {output.span(length)}" for name, _, length in step.waits),
+                ", ".join(
+                    f"{name} {output.span(length)}" for name, _, length in step.waits if length >= SECOND
+                ),
                 ", ".join(step.workers),
             )
             for step in steps

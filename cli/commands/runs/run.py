@@ -133,6 +133,8 @@ def _dispatch(
     with db.write() as session:
         binding = find(session, CohortBinding, name)
         reused = None
+        if fresh:
+            snapshots.use_up(session, binding)
         if file is None and not (force or fresh):
             reused = recent_download(session, binding, now)
         if file is None and not force and reused is None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from cli import confirm, context, names, output, views
+from cli import bars, confirm, context, names, output, views
 from cli.commands.runs import wait
 from cli.commands.runs.rejections import note_keys_shown
 from cli.commands.runs.run import publish
@@ -203,14 +203,12 @@ def _patiently(outside: Context, step: Callable[[], Result], reached: Callable[[
 
 @contextmanager
 def _progress() -> Iterator[Told]:
-    """Something to call with (rows read, rows there): a line that changes on a terminal, nothing elsewhere."""
+    """Something to call with (rows read, rows there): a bar on a terminal, nothing elsewhere."""
     if not sys.stderr.isatty():
         yield lambda *_: None
         return
-    from rich.console import Console
-
-    with Console(stderr=True).status("asking for the data extension") as status:
-        yield lambda rows, count: status.update(f"{rows:,} of {count:,} rows read")
+    with bars.shown("asking for the data extension") as bar:
+        yield lambda rows, count: bar.tell("reading the data extension", rows, count)
 
 
 def _show(binding: CohortBinding, looked: Looked, run: SyncRun | None, *, keys: bool, as_json: bool) -> None:
