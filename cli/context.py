@@ -17,7 +17,7 @@ from cli import output
 from config.settings import PREFIX, Settings, get_settings, unknown
 from models import audit, broker, key_check, schema
 from models.database import Database
-from models.errors import ConfigurationError
+from models.errors import ConfigurationError, OldSchemaError
 
 ACTOR_MAX = 100
 name_unknown = True  # whether variables that look like settings and are none are named
@@ -66,8 +66,8 @@ def database(*, upgrade: bool = False, proven: bool = False) -> Iterator[Databas
         else:
             try:
                 schema.require_current(db)
-            except ConfigurationError as error:
-                if error.code != "DATABASE_SCHEMA" or db.dialect != "sqlite":
+            except OldSchemaError:
+                if db.dialect != "sqlite":
                     raise
                 schema.upgrade(db, now=now(), actor=actor())
         if proven:

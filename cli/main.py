@@ -20,7 +20,7 @@ from typer.core import TyperGroup
 
 from cli import output
 from cli.exit_codes import Code
-from models.errors import CATALOGUE, ConfigurationError, SyncError
+from models.errors import ConfigurationError, SyncError
 
 
 class Entry(NamedTuple):
@@ -277,11 +277,12 @@ def _disk_full(failed: Exception) -> SyncError | None:
 
 
 def _show_internal(failed: Exception, *, as_json: bool) -> None:
-    what, remedy = CATALOGUE["INTERNAL"]
+    error = SyncError("INTERNAL", kind=type(failed).__name__)
+    remedy = error.remedy
     if os.environ.get("COHORT_SYNC_LOG_LEVEL", "").upper() == "DEBUG":
         import traceback
 
         traceback.print_exception(failed)
     else:
         remedy += " COHORT_SYNC_LOG_LEVEL=DEBUG shows where it happened."
-    output.error("INTERNAL", what.format(kind=type(failed).__name__), remedy, as_json=as_json)
+    output.error(error.code, error.message, remedy, as_json=as_json)

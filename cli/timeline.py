@@ -120,4 +120,4 @@ def _left(claim: StageClaim) -> tuple[str, bool]:
         return WORKER, False
     if claim.code is not None:
         return claim.code, True
-    return _OUTSIDE.get(Stage(claim.stage), "its next look"), False
+    return _OUTSIDE.get(claim.stage, "its next look"), False

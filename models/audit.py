@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from models.errors import ConfigurationError
+from models.errors import NotFoundError
 from models.naming import NAME_MAX, Row, name_key
 from models.setup.binding_fields import LIMITS
 from models.tables import AmplitudeProject, AuditEvent, CohortBinding, Destination
@@ -174,7 +174,7 @@ def bindings_named(session: Session, name: str) -> list[int]:
     )
     found = {*now, *(one for one, old in once if name_key(old) == name_key(name) or one == number)}
     if not found:
-        raise ConfigurationError("NOT_FOUND", kind="binding", name=name[:NAME_MAX], listing="binding list")
+        raise NotFoundError("NOT_FOUND", kind="binding", name=name[:NAME_MAX], listing="binding list")
     return sorted(found)
 
 

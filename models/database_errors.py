@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from models.errors import ConfigurationError, SyncError, TerminalError, TransientError
+from models.errors import OldSchemaError, SyncError, TerminalError, TransientError
 
 # Primary result codes of SQLite (sqlite.org/rescode.html), and SQLSTATEs of PostgreSQL (its appendix A).
 _FULL = {sqlite3.SQLITE_FULL, "53100"}
@@ -45,7 +45,7 @@ def _named(cause: BaseException | None, place: str) -> SyncError | None:
         return TransientError("DATABASE_NO_FILE", place=place)
     text = str(cause)
     if "no such table" in text or ('relation "' in text and "does not exist" in text):
-        return ConfigurationError("DATABASE_SCHEMA")
+        return OldSchemaError("DATABASE_SCHEMA")
     return None
 
 

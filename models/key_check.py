@@ -13,7 +13,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from models import audit
 from models.database import Database
-from models.errors import ConfigurationError
+from models.errors import WrongSecretKeyError
 from models.secrets import Keyring
 from models.tables import AmplitudeProject, Destination, ErasureKey
 
@@ -42,7 +42,7 @@ def prove(db: Database) -> None:
         ]
     unread = sum(not db.keyring.reads(token) for token in tokens)
     if unread:
-        raise ConfigurationError("SECRET_KEY_WRONG", f"({unread:,} of {len(tokens):,} stored ones.)")
+        raise WrongSecretKeyError("SECRET_KEY_WRONG", f"({unread:,} of {len(tokens):,} stored ones.)")
 
 
 def rotate(db: Database, *, now: datetime, actor: str) -> int:

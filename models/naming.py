@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from models.errors import ConfigurationError
+from models.errors import ConfigurationError, NotFoundError
 from models.tables import AmplitudeProject, CohortBinding, Destination
 
 NAME_MAX = 100
@@ -55,7 +55,7 @@ def find(session: Session, kind: type[Named], name: str) -> Named:
     if row is None and (number := row_id(name)) is not None:
         row = session.get(kind, number)
     if row is None:
-        raise ConfigurationError(
+        raise NotFoundError(
             "NOT_FOUND",
             _nearest(session, kind, name),
             kind=KINDS[kind],

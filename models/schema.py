@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from models import audit
 from models.database import Database
 from models.database_errors import named_errors
-from models.errors import ConfigurationError
+from models.errors import ConfigurationError, OldSchemaError
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -77,7 +77,7 @@ def check(session: Session) -> None:
     if found is not None and str(found) > head():  # numbers of four digits, in order
         raise ConfigurationError("DATABASE_NEWER", known=head())
     if found != head():
-        raise ConfigurationError("DATABASE_SCHEMA")
+        raise OldSchemaError("DATABASE_SCHEMA")
 
 
 @lru_cache(maxsize=1)

@@ -29,16 +29,23 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column, relationship
 
+from models.direction import Direction
 from models.types import (
     UNFINISHED,
     BatchState,
     Feed,
     Id,
+    Reconcile,
+    Region,
     RunState,
+    SnapshotKind,
     SnapshotState,
     Stage,
+    Tier,
+    Trigger,
     UtcDateTime,
     WriteMode,
+    word,
 )
 
 _NAMING = {
@@ -72,8 +79,8 @@ class AmplitudeProject(Base):
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     name: Mapped[str] = mapped_column(String(100))
     name_key: Mapped[str] = mapped_column(String(400), unique=True)  # the name without case
-    region: Mapped[str] = mapped_column(String(20))
-    tier: Mapped[str] = mapped_column(String(20))
+    region: Mapped[Region] = mapped_column(word(Region, 20))
+    tier: Mapped[Tier] = mapped_column(word(Tier, 20))
     api_key_token: Mapped[bytes]
     secret_key_token: Mapped[bytes]
     # What Amplitude's webhook proves itself with; none: nobody may deliver for this source.
@@ -102,7 +109,9 @@ class Destination(Base):
     client_secret_made_on: Mapped[date] = mapped_column(Date)
     account_id: Mapped[str | None] = mapped_column(String(40))
     contact_key_property: Mapped[str] = mapped_column(String(400))
-    write_mode: Mapped[str] = mapped_column(String(10), default=WriteMode.ASYNC, server_default="async")
+    write_mode: Mapped[WriteMode] = mapped_column(
+        word(WriteMode, 10), default=WriteMode.ASYNC, server_default="async"
+    )
     # The data extension as it was last resolved by its name: {"id", "key", "fields": [...]}
     data_extension: Mapped[dict[str, Any] | None]
     resolved_at: Mapped[datetime | None]
@@ -150,7 +159,7 @@ class CohortBinding(Base):
     name_key: Mapped[str] = mapped_column(String(400), unique=True)
     project_id: Mapped[int] = mapped_column(ForeignKey("amplitude_project.id"), index=True)
     cohort_id: Mapped[str] = mapped_column(String(100))
-    feed: Mapped[str] = mapped_column(String(10), default=Feed.DOWNLOAD, server_default=Feed.DOWNLOAD)
+    feed: Mapped[Feed] = mapped_column(word(Feed, 10), default=Feed.DOWNLOAD, server_default=Feed.DOWNLOAD)
     destination_id: Mapped[int] = mapped_column(ForeignKey("destination.id"))
     attribute: Mapped[str] = mapped_column(String(200))
     attribute_key: Mapped[str] = mapped_column(String(800))
@@ -227,9 +236,9 @@ class Snapshot(Base):
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     project_id: Mapped[int] = mapped_column(ForeignKey("amplitude_project.id"))
     cohort_id: Mapped[str] = mapped_column(String(100))
-    kind: Mapped[str] = mapped_column(String(10))  # download | upload | webhook | state | clear
+    kind: Mapped[SnapshotKind] = mapped_column(word(SnapshotKind, 10))
     property: Mapped[str] = mapped_column(String(400))
-    state: Mapped[str] = mapped_column(String(20), default=SnapshotState.REQUESTING)
+    state: Mapped[SnapshotState] = mapped_column(word(SnapshotState, 20), default=SnapshotState.REQUESTING)
     request_id: Mapped[str | None] = mapped_column(String(100))
     requested_at: Mapped[datetime]
     completed_at: Mapped[datetime | None]
@@ -312,7 +321,7 @@ class SyncRun(Base):
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     binding_id: Mapped[int] = mapped_column(ForeignKey("cohort_binding.id", ondelete="CASCADE"))
-    trigger: Mapped[str] = mapped_column(String(10))
+    trigger: Mapped[Trigger] = mapped_column(word(Trigger, 10))
     scheduled_for: Mapped[datetime]
     # Occurrences that no run was made for, from `missed_since` on: those before this one, with this one in a row that
     # was skipped because of it (models/runs/missed.py).
@@ -325,8 +334,8 @@ class SyncRun(Base):
     retry: Mapped[int] = mapped_column(default=0, server_default="0")
     retry_of: Mapped[int | None] = mapped_column(Id)
     retry_at: Mapped[datetime | None]
-    state: Mapped[str] = mapped_column(String(10), default=RunState.QUEUED)
-    stage: Mapped[str] = mapped_column(String(10), default=Stage.SNAPSHOT)
+    state: Mapped[RunState] = mapped_column(word(RunState, 10), default=RunState.QUEUED)
+    stage: Mapped[Stage] = mapped_column(word(Stage, 10), default=Stage.SNAPSHOT)
     fence: Mapped[int] = mapped_column(default=0)
     lease_until: Mapped[datetime | None]
     wake_at: Mapped[datetime | None]
@@ -340,7 +349,7 @@ class SyncRun(Base):
     held_facts: Mapped[dict[str, Any] | None]  # what a guard saw: numbers and masked keys
     snapshot_id: Mapped[int | None] = mapped_column(ForeignKey("snapshot.id"))
     # A download becomes the base of the webhook's list: because a person asked, or by itself (`Reconcile`).
-    reconcile: Mapped[str | None] = mapped_column(String(10))
+    reconcile: Mapped[Reconcile | None] = mapped_column(word(Reconcile, 10))
 
     snapshot_rows: Mapped[int] = mapped_column(default=0)
     members: Mapped[int] = mapped_column(default=0)
@@ -379,7 +388,7 @@ class StageClaim(Base):
 
     run_id: Mapped[int] = mapped_column(ForeignKey("sync_run.id", ondelete="CASCADE"), primary_key=True)
     fence: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    stage: Mapped[str] = mapped_column(String(10))
+    stage: Mapped[Stage] = mapped_column(word(Stage, 10))
     worker: Mapped[str | None] = mapped_column(String(100))  # the Celery worker's name
     claimed_at: Mapped[datetime]
     left_at: Mapped[datetime | None]  # none: at work, or its worker is gone
@@ -418,9 +427,9 @@ class PushBatch(Base):
     binding_id: Mapped[int] = mapped_column(ForeignKey("cohort_binding.id", ondelete="CASCADE"))
     data_extension_id: Mapped[str] = mapped_column(String(60))  # jobs in flight are counted by it
     seq: Mapped[int]
-    direction: Mapped[str] = mapped_column(String(10))
+    direction: Mapped[Direction] = mapped_column(word(Direction, 10))
     n: Mapped[int]
-    state: Mapped[str] = mapped_column(String(20), default=BatchState.PLANNED)
+    state: Mapped[BatchState] = mapped_column(word(BatchState, 20), default=BatchState.PLANNED)
     attempts: Mapped[int] = mapped_column(default=0)
     polls: Mapped[int] = mapped_column(default=0)
     request_id: Mapped[str | None] = mapped_column(String(100))
@@ -475,6 +484,8 @@ class CohortList(Base):
     # Whether the sync before the base is known to have succeeded: else the next one tells a difference to nobody knows
     # which membership.
     anchored: Mapped[bool] = mapped_column(Boolean, default=True, server_default=true())
+    # The last sync that anything was heard of before the base: only a later one shows what the base can be added to.
+    anchored_after: Mapped[int | None] = mapped_column(Id)
     # The list was forgotten so that a new sync begins it: what was computed before is refused.
     refuse_before: Mapped[int | None] = mapped_column(Id)
     # Whether it can be trusted (models/membership/list_trust.py): the computed_time at which its size was the
@@ -486,6 +497,10 @@ class CohortList(Base):
     size: Mapped[int | None]
     size_computed_at: Mapped[datetime | None]
     size_asked_at: Mapped[datetime | None]
+    # When Amplitude's last sync to a webhook failed, unless one has succeeded since; and the failure that a base
+    # has overtaken.
+    sync_failed_at: Mapped[datetime | None]
+    overtaken_failure_at: Mapped[datetime | None]
     # When the last message came, and the longest pause between the last syncs: kept longer than messages are.
     heard_at: Mapped[datetime | None]
     pause_seconds: Mapped[int | None]
@@ -559,7 +574,7 @@ class Rejection(Base):
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     binding_id: Mapped[int] = mapped_column(ForeignKey("cohort_binding.id", ondelete="CASCADE"))
     run_id: Mapped[int] = mapped_column(ForeignKey("sync_run.id", ondelete="CASCADE"))
-    direction: Mapped[str] = mapped_column(String(10))
+    direction: Mapped[Direction] = mapped_column(word(Direction, 10))
     code: Mapped[str] = mapped_column(String(60))
     message: Mapped[str] = mapped_column(Text)
     key: Mapped[str] = mapped_column(Text)

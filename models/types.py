@@ -7,12 +7,19 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, DateTime, Integer, literal_column
+from sqlalchemy import BigInteger, ColumnElement, DateTime, Enum, Integer, literal_column
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
 # SQLite counts up only an INTEGER primary key; PostgreSQL's is a bigint.
 Id = BigInteger().with_variant(Integer, "sqlite")
+
+
+def word(kind: type[StrEnum], length: int) -> Enum:
+    """A column of at most `length` characters that holds one of the words, and is read as one."""
+    return Enum(
+        kind, native_enum=False, length=length, values_callable=lambda words: [word.value for word in words]
+    )
 
 
 def literals(words: Iterable[StrEnum]) -> list[ColumnElement[str]]:
@@ -132,6 +139,20 @@ class Stage(StrEnum):
     FINISH = "finish"
 
 
+class SnapshotKind(StrEnum):
+    """Where a snapshot's members come from."""
+
+    DOWNLOAD = "download"
+    UPLOAD = "upload"
+    WEBHOOK = "webhook"
+    STATE = "state"  # what is stored of the binding
+    CLEAR = "clear"  # nobody
+
+
+# They say who is in the cohort at a time; the others are made from what is stored.
+OF_THE_COHORT = (SnapshotKind.DOWNLOAD, SnapshotKind.UPLOAD, SnapshotKind.WEBHOOK)
+
+
 class SnapshotState(StrEnum):
     """A download's life. REQUESTING without a request id means: the answer was never stored."""
 
@@ -164,7 +185,7 @@ IN_FLIGHT_WORDS = literals(IN_FLIGHT)
 
 
 class WriteMode(StrEnum):
-    """How rows are written: by asynchronous jobs, or by synchronous calls where those are not to be had."""
+    """How rows are written: by asynchronous jobs, or by synchronous calls where those are not available."""
 
     ASYNC = "async"
     SYNC = "sync"

@@ -1,5 +1,7 @@
 """The ASGI application: may it come in, is it a message, write it, and only then 200.
 
+A stranger gets one answer, whatever is behind the address.
+
 Amplitude takes an answer that comes after one or two seconds for none and sends the message again, so nothing
 but one transaction stands between a message and its answer, and a message that comes twice changes nothing.
 Nothing of a body is ever logged, nor the text of an error that may quote one.
@@ -10,21 +12,24 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from config.http_connection import ADMITTED
 from models import forgotten
 from models.database import Database
 from models.direction import Direction
@@ -35,17 +40,27 @@ from models.membership.webhooks import HEADER, Column, MessageHead
 from receiver.authentication import SourceSecrets
 from receiver.message import MessageError, column, identity, parse
 from receiver.refusals import Refusal, Refusals
+from receiver.room import NoRoomError, Room, cost
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
+strangers = structlog.get_logger("receiver.strangers")  # its lines are limited
 
 MAX_BYTES = 32_000_000
-# Amplitude delivers four at once (its integration portal); bodies and transactions beyond these wait their turn.
+# Amplitude delivers four at once (its integration portal): so many of the largest bodies are held.
+LARGEST_HELD = 4
+# Working on the largest body of the shortest user ids takes 18 times its size; denser JSON is nobody's cohort.
+WORKING = 20
+# Transactions beyond these wait their turn.
 AT_ONCE = 8
 BODY_SECONDS = 20.0
+TURN_SECONDS = 20.0
+RETRY_AFTER_SECONDS = 5
 
 _STATUS = {"WEBHOOK_COHORT_UNKNOWN": 404, "WEBHOOK_TOO_OLD": 409, "WEBHOOK_FORGOTTEN": 409}
 # Of a message that nobody listens to nothing is kept, nor of a request without the secret.
-_NOT_NOTED = frozenset({"SOURCE_UNKNOWN", "SECRET_WRONG", "WEBHOOK_COHORT_UNKNOWN"})
+_NOT_NOTED = frozenset({"WEBHOOK_COHORT_UNKNOWN"})
 
 
 class _Refused(Exception):  # noqa: N818 - an answer, not a fault
@@ -57,7 +72,13 @@ class _Refused(Exception):  # noqa: N818 - an answer, not a fault
         error: dict[str, Any] = {"code": self.code, "message": self.message}
         if self.field is not None:
             error["field"] = self.field
-        return _json({"error": error}, self.status)
+        answer = _json({"error": error}, self.status)
+        if self.status == 503:  # noqa: PLR2004 - the one status that asks to come again
+            answer.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+        return answer
+
+
+_BUSY = _Refused(503, "RECEIVER_BUSY", "Other messages take the memory there is; send it again.")
 
 
 class Receiver:
@@ -65,7 +86,9 @@ class Receiver:
 
     def __init__(self, db: Database, doors: SourceSecrets, *, max_bytes: int = MAX_BYTES) -> None:
         self._db, self._doors, self._max_bytes = db, doors, max_bytes
-        self._turn = asyncio.Semaphore(AT_ONCE)
+        self._room = Room(
+            held=LARGEST_HELD * max_bytes, working=WORKING * max_bytes, at_once=AT_ONCE, seconds=TURN_SECONDS
+        )
         self._threads = ThreadPoolExecutor(AT_ONCE, "write")
         # SQLite has one writer, and who waits for it only looks again now and then: a queue is fairer and faster.
         self._writer: AbstractContextManager[Any] = (
@@ -94,58 +117,70 @@ class Receiver:
         """One message."""
         began = time.perf_counter()
         source = request.path_params["source"]
+        project_id = self._doors.admits(source, request.headers.get(HEADER), datetime.now(UTC))
+        if project_id is None:
+            strangers.info("webhook", source=source[:100], code="SECRET_WRONG")
+            return _Refused(401, "SECRET_WRONG", f"The header {HEADER} is missing or wrong.").response()
+        setattr(request.state, ADMITTED, True)
         facts: dict[str, Any] = {}
-        project_id, body = None, b""
+        body = bytearray()
+        answer = Response(status_code=400)
         try:
-            project_id = self._admit(source, request)
-            async with self._turn:
-                body = await self._body(request)
-                loop = asyncio.get_running_loop()
-                facts = await loop.run_in_executor(self._threads, self._write, project_id, body)
-            return _json(facts)
-        except _Refused as refused:
+            await self._read(request, body)
+            facts = await self._in_turn(body, self._write, project_id, body)
+            answer = _json(facts)
+        except (_Refused, NoRoomError) as error:
+            refused = error if isinstance(error, _Refused) else _BUSY
             facts = {"code": refused.code, "field": refused.field}
             answer = refused.response()
-            if (
-                project_id is not None and refused.code not in _NOT_NOTED
-            ):  # after the answer, never in its way
+            if refused.code not in _NOT_NOTED:  # after the answer, never in its way
                 answer.background = BackgroundTask(self._note, project_id, body, refused.code)
-            return answer
         except ClientDisconnect:
             facts = {"code": "DISCONNECTED"}
-            return Response(status_code=400)
         finally:
+            if answer.background is None:
+                self._room.release(len(body))
             log.info("webhook", source=source[:100], ms=round((time.perf_counter() - began) * 1000), **facts)
+        return answer
 
-    def _admit(self, source: str, request: Request) -> int:
-        """The source's id. Nothing has been read but the head of the request."""
-        door = self._doors.find(source)
-        if door is None:
-            raise _Refused(404, "SOURCE_UNKNOWN", "There is no such source.")
-        given = request.headers.get(HEADER)
-        if not door.opens(given.encode("latin-1") if given is not None else None, datetime.now(UTC)):
-            raise _Refused(401, "SECRET_WRONG", f"The header {HEADER} is missing or wrong.")
-        return door.project_id
+    async def _in_turn(self, body: bytearray, do: Callable[..., T], *given: Any) -> T:
+        """The result of a function that reads the body, in a thread; NoRoomError."""
+        needed = cost(body)
+        if needed > self._room.working:
+            raise self._too_large()
+        async with self._room.turn(needed):
+            return await asyncio.get_running_loop().run_in_executor(self._threads, do, *given)
 
-    async def _body(self, request: Request) -> bytes:
+    async def _read(self, request: Request, body: bytearray) -> None:
+        """The body, as far as it may come."""
         declared = request.headers.get("content-length", "0")
         if not declared.isdigit() or int(declared) > self._max_bytes:
             raise self._too_large()
-        body = bytearray()
         try:
             async with asyncio.timeout(BODY_SECONDS):
                 async for piece in request.stream():
-                    body += piece
-                    if len(body) > self._max_bytes:
-                        raise self._too_large()
-        except TimeoutError:
-            raise _Refused(408, "BODY_SLOW", "The body did not arrive in time.") from None
-        return bytes(body)
+                    self._keep(body, piece)
+        except BaseException as error:  # a part of a body is good for nothing
+            self._room.release(len(body))
+            body.clear()
+            if isinstance(error, TimeoutError):
+                raise _Refused(408, "BODY_SLOW", "The body did not arrive in time.") from None
+            raise
+
+    def _keep(self, body: bytearray, piece: bytes) -> None:
+        if len(body) + len(piece) > self._max_bytes:
+            raise self._too_large()
+        self._room.hold(len(piece))
+        body += piece
 
     def _too_large(self) -> _Refused:
-        return _Refused(413, "BODY_TOO_LARGE", f"A message may have {self._max_bytes:,} bytes.")
+        return _Refused(
+            413,
+            "BODY_TOO_LARGE",
+            f"A message may have {self._max_bytes:,} bytes, and take {self._room.working:,} bytes when it is read.",
+        )
 
-    def _write(self, project_id: int, body: bytes) -> dict[str, Any]:
+    def _write(self, project_id: int, body: bytearray) -> dict[str, Any]:
         """In a thread: from the bytes to the commit."""
         try:
             return self._stored(project_id, body)
@@ -162,12 +197,18 @@ class Receiver:
             log.error("webhook_failed", kind=type(error).__name__)  # noqa: TRY400 - see above
             raise _Refused(500, "INTERNAL", "It could not be stored; send it again.") from None
 
-    def _note(self, project_id: int, body: bytes, code: str) -> None:
-        """In a thread: remember the refusal."""
-        cohort, message = identity(body)
-        self._refusals.note(Refusal(project_id, cohort, message, code, datetime.now(UTC)))
+    async def _note(self, project_id: int, body: bytearray, code: str) -> None:
+        """Remember the refusal of a message, which is held until then."""
+        at = datetime.now(UTC)
+        try:
+            cohort, message = await self._in_turn(body, identity, body)
+        except (NoRoomError, _Refused):
+            cohort, message = "", ""
+        finally:
+            self._room.release(len(body))
+        await run_in_threadpool(self._refusals.note, Refusal(project_id, cohort, message, code, at))
 
-    def _stored(self, project_id: int, body: bytes) -> dict[str, Any]:
+    def _stored(self, project_id: int, body: bytearray) -> dict[str, Any]:
         now = datetime.now(UTC)
         message = parse(body, now=now.timestamp())
         head = message.head

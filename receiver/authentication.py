@@ -7,6 +7,7 @@ receivers run. A database that is away leaves the secrets as they were.
 from __future__ import annotations
 
 import hmac
+import secrets
 import threading
 import time
 from dataclasses import dataclass, field
@@ -36,14 +37,16 @@ class SourceSecret:
     old: bytes | None = field(default=None, repr=False)
     old_until: datetime | None = None
 
-    def opens(self, given: bytes | None, now: datetime) -> bool:
-        """Whether the secret is right, in a time that does not tell how nearly."""
-        if given is None or self.secret is None:
-            return False
-        right = hmac.compare_digest(given, self.secret)
-        if self.old is not None and self.old_until is not None and now < self.old_until:
-            right |= hmac.compare_digest(given, self.old)
-        return right
+    def opens(self, given: bytes, now: datetime) -> bool:
+        """Whether the secret is right, in a time that tells neither how nearly nor whether there is one."""
+        valid = self.old is not None and self.old_until is not None and now < self.old_until
+        right = hmac.compare_digest(given, self.secret or _NO_SECRET)
+        old = hmac.compare_digest(given, self.old or _NO_SECRET)
+        return (right and self.secret is not None) | (old and valid)
+
+
+_NO_SECRET = secrets.token_urlsafe(32).encode()
+_NOBODY = SourceSecret(0, None)
 
 
 class SourceSecrets:
@@ -51,7 +54,7 @@ class SourceSecrets:
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self._doors: dict[str, SourceSecret] = {}
+        self._sources: dict[str, SourceSecret] = {}
         self._known: dict[bytes, bytes] = {}
         self._renewed = 0.0
         self._stop = threading.Event()
@@ -73,9 +76,11 @@ class SourceSecrets:
         """Whether the database answered lately."""
         return time.monotonic() - self._renewed < STALE_SECONDS
 
-    def find(self, name: str) -> SourceSecret | None:
-        """The door of the source with that name or id."""
-        return self._doors.get(name_key(name))
+    def admits(self, name: str, given: str | None, now: datetime) -> int | None:
+        """The id of the source with that name or id, if the secret is its; else none, and no sign which was wrong."""
+        source = self._sources.get(name_key(name), _NOBODY)
+        right = source.opens((given or "").encode("latin-1"), now)
+        return source.project_id if right else None
 
     def renew(self) -> None:
         """Read the secrets; those that did not change are not decrypted again."""
@@ -83,15 +88,15 @@ class SourceSecrets:
             rows = webhooks.doors(session)
         tokens = {token for row in rows for token in (row.token, row.old_token) if token}
         known = {token: self._known.get(token) or self._decrypt(token) for token in tokens}
-        doors: dict[str, SourceSecret] = {}
+        found: dict[str, SourceSecret] = {}
         for row in rows:
-            doors[str(row.id)] = doors[row.name_key] = SourceSecret(
+            found[str(row.id)] = found[row.name_key] = SourceSecret(
                 row.id,
                 known[row.token] if row.token else None,
                 known[row.old_token] if row.old_token else None,
                 row.old_until,
             )
-        self._known, self._doors, self._renewed = known, doors, time.monotonic()
+        self._known, self._sources, self._renewed = known, found, time.monotonic()
 
     def _decrypt(self, token: bytes) -> bytes:
         return self._db.keyring.decrypt(token).get_secret_value().encode()

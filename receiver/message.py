@@ -45,7 +45,7 @@ class WebhookDelivery:
     users: Sequence[dict[str, Any]] = field(repr=False)
 
 
-def parse(body: bytes, *, now: float) -> WebhookDelivery:
+def parse(body: bytes | bytearray, *, now: float) -> WebhookDelivery:
     """The message in the body, or MessageError."""
     found = _json(body)
     if not isinstance(found, dict):
@@ -59,7 +59,7 @@ def parse(body: bytes, *, now: float) -> WebhookDelivery:
     return WebhookDelivery(head, _users(found))
 
 
-def identity(body: bytes) -> tuple[str, str]:
+def identity(body: bytes | bytearray) -> tuple[str, str]:
     """(cohort id, message id) of a body that was refused, each empty if it can't be read."""
     try:
         found = _json(body)
@@ -104,7 +104,7 @@ def _is_text(value: str) -> bool:
     return True
 
 
-def _json(body: bytes) -> Any:
+def _json(body: bytes | bytearray) -> Any:
     """The body; orjson refuses half a surrogate pair and deep nesting, which are JSON all the same (RFC 8259, 8.2)."""
     try:
         return orjson.loads(body)

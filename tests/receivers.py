@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import re
+import socket
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -120,3 +121,23 @@ class Line:
 
     def close(self) -> None:
         self._connection.close()
+
+
+def opened(url: str, said: bytes) -> socket.socket:
+    target = urlsplit(url)
+    one = socket.create_connection((target.hostname, target.port), timeout=10)
+    one.sendall(said)
+    return one
+
+
+def closed(one: socket.socket) -> bool:
+    """Whether the other side has ended it; what it said before is read away."""
+    one.setblocking(False)
+    try:
+        while one.recv(65_536):
+            pass
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True

@@ -6,11 +6,13 @@ worker that was frozen past its lease changes nothing.
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -20,19 +22,22 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from config.queue import KEY_PREFIX, QUEUES, QueueUnavailableError, nudge, publish
+from config.queue import nudge, publish
+from config.queue_names import KEY_PREFIX, QUEUES, QueueUnavailableError
 from models import forgotten
 from models.disk_errors import disk_full
 from models.errors import (
-    ConfigurationError,
+    Cancelled,
     HeldForApproval,
     LeaseLost,
     RateLimited,
     SyncError,
     TerminalError,
     TransientError,
+    WrongSecretKeyError,
 )
 from models.forgotten import Forgotten
+from models.private_files import make_private_dir
 from models.runs import batches, completion, lifecycle, slots
 from models.runs.lifecycle import Claim, fenced
 from models.runs.slots import SlotRules, Woken
@@ -123,6 +128,14 @@ class ClaimedRun:
             marketing_cloud=sum(client.take_count() for client in self._marketing_cloud),
         )
 
+    @contextmanager
+    def workdir(self, name: str) -> Iterator[Path]:
+        """A directory for temporary files, on the data directory's disk, for its owner alone; gone afterwards."""
+        work = self.ctx.settings.data_dir / "work"
+        make_private_dir(work)
+        with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=work) as directory:
+            yield Path(directory)
+
     def forgotten(self) -> Forgotten:
         """Who must not be stored."""
         with self.ctx.db.read() as session:
@@ -178,7 +191,7 @@ def _attempt(hold: ClaimedRun, function: StageFunction) -> Stage | None:
                 settle(hold, TerminalError("WORKER_LOST", times=hold.claim.attempt))
                 return None
         if run.cancel_requested and run.stage not in {Stage.PUSH, Stage.FINISH}:
-            settle(hold, ConfigurationError("CANCELLED", binding=run.binding.name))
+            settle(hold, Cancelled("CANCELLED", binding=run.binding.name))
             return None
         return function(hold)
     except LeaseLost:
@@ -213,12 +226,12 @@ def settle(hold: ClaimedRun, error: SyncError) -> None:
                     hold.later(error.retry_after + ctx.rng.uniform(0, 0.25)),
                     slot_wanted=batches.slot_wanted(session, run, now=hold.now),
                 )
-            case TerminalError() if error.code == "SECRET_KEY_WRONG":
+            case WrongSecretKeyError():
                 # Of this process, not of the run: one with the right key, or this one started again, carries it on.
                 lifecycle.wait(run, hold.later(KEY_WAIT_SECONDS))
             case HeldForApproval():
                 lifecycle.hold(run, error, until=hold.now + timedelta(days=ctx.settings.held_days))
-            case TerminalError() if error.code == "CANCELLED":
+            case Cancelled():
                 lifecycle.finish(session, run, RunState.CANCELLED, now=hold.now)
             case TerminalError() if completion.spared(run, error):
                 lifecycle.finish(session, run, RunState.SKIPPED, now=hold.now)

@@ -14,7 +14,7 @@ from cli.config_file import order
 from cli.config_file.edits import NEW_NAME
 from cli.config_file.fields import BINDING, KINDS, SOURCE, Kind, Setting
 from cli.config_file.parser import Entry, Mistake, Node, ParsedFile
-from models.errors import ConfigurationError
+from models.errors import ConfigurationError, NotFoundError
 from models.naming import Row, name_key
 from models.secrets import Keyring
 from models.setup.binding_fields import attribute_key
@@ -140,7 +140,7 @@ def _refuse_unknown(plan: ChangeSet, named: Mapping[Node, Entry], stored: Stored
         for setting, node in entry.uses.items():
             if node not in named and node not in stored:
                 kind, name = setting.refers, entry.values[setting.key]
-                error = ConfigurationError("NOT_FOUND", kind=kind, name=name, listing=f"{kind} list")
+                error = NotFoundError("NOT_FOUND", kind=kind, name=name, listing=f"{kind} list")
                 plan.mistakes.append(entry.mistake(error, setting.name))
                 entry.sound = False
 

@@ -13,7 +13,7 @@ from typing import TypeAlias
 from sqlalchemy.orm import Session
 
 from cli import context, output
-from models.errors import ConfigurationError
+from models.errors import SyncError
 from models.membership import snapshots
 from models.naming import every
 from models.tables import AmplitudeProject, CohortBinding
@@ -105,11 +105,10 @@ def warnings(load: Load, *, now: datetime, about: int | None = None) -> list[dic
     left = worst.quota - worst.spent - downloads(rest)[mine.source, worst.month]
     advice = "" if about is not None else f"for {mine.name!r}, "
     advice += _advice(mine, load.rows, left=left, month=worst.month)
-    total, allowed = worst.total, worst.quota
-    told = ConfigurationError(
-        CODE, source=mine.source, month=worst.month, total=total, quota=allowed, advice=advice
+    error = SyncError(
+        CODE, source=mine.source, month=worst.month, total=worst.total, quota=worst.quota, advice=advice
     )
-    return [{"code": CODE, "message": told.message, "remedy": told.remedy}]
+    return [{"code": error.code, "message": error.message, "remedy": error.remedy}]
 
 
 def note(found: list[dict[str, str]]) -> None:

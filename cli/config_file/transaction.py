@@ -28,11 +28,6 @@ from models.tables import AmplitudeProject, CohortBinding, Destination
 # Another project, tenant or business unit may answer where one of these has changed.
 ACCESS = {"api_key", "secret_key", "region", "subdomain", "client_id", "client_secret", "account_id"}
 # Which setting an error is about, where the error does not say it.
-_SETTINGS = {
-    "ATTRIBUTE_TAKEN": "attribute",
-    "MAPPING_LOCKED": "contact-key-property",
-    "SUBDOMAIN_INVALID": "subdomain",
-}
 
 
 @dataclass
@@ -108,16 +103,11 @@ def _store(session: Session, db: Database, change: Change, stored: Stored, *, no
 
 def _setting(change: Change, error: SyncError) -> str:
     """The setting that an error is about, as far as it can be told."""
-    named = str(error.context.get("field", _SETTINGS.get(error.code, "")))
-    if error.code == "PLAN_ON_DEMAND_ONLY":
-        named = (
-            "tier"
-            if change.entry.kind is not BINDING
-            else "cron"
-            if "cron" in change.entry.lines
-            else "after"
-        )
-    return named if named in change.entry.kind.by_name else ""
+    if "field" in error.context:
+        named = str(error.context["field"])
+        return named if named in change.entry.kind.by_name else ""
+    about = [name for name in error.entry.settings if name in change.entry.kind.by_name]
+    return next((name for name in about if name in change.entry.lines), about[-1] if about else "")
 
 
 def _asked(session: Session, found: ChangeSet) -> list[CohortBinding]:

@@ -10,10 +10,11 @@ from typing import Any
 
 from cli import context
 from cli.config_file import timing
-from config.queue import QueueUnavailableError, publish
+from config.queue import publish
+from config.queue_names import QueueUnavailableError
 from models import audit, broker
 from models.database import Database
-from models.errors import ConfigurationError, SyncError, TransientError
+from models.errors import ConfigurationError
 from models.membership.snapshots import FreshnessPolicy
 from models.naming import find
 from models.runs import lifecycle, manual
@@ -112,19 +113,6 @@ def _recorded(change: Change) -> Change:
 
 OF_BINDING = {change.__name__: _recorded(change) for change in (run, pause, resume)}
 OF_RUN = {change.__name__: _recorded(change) for change in (cancel, approve, reject)}
-
-
-def status_of(error: SyncError) -> int:
-    """The HTTP status of an error."""
-    if error.code == "NOT_FOUND":
-        return 404
-    if error.code.startswith(("SETTING", "NAME_")):
-        return 400
-    if error.code == "INTERNAL":
-        return 500
-    if isinstance(error, TransientError) or error.code.startswith(("DATABASE", "BROKER")):
-        return 503
-    return 409
 
 
 def _only(given: Mapping[str, Any], *known: str) -> None:

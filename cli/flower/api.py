@@ -69,7 +69,7 @@ class Api(CohortsHandler):  # type: ignore[misc,unused-ignore]
             found = await self.apart(work, *given)
         except SyncError as error:
             told = {"code": error.code, "message": error.message, "remedy": error.remedy}
-            self.say({"error": told}, actions.status_of(error))
+            self.say({"error": told}, error.http_status)
         else:
             self.say(found, status)
 

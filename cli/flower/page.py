@@ -12,7 +12,7 @@ from tornado.web import HTTPError
 
 from cli import context, output
 from cli.config_file import timing
-from cli.flower import actions, charts
+from cli.flower import charts
 from cli.flower.handlers import OTHERS, REMEDIES, CohortsHandler
 from models.errors import SyncError
 from models.tables import CohortBinding
@@ -54,7 +54,7 @@ class Page(CohortsHandler):  # type: ignore[misc,unused-ignore]
 
     def refuse(self, error: SyncError, *, back: str = "") -> None:
         """The error with its remedy."""
-        self.set_status(actions.status_of(error))
+        self.set_status(error.http_status)
         self.draw(
             "cohorts_error.html", code=error.code, message=error.message, remedy=error.remedy, back=back
         )

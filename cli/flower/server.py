@@ -26,11 +26,12 @@ from pathlib import Path
 from typing import Any
 
 from cli.stack import ports
+from config import log_limit
 from config.logging import configure
 from config.pulse import BEAT_SECONDS, Pulse
 from config.settings import Settings
 from models.errors import ConfigurationError
-from models.secrets import make_private_dir, private_file
+from models.private_files import make_private_dir, private_file
 
 PASSWORD_FILE = "flower.password"  # noqa: S105 - a file's name
 STATE_FILE = "flower.state"
@@ -71,6 +72,7 @@ def credentials(settings: Settings) -> Credentials:
 def run(settings: Settings) -> int:
     """Serve until SIGTERM or Ctrl-C."""
     configure(settings, "flower")
+    log_limit.limit("tornado.access", "tornado.application", "tornado.general", "asyncio")
     # It warns four times whenever no worker is there to be asked, at each start for one.
     logging.getLogger("flower.inspector").setLevel(logging.ERROR)
     known = credentials(settings)
@@ -93,15 +95,25 @@ def _options(known: Credentials, settings: Settings) -> Any:
     """Flower's options: ours, then its file, then its variables, then what is not open to them."""
     from flower.command import apply_env_options, extract_settings
     from flower.options import options
-    from tornado.options import parse_config_file
+    from tornado.options import Error, parse_config_file
 
     for name, value in DEFAULTS.items():
         setattr(options, name, value)
     make_private_dir(settings.data_dir)
     options.db = str(settings.data_dir / STATE_FILE)
-    if file := os.environ.get("FLOWER_CONF"):
-        parse_config_file(str(Path(file).absolute()), final=False)
-    apply_env_options()
+    file = os.environ.get("FLOWER_CONF")
+    try:
+        if file:
+            parse_config_file(str(Path(file).absolute()), final=False)
+        apply_env_options()
+    except Exception as error:  # noqa: BLE001 - the file is Python: it may raise anything
+        raise ConfigurationError(
+            "SETTING_INVALID",
+            field="FLOWER_CONF, or a FLOWER_… variable",
+            value=file or "…",
+            # Tornado's words name an option and its type; others may hold a value.
+            hint=f"Flower does not take it ({error if isinstance(error, Error) else type(error).__name__}).",
+        ) from None
     # With an identity provider (`auth`) Flower asks that one, and would ask for the password as well.
     options.basic_auth = [] if options.auth else [f"{known.user}:{known.password}"]
     extract_settings()
@@ -112,9 +124,9 @@ async def _serve(listening: socket.socket, options: Any, settings: Settings) -> 
     from flower.app import Flower
     from flower.urls import handlers as known_handlers
     from flower.urls import settings as application_settings
-    from tornado.httpserver import HTTPServer
 
     from cli.flower import api, handlers, loader, pages, tasks
+    from cli.flower.door import Door
     from worker.app import app
 
     stop = asyncio.Event()
@@ -127,7 +139,7 @@ async def _serve(listening: socket.socket, options: Any, settings: Settings) -> 
     application_settings["template_loader"] = loader.CohortsLoader(application_settings["template_path"])
     application_settings.update(pages.settings(database))
     flower = Flower(capp=app, options=options, **application_settings)
-    server = HTTPServer(flower, ssl_options=flower.ssl_options, xheaders=options.xheaders)
+    server = Door(flower, ssl_options=flower.ssl_options, xheaders=options.xheaders)
     server.add_socket(listening)
     flower.events.start()
     flower.started = True

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from models.secrets import make_private_dir
+from models.private_files import make_private_dir
 
 MOST_BYTES = 20_000_000  # the file before is kept, so twice as much
 LOOK_SECONDS = 0.3

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.errors import ConfigurationError
-from models.secrets import make_private_dir
+from models.private_files import make_private_dir
 
 FILE = "stack.json"
 PATIENCE_SECONDS = 1.0  # the last stack may be just ending

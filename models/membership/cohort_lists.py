@@ -31,9 +31,8 @@ from models.tables import (
     SyncRun,
     WebhookMessage,
 )
-from models.types import UNFINISHED_WORDS, SnapshotState
+from models.types import UNFINISHED_WORDS, SnapshotKind, SnapshotState
 
-WEBHOOK = "webhook"
 # Amplitude repeats a message for about four minutes (8 retries, 1 s to 2 min, doubling), a failed sync with its
 # next one, a day later at most.
 KEEP = timedelta(days=7)
@@ -70,7 +69,7 @@ def take(session: Session, run: SyncRun, found: CohortList, *, now: datetime) ->
     snapshot = Snapshot(
         project_id=found.project_id,
         cohort_id=found.cohort_id,
-        kind=WEBHOOK,
+        kind=SnapshotKind.WEBHOOK,
         property=found.property,
         state=SnapshotState.COMPLETED,
         requested_at=now,
@@ -95,6 +94,10 @@ def of_binding(session: Session, binding: CohortBinding) -> CohortList | None:
     )
 
 
+class IncompleteListError(ConfigurationError):
+    """The list may be less than the cohort."""
+
+
 def _ready(session: Session, binding: CohortBinding) -> CohortList:
     """The binding's list, refused while it may be less than the cohort."""
     names = {"binding": binding.name, "cohort": binding.cohort_id, "source": binding.project.name}
@@ -102,7 +105,7 @@ def _ready(session: Session, binding: CohortBinding) -> CohortList:
     if found is None or not webhooks.begun(session, found):
         raise ConfigurationError("WEBHOOK_NO_MESSAGE", **names)
     if not found.complete or _began_with_leavers(session, found):
-        raise ConfigurationError("WEBHOOK_INCOMPLETE", **names)
+        raise IncompleteListError("WEBHOOK_INCOMPLETE", **names)
     return found
 
 
@@ -207,7 +210,7 @@ def _oldest_needed(session: Session, snapshot: Snapshot) -> int:
             .join(SyncRun, SyncRun.snapshot_id == Snapshot.id)
             .where(
                 SyncRun.state.in_(UNFINISHED_WORDS),
-                Snapshot.kind == WEBHOOK,
+                Snapshot.kind == SnapshotKind.WEBHOOK,
                 Snapshot.project_id == snapshot.project_id,
                 Snapshot.cohort_id == snapshot.cohort_id,
                 Snapshot.property == snapshot.property,

@@ -85,8 +85,8 @@ def pushes(session: Session, binding_id: int, holds: Callable[[bytes], bool]) ->
             batch = session.get_one(PushBatch, id_)
             yield ContactPush(
                 batch.run_id,
-                Direction(batch.direction),
-                BatchState(batch.state),
+                batch.direction,
+                batch.state,
                 batch.folded_generation is not None,
                 batch.sent_at,
                 batch.acknowledged_at,

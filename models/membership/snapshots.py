@@ -7,25 +7,16 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import BinaryIO
 
-from sqlalchemy import ColumnElement, and_, delete, exists, func, literal_column, or_, select, update
+from sqlalchemy import ColumnElement, and_, delete, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from config.settings import Settings
 from models.database import lock
 from models.errors import ConfigurationError
 from models.tables import AmplitudeProject, CohortBinding, Snapshot, SnapshotPart, SyncRun
-from models.types import UNFINISHED_WORDS, Feed, SnapshotState, Trigger
+from models.types import UNFINISHED_WORDS, Feed, SnapshotKind, SnapshotState, Trigger, literal_word
 
-DOWNLOAD, UPLOAD, STATE, CLEAR = (
-    "download",
-    "upload",
-    "state",
-    "clear",
-)  # and "webhook": models/membership/cohort_lists.py
-# A literal: SQLite uses a partial index only if its condition stands in the query word by word.
-_DOWNLOAD: ColumnElement[str] = literal_column(f"'{DOWNLOAD}'")
-# Kinds that say who is in the cohort at a time; the others are made from what is stored.
-OF_THE_COHORT = (DOWNLOAD, UPLOAD, "webhook")
+_DOWNLOAD = literal_word(SnapshotKind.DOWNLOAD)
 UPLOAD_PART_BYTES = 4 << 20
 MAX_MEMBERS = 2_000_000  # "Max cohort size via this API" (Amplitude, since August 2024)
 
@@ -61,7 +52,7 @@ def shareable(
         .where(
             Snapshot.project_id == binding.project_id,
             Snapshot.cohort_id == binding.cohort_id,
-            Snapshot.kind == DOWNLOAD,
+            Snapshot.kind == SnapshotKind.DOWNLOAD,
             Snapshot.property == binding.destination.contact_key_property,
             Snapshot.state.in_((SnapshotState.REQUESTED, SnapshotState.COMPLETED)),
             Snapshot.requested_at >= oldest,
@@ -92,7 +83,7 @@ def recent(
         .where(
             Snapshot.project_id == binding.project_id,
             Snapshot.cohort_id == binding.cohort_id,
-            Snapshot.kind == DOWNLOAD,
+            Snapshot.kind == SnapshotKind.DOWNLOAD,
             Snapshot.property == binding.destination.contact_key_property,
             Snapshot.state == SnapshotState.COMPLETED,
             Snapshot.request_id.is_not(None),
@@ -108,7 +99,7 @@ def use_up(session: Session, binding: CohortBinding) -> None:
     unused = select(Snapshot.id).where(
         Snapshot.project_id == binding.project_id,
         Snapshot.cohort_id == binding.cohort_id,
-        Snapshot.kind == DOWNLOAD,
+        Snapshot.kind == SnapshotKind.DOWNLOAD,
         Snapshot.state == SnapshotState.COMPLETED,
         _of_a_plan(binding),
     )
@@ -162,7 +153,7 @@ def join_or_begin(
         found = Snapshot(
             project_id=binding.project_id,
             cohort_id=binding.cohort_id,
-            kind=DOWNLOAD,
+            kind=SnapshotKind.DOWNLOAD,
             property=binding.destination.contact_key_property,
             state=SnapshotState.REQUESTING,
             requested_at=now,
@@ -217,7 +208,7 @@ def require_quota(session: Session, binding: CohortBinding, *, now: datetime, fr
 
 def store_upload(session: Session, binding: CohortBinding, file: BinaryIO, *, now: datetime) -> Snapshot:
     """A cohort file as given, in parts, so that any worker can read it."""
-    snapshot = _own(session, binding, UPLOAD, now)
+    snapshot = _own(session, binding, SnapshotKind.UPLOAD, now)
     _store_parts(session, snapshot.id, file)
     return snapshot
 
@@ -246,12 +237,12 @@ def _store_parts(session: Session, snapshot_id: int, file: BinaryIO) -> None:
 
 def of_state(session: Session, binding: CohortBinding, *, now: datetime) -> Snapshot:
     """The binding's own members as a snapshot: its file is made from the state when the run that has it wants it."""
-    return _own(session, binding, STATE, now)
+    return _own(session, binding, SnapshotKind.STATE, now)
 
 
 def of_nobody(session: Session, binding: CohortBinding, *, now: datetime) -> Snapshot:
     """An empty cohort as a snapshot: the full run that has it sets every flag to false."""
-    return _own(session, binding, CLEAR, now)
+    return _own(session, binding, SnapshotKind.CLEAR, now)
 
 
 def _own(session: Session, binding: CohortBinding, kind: str, now: datetime) -> Snapshot:

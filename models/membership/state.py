@@ -38,8 +38,7 @@ def iter_deltas(session: Session, binding_id: int) -> Iterator[tuple[Direction, 
         .order_by(PushBatch.id)
         .execution_options(yield_per=1)
     )
-    for direction, keys in rows:
-        yield Direction(direction), keys
+    yield from rows
 
 
 def sizes(session: Session, binding_id: int) -> tuple[int, int, int]:

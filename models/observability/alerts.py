@@ -92,9 +92,8 @@ def _of_parts(session: Session, now: datetime, schedulers: int | None) -> Iterat
     if schedulers is None:
         yield _need("queue", 0, "queue", TerminalError("BROKER_UNREACHABLE"))
     facts = health.facts(session, now, schedulers=schedulers)
-    for about, wrong in health.alarms(facts):
-        if wrong.code != "SCHEDULER_BEHIND" or facts.overdue > NAMED:  # else said of each binding
-            yield _need(about, 0, about, wrong)
+    for about, wrong in health.alarms(facts, named=NAMED):
+        yield _need(about, 0, about, wrong)
 
 
 def _unheard(session: Session, now: datetime) -> Iterator[Alert]:

@@ -62,12 +62,12 @@ def facts(session: Session, now: datetime, *, schedulers: int | None) -> HealthF
     )
 
 
-def alarms(found: HealthFacts) -> list[tuple[str, TerminalError]]:
-    """What is wrong, by whom it is about."""
+def alarms(found: HealthFacts, *, named: int = 0) -> list[tuple[str, TerminalError]]:
+    """What is wrong, by whom it is about; up to `named` late bindings are left out, to be named one by one."""
     wrong = []
     if found.schedulers == 0 and found.scheduled:
         wrong.append(("scheduler", TerminalError("SCHEDULER_SILENT", count=found.scheduled)))
-    elif found.overdue and found.overdue_since is not None:
+    elif found.overdue > named and found.overdue_since is not None:
         since = shown(found.overdue_since)
         wrong.append(("scheduler", TerminalError("SCHEDULER_BEHIND", count=found.overdue, since=since)))
     if found.unclaimed and found.unclaimed_since is not None:

@@ -224,7 +224,7 @@ def acknowledge(
         plan(
             session,
             run,
-            [(Direction(batch.direction), *again)],
+            [(batch.direction, *again)],
             data_extension_id=batch.data_extension_id,
             first_seq=next_seq(session, run.id),
             attempts=batch.attempts,
@@ -268,7 +268,7 @@ def split(
     plan(
         session,
         run,
-        [(Direction(batch.direction), n, keys) for n, keys in parts],
+        [(batch.direction, n, keys) for n, keys in parts],
         data_extension_id=batch.data_extension_id,
         first_seq=next_seq(session, run.id),
         attempts=1 if sent else 0,
@@ -311,7 +311,7 @@ def halve(
     plan(
         session,
         run,
-        [(Direction(batch.direction), n, keys) for n, keys in parts],
+        [(batch.direction, n, keys) for n, keys in parts],
         data_extension_id=batch.data_extension_id,
         first_seq=lowest - len(parts) if first else next_seq(session, run.id),
         attempts=1,

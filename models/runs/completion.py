@@ -12,17 +12,10 @@ from datetime import datetime, timedelta
 from sqlalchemy.orm import Session
 
 from models import audit
-from models.errors import SyncError, TransientError
+from models.errors import SyncError
 from models.tables import CohortBinding, SyncRun
-from models.types import Trigger
 
 ACTOR = "worker"
-
-# A vendor gave a batch up again and again: no fault of the configuration, though the run must end.
-RETRYABLE_CODES = frozenset({"MC_JOB_FAILED", "MC_JOB_DEADLINE"})
-
-# The month's downloads are spent, or the cohort's first webhook has not come: time alone helps.
-NON_FAILURE_CODES = frozenset({"AMPLITUDE_QUOTA", "WEBHOOK_NO_MESSAGE"})
 
 
 @dataclass(frozen=True)
@@ -33,17 +26,9 @@ class Policy:
     pause_after: int
 
 
-def passing(error: SyncError) -> bool:
-    """Whether the same run may succeed later without a person.
-
-    Never SNAPSHOT_REQUEST_LOST: another try would cost a download.
-    """
-    return isinstance(error, TransientError) or error.code in RETRYABLE_CODES
-
-
 def spared(run: SyncRun, error: SyncError) -> bool:
-    """Whether the error is no failure of a run that nobody asked for by hand: see NON_FAILURE_CODES."""
-    return error.code in NON_FAILURE_CODES and not Trigger(run.trigger).asked
+    """Whether the error is no failure of a run that nobody asked for by hand."""
+    return error.entry.spared and not run.trigger.asked
 
 
 def after_failure(
@@ -54,7 +39,7 @@ def after_failure(
     A run that somebody asked for has a person looking at it. `run` has ended and is counted in the binding's failures.
     """
     binding = session.get_one(CohortBinding, run.binding_id)
-    if Trigger(run.trigger).asked or binding.paused:
+    if run.trigger.asked or binding.paused:
         return
     if policy.pause_after and binding.failures_in_row >= policy.pause_after:
         reason = f"{binding.failures_in_row} failures in a row, the last one {error.code}: {error.message}"
@@ -69,5 +54,5 @@ def after_failure(
             binding_id=binding.id,
             reason=reason,
         )
-    elif passing(error) and run.retry < policy.retry_runs:
+    elif error.passing and run.retry < policy.retry_runs:
         run.retry_at = now + timedelta(seconds=delay)

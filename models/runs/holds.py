@@ -9,10 +9,9 @@ from sqlalchemy.orm import Session
 
 from models import audit
 from models.errors import ConfigurationError
-from models.membership import snapshots
 from models.runs import lifecycle
 from models.tables import PushBatch, Snapshot, SyncRun
-from models.types import BatchState, RunState
+from models.types import OF_THE_COHORT, BatchState, RunState
 
 ACTOR = "scheduler"
 
@@ -57,7 +56,7 @@ def pushed_snapshot_at(session: Session, binding_id: int) -> datetime | None:
         .where(
             SyncRun.binding_id == binding_id,
             SyncRun.state.in_((RunState.SUCCEEDED, RunState.PARTIAL)),
-            Snapshot.kind.in_(snapshots.OF_THE_COHORT),
+            Snapshot.kind.in_(OF_THE_COHORT),
         )
         .order_by(SyncRun.id.desc())
         .limit(1)

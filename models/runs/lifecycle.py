@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from models import audit
 from models.database import Database, bound_locks
-from models.errors import ConfigurationError, LeaseLost, SyncError
+from models.errors import Cancelled, ConfigurationError, LeaseLost, NotFoundError, SyncError
 from models.membership.snapshots import forget_upload
 from models.naming import NAME_MAX, find, row_id
 from models.runs import unresolved_batches
@@ -207,15 +207,22 @@ def give_back(db: Database, worker: str, *, now: datetime, lost: bool) -> list[i
                 StageClaim.worker == worker,
             )
         )
-        return list(
-            session.scalars(
-                update(SyncRun)
-                .where(SyncRun.id.in_(held))
-                .values(lease_until=now if lost else None, published_at=None)
-                .returning(SyncRun.id)
-                .execution_options(synchronize_session=False)
-            )
-        )
+        given = session.execute(
+            update(SyncRun)
+            .where(SyncRun.id.in_(held))
+            .values(lease_until=now if lost else None, published_at=None)
+            .returning(SyncRun.id, SyncRun.fence, SyncRun.stage)
+            .execution_options(synchronize_session=False)
+        ).all()
+        if not lost:
+            for run, fence, stage in given:
+                session.execute(
+                    update(StageClaim)
+                    .where(StageClaim.run_id == run, StageClaim.fence == fence)
+                    .values(left_at=now, left=stage)
+                    .execution_options(synchronize_session=False)
+                )
+        return [run for run, _, _ in given]
 
 
 def still_held(db: Database, held: Claim, *, now: datetime) -> bool:
@@ -390,7 +397,7 @@ def get_run(session: Session, run_id: int | str) -> SyncRun:
     number = row_id(str(run_id))
     run = session.get(SyncRun, number) if number is not None else None
     if run is None:
-        raise ConfigurationError("NOT_FOUND", kind="run", name=str(run_id)[:NAME_MAX], listing="runs")
+        raise NotFoundError("NOT_FOUND", kind="run", name=str(run_id)[:NAME_MAX], listing="runs")
     return run
 
 
@@ -406,7 +413,7 @@ def find_run(session: Session, name: str, *, first: Collection[RunState] = ()) -
     newest = list_runs(session, binding, states=first, limit=1) if first else []
     newest = newest or list_runs(session, binding, limit=1)
     if not newest:
-        raise ConfigurationError("NOT_FOUND", kind="run", name=name, listing="runs")
+        raise NotFoundError("NOT_FOUND", kind="run", name=name, listing="runs")
     return newest[0]
 
 
@@ -441,13 +448,13 @@ def cancel(session: Session, run_id: int | str, *, now: datetime, actor: str) ->
     A run whose every row was pushed already ends as it would have.
     """
     run = _locked(session, run_id)
-    if RunState(run.state).finished:
+    if run.state.finished:
         raise ConfigurationError("RUN_STATE", run=run.id, state=run.state, action="cancelling it")
     run.cancel_requested = True
     if run.state in {RunState.QUEUED, RunState.HELD, RunState.DEFERRED} or (
         run.state == RunState.WAITING and run.stage not in {Stage.PUSH, Stage.FINISH}
     ):
-        note_error(run, ConfigurationError("CANCELLED", binding=run.binding.name))
+        note_error(run, Cancelled("CANCELLED", binding=run.binding.name))
         finish(session, run, RunState.CANCELLED, now=now)
     elif run.state == RunState.WAITING:
         run.wake_at = now

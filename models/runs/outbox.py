@@ -75,7 +75,7 @@ def mark_published(
         .execution_options(synchronize_session=False)
     ).all()
     order = {run: place for place, run in enumerate(ids)}
-    return sorted(((run, Stage(stage)) for run, stage in marked), key=lambda one: order[one[0]])
+    return sorted(((run, stage) for run, stage in marked), key=lambda one: order[one[0]])
 
 
 def unmark_published(session: Session, ids: Sequence[int], marked: datetime) -> None:

@@ -17,7 +17,7 @@ from models import bulk
 from models.database import bound_locks
 from models.runs import new_runs
 from models.tables import AmplitudeProject, CohortBinding, Snapshot, SyncRun
-from models.types import RunState, SnapshotState, Tier, Trigger
+from models.types import RunState, SnapshotKind, SnapshotState, Tier, Trigger
 
 KEPT = timedelta(days=6)  # Amplitude keeps a requested cohort for seven
 
@@ -67,7 +67,7 @@ def _due(session: Session, now: datetime, limit: int) -> Sequence[RowMapping]:
     )
     scheduled = or_(CohortBinding.cron.is_not(None), CohortBinding.after_id.is_not(None))
     usable = and_(
-        Snapshot.kind == "download",
+        Snapshot.kind == SnapshotKind.DOWNLOAD,
         Snapshot.state.in_((SnapshotState.REQUESTED, SnapshotState.COMPLETED)),
         Snapshot.requested_at > now - KEPT,
     )

@@ -21,13 +21,12 @@ from redis.exceptions import RedisError
 from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from config.queue import QueueUnavailableError
+from config.queue_names import QueueUnavailableError
 from models.errors import SyncError
-from models.membership import snapshots
 from models.runs import lifecycle
 from models.setup import bindings
 from models.tables import CohortBinding, Destination, PushBatch, Snapshot, SyncRun
-from models.types import UNFINISHED, RunState, WriteMode
+from models.types import UNFINISHED, RunState, SnapshotKind, WriteMode
 from tests.chaos.kinds import ACTS, kinds
 from tests.contract.kept_promise import BAD, ENGAGE, OPEN, stored
 from tests.product import ACTOR, SWITCHES, Product, utc_now
@@ -201,7 +200,7 @@ class Storm:
         with self.product.db.read() as session:
             ended = session.execute(select(SyncRun.id, SyncRun.state, SyncRun.error_code)).all()
             assert session.scalar(select(func.count()).where(PushBatch.state.in_(OPEN))) == 0
-            asked = session.scalar(select(func.count()).where(Snapshot.kind == snapshots.DOWNLOAD))
+            asked = session.scalar(select(func.count()).where(Snapshot.kind == SnapshotKind.DOWNLOAD))
         assert self.product.downloads() <= (asked or 0), f"a download was spent twice, seed {self.seed}"
         assert self.product.most_in_flight() <= 2, f"too many jobs at once, seed {self.seed}"
         for run_id, state, code in ended:

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from models.database import Database
-from models.membership import snapshots
 from models.tables import Snapshot
-from models.types import SnapshotState, Tier
+from models.types import SnapshotKind, SnapshotState, Tier
 from tests.factories import make_destination, make_source
 from tests.integration.door import Door, Said
 from tests.support import Valkey
@@ -117,7 +116,7 @@ def test_manual_run_past_the_quota_needs_force(door: Door, sqlite_db: Database) 
             Snapshot(
                 project_id=1,
                 cohort_id="any",
-                kind=snapshots.DOWNLOAD,
+                kind=SnapshotKind.DOWNLOAD,
                 property="user_id",
                 state=SnapshotState.COMPLETED,
                 requested_at=NOW,

@@ -10,14 +10,13 @@ import pytest
 from models import audit
 from models.database import Database
 from models.errors import ConfigurationError
-from models.membership.snapshots import DOWNLOAD
 from models.naming import find
 from models.observability.health import HEARTBEATS
 from models.runs import lifecycle
 from models.setup import bindings
 from models.setup.bindings import Timing
 from models.tables import CohortBinding, Snapshot
-from models.types import RunState, SnapshotState, Stage, Trigger
+from models.types import RunState, SnapshotKind, SnapshotState, Stage, Trigger
 from tests.factories import make_binding, make_destination, make_source
 from tests.integration.door import Door
 from tests.support import Valkey
@@ -102,7 +101,7 @@ def test_everything_that_needs_somebody_is_named_with_what_to_do(door: Door, sql
             Snapshot(
                 project_id=1,
                 cohort_id="any",
-                kind=DOWNLOAD,
+                kind=SnapshotKind.DOWNLOAD,
                 property="user_id",
                 state=SnapshotState.COMPLETED,
                 requested_at=NOW,

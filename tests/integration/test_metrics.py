@@ -18,15 +18,14 @@ from prometheus_client.openmetrics import exposition, parser
 from pydantic import SecretStr
 from redis import Redis
 
-from config.queue import KEY_PREFIX
+from config.queue_names import KEY_PREFIX
 from config.settings import Settings
 from models import broker
 from models.database import Database
-from models.membership.snapshots import DOWNLOAD, UPLOAD
 from models.observability.health import HEARTBEATS
 from models.setup.bindings import Timing
 from models.tables import AmplitudeProject, CohortBinding, Destination, Rejection, Snapshot, SyncRun
-from models.types import RunState, SnapshotState, Trigger
+from models.types import RunState, SnapshotKind, SnapshotState, Trigger
 from monitor.counters import EndedRunCounters
 from monitor.definitions import FAMILIES
 from monitor.metrics import PROBLEMS, Collector
@@ -112,11 +111,11 @@ def test_the_state_of_everything(scraped: Scraped, valkey: Valkey) -> None:
         session.get_one(Destination, 1).client_secret_made_on = (NOW - 160 * DAY).date()
         session.get_one(AmplitudeProject, 1).monthly_quota = 7
         for kind, state, at in (
-            (DOWNLOAD, SnapshotState.COMPLETED, NOW),
-            (DOWNLOAD, SnapshotState.REQUESTING, NOW - DAY),
-            (DOWNLOAD, SnapshotState.FAILED, NOW),
-            (DOWNLOAD, SnapshotState.COMPLETED, NOW - 3 * DAY),  # of last month
-            (UPLOAD, SnapshotState.COMPLETED, NOW),
+            (SnapshotKind.DOWNLOAD, SnapshotState.COMPLETED, NOW),
+            (SnapshotKind.DOWNLOAD, SnapshotState.REQUESTING, NOW - DAY),
+            (SnapshotKind.DOWNLOAD, SnapshotState.FAILED, NOW),
+            (SnapshotKind.DOWNLOAD, SnapshotState.COMPLETED, NOW - 3 * DAY),  # of last month
+            (SnapshotKind.UPLOAD, SnapshotState.COMPLETED, NOW),
         ):
             session.add(
                 Snapshot(project_id=1, cohort_id="c", kind=kind, property="p", state=state, requested_at=at)

@@ -55,8 +55,9 @@ def test_rows_of_the_first_schema_come_along(db: Database) -> None:
             keys = {"id": number, "at": CREATED + number * DAY, "kind": "source", "action": "update"}
             connection.execute(audit.insert().values(_filled(audit) | keys | {"details": details}))
         run = old.tables["sync_run"]
-        for number, state in enumerate(("succeeded", "failed", "skipped"), start=1):
-            ended = {"id": number, "state": state, "trigger": state, "finished_at": CREATED}
+        ends = (("succeeded", "schedule"), ("failed", "manual"), ("skipped", "chain"))
+        for number, (state, trigger) in enumerate(ends, start=1):
+            ended = {"id": number, "state": state, "trigger": trigger, "finished_at": CREATED}
             connection.execute(run.insert().values(_filled(run) | ended))
         connection.commit()
     schema.upgrade(db)
@@ -80,4 +81,9 @@ def _filled(table: Table) -> dict[str, Any]:
         datetime: CREATED.replace(tzinfo=None),
         date: CREATED.date(),
     }
-    return {column.name: values[column.type.python_type] for column in table.columns if not column.nullable}
+    words = {"region": "default", "tier": "audiences", "stage": "finish"}
+    return {
+        column.name: words.get(column.name, values[column.type.python_type])
+        for column in table.columns
+        if not column.nullable
+    }

@@ -28,7 +28,7 @@ from models.runs import lifecycle
 from models.setup import bindings
 from models.setup.bindings import Timing
 from models.tables import AmplitudeProject, AuditEvent, CohortBinding, Snapshot, SyncRun
-from models.types import RunState, SnapshotState, Stage, Tier, Trigger
+from models.types import RunState, SnapshotKind, SnapshotState, Stage, Tier, Trigger
 from scheduler.tick import Ticked, tick
 from tests.factories import make_binding, make_destination, make_source
 from worker.claim import ClaimedRun, work
@@ -209,7 +209,7 @@ def test_retry_takes_the_download_along(world: World, state: SnapshotState, kept
         made = Snapshot(
             project_id=1,
             cohort_id="c",
-            kind=snapshots.DOWNLOAD,
+            kind=SnapshotKind.DOWNLOAD,
             property="user_id",
             state=state,
             requested_at=NOON,

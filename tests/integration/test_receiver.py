@@ -112,7 +112,7 @@ def test_who_has_no_secret_gets_no_further(db: Database, receiver: Receiver, sec
         for given in (None, "", "wrong", secret[:-1], secret + "x", "ü" * 8):
             answer = receiver.post(SOURCE, given, message(["a"]))
             assert (answer.status_code, error(answer)["code"]) == (401, "SECRET_WRONG")
-        assert error(receiver.post("nobody", secret, message(["a"])))["code"] == "SOURCE_UNKNOWN"
+        assert error(receiver.post("nobody", secret, message(["a"])))["code"] == "SECRET_WRONG"
     assert stored(db) == []
 
 

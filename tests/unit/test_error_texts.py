@@ -34,7 +34,7 @@ KINDS |= {
 
 def named(code: str) -> set[str]:
     """The facts that a code's two texts name."""
-    texts = CATALOGUE[code]
+    texts = CATALOGUE[code].message, CATALOGUE[code].remedy
     return {name for text in texts for _, name, _, _ in string.Formatter().parse(text) if name}
 
 
@@ -104,7 +104,7 @@ def test_texts_are_complete_with_their_facts(code: str) -> None:
 @pytest.mark.parametrize("name", ["my binding", "o'clock $(x)", "plain"])
 @pytest.mark.parametrize("code", CATALOGUE)
 def test_what_a_remedy_tells_to_type_keeps_every_name_one_word(code: str, name: str) -> None:
-    remedy = CATALOGUE[code][1]
+    remedy = CATALOGUE[code].remedy
     error = SyncError(code, **dict.fromkeys(named(code) - {"listing"}, name), listing="binding list")
     for command in commands(remedy):
         asked = [word for _, word, _, _ in string.Formatter().parse(command) if word not in {None, "listing"}]
@@ -119,7 +119,7 @@ def commands(remedy: str) -> list[str]:
 
 
 def test_enough_remedies_name_something_to_type() -> None:
-    assert sum("{" in one for _, remedy in CATALOGUE.values() for one in commands(remedy)) > 15
+    assert sum("{" in one for entry in CATALOGUE.values() for one in commands(entry.remedy)) > 15
 
 
 @pytest.mark.parametrize(

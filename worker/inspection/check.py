@@ -33,21 +33,6 @@ __all__ = ["Step", "check_binding", "check_bindings", "flag_value", "is_flagged"
 
 # From this share of the month's downloads on a person should know.
 DOWNLOADS_WARN_PERCENT = 90
-# Which step an error belongs to, by how its code begins; whatever else is said by the vendor as a whole.
-_STEPS = (
-    ("COHORT", "cohort"),
-    ("AMPLITUDE_QUOTA", "downloads"),
-    ("AMPLITUDE_CREDENTIALS", "Amplitude credentials"),
-    ("AMPLITUDE_REGION", "Amplitude credentials"),
-    ("AMPLITUDE_FORBIDDEN", "Amplitude credentials"),
-    ("AMPLITUDE", "Amplitude"),
-    ("MC_CREDENTIALS", "Marketing Cloud credentials"),
-    ("MC_ACCOUNT", "business unit"),
-    ("MC_SUBDOMAIN", "subdomain"),
-    ("MC_FORBIDDEN", "data extension"),
-    ("DATA_EXTENSION", "data extension"),
-    ("MC", "Marketing Cloud"),
-)
 
 
 @dataclass(frozen=True)
@@ -320,5 +305,4 @@ def _secret_age(destination: Destination, now: datetime) -> Step:
 
 def _of(error: SyncError) -> Step:
     """The failing step that an error belongs to."""
-    name = next((step for begin, step in _STEPS if error.code.startswith(begin)), "vendors")
-    return failed(name, error)
+    return failed(error.entry.step, error)

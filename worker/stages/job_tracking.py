@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from models.contact_keys.codec import decode_keys, encode_keys
 from models.contact_keys.comparison import comparison_key
-from models.errors import ConfigurationError, RateLimited, SyncError, TerminalError, TransientError
+from models.errors import RateLimited, SyncError, TerminalError, TransientError
 from models.runs import batches, lifecycle, unresolved_batches
 from models.runs.rejections import RejectedRow
 from models.tables import PushBatch, SyncRun
@@ -21,6 +21,7 @@ from models.types import BatchState
 from worker.claim import ClaimedRun
 from worker.stages import refusals
 from worker.vendors.marketing_cloud.client import JobState, MarketingCloud, RowResult
+from worker.vendors.marketing_cloud.transport import NotThereError
 
 log = structlog.get_logger()
 
@@ -76,9 +77,7 @@ def _job(cloud: MarketingCloud, request_id: str, *, overdue: bool) -> JobState:
         if not overdue:
             raise
         return JobState.UNSEEN
-    except ConfigurationError as error:
-        if error.code != "DATA_EXTENSION_MISSING":  # 404: no data extension is asked for here
-            raise
+    except NotThereError:
         return JobState.UNSEEN
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 from datetime import datetime
 
 from models.errors import ConfigurationError, RateLimited, SyncError, TerminalError
-from models.membership import cohort_lists, list_trust, snapshots
+from models.membership import cohort_lists, snapshots
+from models.membership.cohort_lists import IncompleteListError
 from models.runs import lifecycle
 from models.tables import Snapshot, SyncRun
-from models.types import Feed, SnapshotState, Stage
+from models.types import Feed, SnapshotKind, SnapshotState, Stage
 from worker.claim import ClaimedRun
 from worker.stages import blackout, webhook_trust
-from worker.vendors.amplitude.client import Amplitude
+from worker.vendors.amplitude.client import Amplitude, CohortTooLargeError
 from worker.vendors.http import AnswerLostError
 from worker.vendors.rate_limits import AMPLITUDE_PARALLEL_JOBS
 
@@ -32,9 +33,9 @@ def snapshot(hold: ClaimedRun) -> Stage | None:
         return None  # members as they are when the push may begin
     try:
         return bring(hold)
-    except ConfigurationError as error:
+    except IncompleteListError:
         # Where nothing was flagged yet nobody is wrong: whoever set it up hears of it at once.
-        if error.code != list_trust.INCOMPLETE or run.binding.attribute_locked_at is None:
+        if run.binding.attribute_locked_at is None:
             raise
         if not webhook_trust.heal(hold, None):
             raise
@@ -47,7 +48,7 @@ def bring(hold: ClaimedRun) -> Stage | None:
     if run.binding.feed == Feed.WEBHOOK:
         if run.snapshot is None and run.reconcile is None:
             return _told(hold)
-        if run.snapshot is not None and run.snapshot.kind == snapshots.UPLOAD:
+        if run.snapshot is not None and run.snapshot.kind == SnapshotKind.UPLOAD:
             raise ConfigurationError("WEBHOOK_FED", binding=run.binding.name)
     if run.snapshot is not None and run.snapshot.state == SnapshotState.COMPLETED:
         return _on(hold)
@@ -110,8 +111,8 @@ def _begin(hold: ClaimedRun, cohort_id: str, amplitude: Amplitude) -> Snapshot |
 def _require(run: SyncRun, cohort_id: str, amplitude: Amplitude) -> None:
     try:
         amplitude.require(cohort_id)
-    except ConfigurationError as error:
-        if error.code != "COHORT_TOO_LARGE" or run.reconcile is None:
+    except CohortTooLargeError as error:
+        if run.reconcile is None:
             raise
         raise ConfigurationError(
             "RECONCILE_TOO_LARGE", binding=run.binding.name, cohort=cohort_id, size=error.context["size"]

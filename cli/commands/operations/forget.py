@@ -26,8 +26,8 @@ from models.database import Database
 from models.errors import ContractError, TransientError
 from models.membership import snapshots
 from models.naming import every
+from models.private_files import make_private_dir
 from models.runs import lifecycle, manual
-from models.secrets import make_private_dir
 from models.tables import CohortBinding, ForgottenContact, SyncRun
 from models.types import UNFINISHED_WORDS, RunState
 
@@ -174,7 +174,7 @@ def _ended(db: Database, run_id: int, until: float) -> None:
     while True:
         with db.read() as session:
             run = lifecycle.get_run(session, run_id)
-        if RunState(run.state).finished:
+        if run.state.finished:
             return
         if run.state == RunState.HELD or time.monotonic() > until:
             code = f" ({run.error_code})" if run.error_code else ""

@@ -13,7 +13,7 @@ import typer
 from cli import context
 from cli.commands.operations import port_options
 from cli.exit_codes import Code
-from models.errors import SyncError
+from models.errors import SyncError, WrongSecretKeyError
 
 app = typer.Typer(add_completion=False)
 
@@ -55,7 +55,7 @@ def worker(
 
     from celery.exceptions import SecurityWarning
 
-    from config.queue import QUEUES
+    from config.queue_names import QUEUES
     from worker.app import app as celery
     from worker.departure import Departure
     from worker.liveness import PulseStep
@@ -141,6 +141,7 @@ def _prove_if_there() -> None:
     try:
         with context.database(proven=True):
             pass
-    except SyncError as error:
-        if error.code == "SECRET_KEY_WRONG":
-            raise
+    except WrongSecretKeyError:
+        raise
+    except SyncError:
+        pass

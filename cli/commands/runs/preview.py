@@ -31,7 +31,7 @@ from models.membership import snapshots
 from models.naming import find
 from models.observability import overview
 from models.tables import CohortBinding, Snapshot
-from models.types import Feed, WriteMode
+from models.types import Feed, SnapshotKind, WriteMode
 from models.wording import plural
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ class _Plan:
         mine = self.rehearsal.draft.snapshot
         return {
             "id": mine.id if mine else None,
-            "kind": mine.kind if mine else snapshots.UPLOAD,
+            "kind": mine.kind if mine else SnapshotKind.UPLOAD,
             "requested_at": output.iso(mine.requested_at) if mine else None,
             "usable_until": output.iso(self._usable_until()),
             "downloads_spent": self.rehearsal.downloads,
@@ -214,7 +214,7 @@ class _Plan:
     def _usable_until(self) -> datetime | None:
         """Until when a run of the binding asks for no other download."""
         mine = self.rehearsal.draft.snapshot
-        if mine is None or mine.kind != snapshots.DOWNLOAD or mine.completed_at is None:
+        if mine is None or mine.kind != SnapshotKind.DOWNLOAD or mine.completed_at is None:
             return None
         return mine.completed_at + timedelta(seconds=context.settings().snapshot_fresh_seconds)
 
@@ -291,9 +291,9 @@ def _facts(told: dict[str, Any]) -> Iterator[tuple[str, object]]:
 
 
 def _cost(snapshot: dict[str, Any]) -> str:
-    if snapshot["kind"] == snapshots.UPLOAD:
+    if snapshot["kind"] == SnapshotKind.UPLOAD:
         return "the file that was given; costs no download"
-    if snapshot["kind"] != snapshots.DOWNLOAD:
+    if snapshot["kind"] != SnapshotKind.DOWNLOAD:
         return "what the webhook has delivered so far; costs no download"
     asked, until = (
         f"{datetime.fromisoformat(snapshot[name]):%H:%M} UTC" for name in ("requested_at", "usable_until")

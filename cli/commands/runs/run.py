@@ -12,7 +12,7 @@ from cli import confirm, context, names, output, views
 from cli.commands.runs import wait
 from models import forgotten
 from models.database import Database
-from models.errors import CATALOGUE, ConfigurationError, ContractError
+from models.errors import ConfigurationError, ContractError, TerminalError
 from models.membership import snapshots
 from models.membership.snapshots import FreshnessPolicy
 from models.naming import find
@@ -220,16 +220,16 @@ def _inspect(file: Path, prop: str) -> None:
 
 def publish(row: SyncRun, *, quietly: bool = False) -> None:
     """Wake a worker. If the queue is away the run stays where it is: a scheduler publishes it later."""
-    from config import queue
+    from config import queue, queue_names
 
     try:
         if context.queue_answers():  # kombu would try for six seconds
             app = queue.make_app(context.settings())
             queue.publish(app, row.id, row.stage, binding=row.binding.name)
             return
-    except queue.QueueUnavailableError:
+    except queue_names.QueueUnavailableError:
         pass
     if not quietly:
-        what, remedy = CATALOGUE["BROKER_UNREACHABLE"]
-        output.note(f"warning BROKER_UNREACHABLE: {what} The run stays queued.")
-        output.note(f"what to do: {remedy}")
+        away = TerminalError("BROKER_UNREACHABLE")
+        output.note(f"warning {away.code}: {away.message} The run stays queued.")
+        output.note(f"what to do: {away.remedy}")

@@ -162,7 +162,7 @@ def cancel(run: AnyRun, as_json: Json = False) -> None:
             )
         if row.state == RunState.WAITING:
             publish(row, quietly=True)
-    finished = RunState(row.state).finished
+    finished = row.state.finished
     text = f"Run {row.id} is cancelled." if finished else f"Run {row.id} ends after what it has sent already."
     output.done(text, views.run(row), as_json=as_json)
 

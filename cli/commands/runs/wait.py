@@ -144,7 +144,7 @@ class _Poller:
 
 
 def _progress(row: SyncRun, counts: dict[str, int], now: datetime) -> Progress:
-    doing = row.state
+    doing: str = row.state
     if row.state == RunState.WAITING:
         doing = _waiting(row, now)
     elif row.state == RunState.RUNNING:

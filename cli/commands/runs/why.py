@@ -163,7 +163,7 @@ def _refusal(refused: Rejection, now: datetime) -> str:
     times = (
         f"{refused.count} times since {output.text(refused.first_seen)}, last" if refused.count > 1 else ""
     )
-    way = _WAY[Direction(refused.direction)]
+    way = _WAY[refused.direction]
     return (
         f"refused on its way {way} by run {refused.run_id}, {times} {output.when(refused.last_seen, now)}: "
         f"{refused.code}: {refused.message}. The next run tries it again."

@@ -7,7 +7,6 @@ ever repeats it, and whatever leaves open whether it was taken is an AnswerLostE
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,15 +19,16 @@ from requests.auth import HTTPBasicAuth
 
 from models.errors import ConfigurationError, ContractError, RateLimited, SyncError, TransientError
 from models.membership.snapshots import MAX_MEMBERS
+from models.private_files import replacing
 from models.tables import AmplitudeProject
 from models.types import Region
 from worker.context import Context
 from worker.vendors.amplitude import responses as answers
-from worker.vendors.amplitude.responses import Cohort, Usage
+from worker.vendors.amplitude.responses import Cohort, CohortTooLargeError, Usage
 from worker.vendors.http import AnswerLostError, Http, json_of, retry_after, who
 from worker.vendors.rate_limits import AMPLITUDE_CONCURRENT, AMPLITUDE_REQUESTS, Limits
 
-__all__ = ["Amplitude", "Cohort", "Usage"]
+__all__ = ["Amplitude", "Cohort", "CohortTooLargeError", "Usage"]
 
 # Amplitude, Behavioral Cohorts API, "Regions"; analytics.amplitude.com is the browser app, not the API.
 HOSTS = {Region.DEFAULT: "https://amplitude.com", Region.EU: "https://analytics.eu.amplitude.com"}
@@ -68,7 +68,7 @@ class Amplitude:
         self._source = source.name
         self._region = source.region
         self._quota = source.monthly_quota
-        self._base = ctx.settings.amplitude_base_url or HOSTS[Region(source.region)]
+        self._base = ctx.settings.amplitude_base_url or HOSTS[source.region]
         self._keys = tuple(
             ctx.db.keyring.decrypt(token).get_secret_value()
             for token in (source.api_key_token, source.secret_key_token)
@@ -90,10 +90,15 @@ class Amplitude:
         """Close the connections."""
         self._http.close()
 
-    def cohorts(self) -> list[Cohort]:
-        """Every discoverable (published) cohort of the project; there are no pages. includeSyncInfo is not needed."""
+    def cohorts(self, *, with_syncs: bool = False) -> list[Cohort]:
+        """Every discoverable (published) cohort of the project; there are no pages.
+
+        `with_syncs`: and how their syncs ended, where Amplitude says so. It was a beta once, so whoever asks for it has
+        to do without.
+        """
         call = _Call("the list of cohorts")
-        with self._get("/api/3/cohorts", call) as response:
+        params = {"includeSyncInfo": "true"} if with_syncs else None
+        with self._get("/api/3/cohorts", call, params=params) as response:
             body = self._json(response, call)
         listed = body.get("cohorts")
         if not isinstance(listed, list):
@@ -114,7 +119,7 @@ class Amplitude:
         if found.group != "User":
             raise ConfigurationError("COHORT_OF_GROUPS", cohort=cohort_id, group=found.group)
         if downloaded and found.size is not None and found.size > COHORT_MAX_MEMBERS:
-            raise ConfigurationError("COHORT_TOO_LARGE", cohort=cohort_id, size=f"{found.size:,}")
+            raise CohortTooLargeError("COHORT_TOO_LARGE", cohort=cohort_id, size=f"{found.size:,}")
         return found
 
     def request(self, cohort_id: str, contact_key_property: str) -> str:
@@ -183,17 +188,13 @@ class Amplitude:
     def _save(self, response: requests.Response, path: Path, max_bytes: int) -> None:
         if response.status_code != requests.codes.ok:
             raise TransientError("AMPLITUDE_UNAVAILABLE", f"The file answered {response.status_code}.")
-        draft, size = path.with_name(f"{path.name}.{os.getpid()}.part"), 0
-        try:
-            with self._http.reading(), draft.open("wb") as file:
-                for chunk in response.raw.stream(CHUNK_BYTES, decode_content=False):
-                    size += len(chunk)
-                    if size > max_bytes:
-                        raise ContractError("SNAPSHOT_TOO_LARGE", limit=f"{max_bytes:,} bytes")
-                    file.write(chunk)
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
+        size = 0
+        with self._http.reading(), replacing(path) as draft, draft.open("wb") as file:
+            for chunk in response.raw.stream(CHUNK_BYTES, decode_content=False):
+                size += len(chunk)
+                if size > max_bytes:
+                    raise ContractError("SNAPSHOT_TOO_LARGE", limit=f"{max_bytes:,} bytes")
+                file.write(chunk)
 
     @contextmanager
     def _get(self, path: str, call: _Call, **options: Any) -> Iterator[requests.Response]:
@@ -219,14 +220,9 @@ class Amplitude:
             if call.costs and status != requests.codes.service_unavailable:
                 return AnswerLostError("AMPLITUDE_UNAVAILABLE", detail)  # it may have started the job
             return TransientError("AMPLITUDE_UNAVAILABLE", detail)
-        code = answers.refusal(status, text, costs=call.costs, of_request=call.of_request)
         facts = {"source": self._source, "region": self._region, "quota": self._quota, "call": call.words}
         facts |= {"cohort": call.cohort, "property": call.property, "size": "too many"}
-        if code == "AMPLITUDE_UNAVAILABLE":  # a request that is not known yet, or no more
-            return TransientError(code, f"{call.words.capitalize()} answered {status}.")
-        if code == "AMPLITUDE_CONTRACT":
-            return ContractError(code, f"It answered {status}. {said}".strip(), **facts)
-        return ConfigurationError(code, said if code in answers.UNEXPLAINED else "", **facts)
+        return answers.refusal(status, text, said, facts, costs=call.costs, of_request=call.of_request)
 
     def _too_many(self, response: requests.Response, said: str, call: _Call) -> SyncError:
         """A 429: the month's quota, or one of the limits. The body says which, in no documented words."""

@@ -8,10 +8,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from models.errors import ConfigurationError, ContractError, SyncError, TransientError
+
 SAID_MAX = 200
-# Codes whose text alone does not say why: Amplitude's own words follow.
-UNEXPLAINED = frozenset({"AMPLITUDE_FORBIDDEN"})
 _NOT_THERE = frozenset({400, 404, 409, 410})
+_NEVER = datetime.min.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class SyncInfo:
+    """How the syncs of a cohort to one of Amplitude's destinations ended, the last of each kind."""
+
+    target: str
+    last_successful: datetime | None
+    last_failure: datetime | None
 
 
 @dataclass(frozen=True)
@@ -31,6 +41,17 @@ class Cohort:
     finished: bool
     group: str
     last_computed: datetime | None
+    syncs: tuple[SyncInfo, ...] = ()
+
+    @property
+    def webhook(self) -> SyncInfo | None:
+        """The syncs to a webhook: those whose target says so, or the only ones. The one that failed last counts.
+
+        What Amplitude calls the target is documented for one destination alone.
+        """
+        named = [one for one in self.syncs if "webhook" in one.target.lower()]
+        mine = named or (self.syncs if len(self.syncs) == 1 else ())
+        return max(mine, key=lambda one: one.last_failure or _NEVER, default=None)
 
 
 @dataclass(frozen=True)
@@ -59,7 +80,30 @@ def cohort(item: dict[str, Any]) -> Cohort:
         finished=item.get("finished") is True,
         group=str(group or "User"),
         last_computed=_instant(item.get("lastComputed")),
+        syncs=_syncs(item.get("syncMetadata")),
     )
+
+
+def _syncs(listed: object) -> tuple[SyncInfo, ...]:
+    found = listed if isinstance(listed, list) else []
+    return tuple(
+        SyncInfo(
+            str(item.get("target") or ""), _date(item.get("last_successful")), _date(item.get("last_failure"))
+        )
+        for item in found
+        if isinstance(item, dict)
+    )
+
+
+def _date(value: object) -> datetime | None:
+    """ISO 8601 with an offset; without one it names no instant."""
+    if not isinstance(value, str):
+        return None
+    try:
+        found = datetime.fromisoformat(value)
+        return None if found.tzinfo is None else found.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
 
 
 def usage(body: dict[str, Any]) -> Usage | None:
@@ -78,37 +122,50 @@ def of_quota(text: str) -> bool:
     return any(word in text.lower() for word in ("month", "quota"))
 
 
-def refusal(status: int, text: str, *, costs: bool, of_request: bool) -> str:
-    """The code of an answer between 400 and 499 other than 408 and 429.
+class CohortTooLargeError(ConfigurationError):
+    """The cohort has more members than Amplitude lets download."""
+
+
+def refusal(
+    status: int, text: str, said: str, facts: dict[str, Any], *, costs: bool, of_request: bool
+) -> SyncError:
+    """What an answer between 400 and 499 other than 408 and 429 means; `said` are its own words, `facts` the call's.
 
     Observed are two alone: a wrong secret says "Invalid API/Secret Key combination", an unknown key (usually the
     other region's) "Invalid API Key", both with 403. The rest is told from its words, then from its status.
     """
     words = text.lower()
     if "invalid api key" in words:
-        return "AMPLITUDE_REGION"
+        return ConfigurationError("AMPLITUDE_REGION", **facts)
     if "invalid api/secret" in words or status == 401:  # noqa: PLR2004 - Unauthorized
-        return "AMPLITUDE_CREDENTIALS"
+        return ConfigurationError("AMPLITUDE_CREDENTIALS", **facts)
     if costs:
-        return _of_request(status, words)
-    if status == 403:  # noqa: PLR2004 - Forbidden
-        return "AMPLITUDE_FORBIDDEN"
-    # A request id that is not known yet, or not any more, or whose file is not ready: no documented status.
-    return "AMPLITUDE_UNAVAILABLE" if of_request and status in _NOT_THERE else "AMPLITUDE_CONTRACT"
+        return _of_request(status, words, said, facts)
+    if of_request and status in _NOT_THERE:
+        # An id that is not known yet, or not any more, or whose file is not ready: no documented status.
+        return TransientError("AMPLITUDE_UNAVAILABLE", f"{facts['call'].capitalize()} answered {status}.")
+    return _unexplained(status, said, facts)
 
 
-def _of_request(status: int, words: str) -> str:
+def _of_request(status: int, words: str, said: str, facts: dict[str, Any]) -> SyncError:
     if of_quota(words):
-        return "AMPLITUDE_QUOTA"
+        return ConfigurationError("AMPLITUDE_QUOTA", **facts)
     if status == 413 or "too large" in words:  # noqa: PLR2004 - Content Too Large
-        return "COHORT_TOO_LARGE"
+        return CohortTooLargeError("COHORT_TOO_LARGE", **facts)
     if "archived" in words:
-        return "COHORT_ARCHIVED"
+        return ConfigurationError("COHORT_ARCHIVED", **facts)
     if "property" in words or "propkey" in words:
-        return "AMPLITUDE_PROPERTY"
+        return ConfigurationError("AMPLITUDE_PROPERTY", **facts)
     if "not found" in words or status == 404:  # noqa: PLR2004 - Not Found
-        return "COHORT_NOT_FOUND"
-    return "AMPLITUDE_FORBIDDEN" if status == 403 else "AMPLITUDE_CONTRACT"  # noqa: PLR2004 - Forbidden
+        return ConfigurationError("COHORT_NOT_FOUND", **facts)
+    return _unexplained(status, said, facts)
+
+
+def _unexplained(status: int, said: str, facts: dict[str, Any]) -> SyncError:
+    """A refusal of which only Amplitude's own words may say why."""
+    if status == 403:  # noqa: PLR2004 - Forbidden
+        return ConfigurationError("AMPLITUDE_FORBIDDEN", said, **facts)
+    return ContractError("AMPLITUDE_CONTRACT", f"It answered {status}. {said}".strip(), **facts)
 
 
 def said(text: str, secrets: Iterable[str]) -> str:

@@ -36,6 +36,14 @@ SERVICE_NOT_FOUND = 596
 AGGREGATE_ERROR = 10006
 
 
+class NotThereError(ConfigurationError):
+    """What was asked for is not there: as a rule the data extension, but also a job that is forgotten."""
+
+
+class ForbiddenError(ConfigurationError):
+    """The API itself refuses the call: a scope, or who may do it in this business unit."""
+
+
 class PayloadTooLargeError(TransientError):
     """413: split the batch."""
 
@@ -177,7 +185,7 @@ class Calls:
             return PayloadTooLargeError("MC_REJECTED", "It was too large.", call=call)
         codes = _codes(body)
         if known and ("CustomObjectNotFound" in codes or status == requests.codes.not_found):
-            return ConfigurationError("DATA_EXTENSION_MISSING", destination=self._name)
+            return NotThereError("DATA_EXTENSION_MISSING", destination=self._name)
         if known and status in {401, 403}:
             return self._forbidden(call, scope, token)
         if str(AGGREGATE_ERROR) in codes:
@@ -206,7 +214,7 @@ class Calls:
                 f"unit, or set another unit with `cohort-sync destination update {shlex.quote(self._name)} "
                 "--account-id`."
             )
-        return ConfigurationError("MC_FORBIDDEN", call=call, advice=advice)
+        return ForbiddenError("MC_FORBIDDEN", call=call, advice=advice)
 
 
 def _more(request_id: str, token: str) -> bytes:
