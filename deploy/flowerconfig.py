@@ -6,5 +6,5 @@ xheaders = True
 purge_offline_workers = 3600
 max_tasks = 20_000
 # A stage takes from a tenth of a second to minutes.
-task_runtime_metric_buckets = [0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600]
+task_runtime_metric_buckets = [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0]
 tasks_columns = "name,args,state,received,started,runtime,worker,uuid"

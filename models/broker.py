@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from config.queue import KEY_PREFIX, QUEUES
+from config.queue_names import KEY_PREFIX, QUEUES
 from models.errors import ConfigurationError
 from models.observability.health import HEARTBEATS
 

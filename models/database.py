@@ -23,7 +23,8 @@ from config.settings import Settings
 from models.database_errors import named_errors
 from models.deadlines import bound
 from models.errors import ConfigurationError, TransientError
-from models.secrets import Keyring, make_private_dir
+from models.private_files import make_private_dir
+from models.secrets import Keyring
 from models.vendor_text import storable
 
 # A writer of SQLite waits for the one before it; the longest transaction is a compaction of 20M members (16 s).

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hmac
 import os
-import stat
-from contextlib import suppress
 from pathlib import Path
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
@@ -17,6 +15,7 @@ from pydantic import SecretStr
 
 from config.settings import Settings
 from models.errors import ConfigurationError, WrongSecretKeyError
+from models.private_files import private_file, replacing
 
 KEY_FILE = "secret.key"
 
@@ -83,42 +82,6 @@ class Keyring:
         return hmac.digest(self._newest, secret.get_secret_value().encode(), "sha256").hex()
 
 
-def make_private_dir(path: Path) -> None:
-    """A directory for its owner alone: made, or closed to others if it is ours.
-
-    One that everybody may write to, such as /tmp, and the home directory stay as they are: the files are 0600.
-    """
-    path.mkdir(parents=True, exist_ok=True, mode=0o700)
-    found = path.stat()
-    open_to_others = found.st_mode & 0o077
-    if (
-        open_to_others
-        and found.st_uid == os.geteuid()
-        and not found.st_mode & stat.S_ISVTX
-        and path != Path.home()
-    ):
-        path.chmod(stat.S_IMODE(found.st_mode) & ~0o077)
-
-
-def private_file(path: Path, content: str) -> str:
-    """What stands in the file; `content` if it had to be made. Two processes may race: one content wins."""
-    make_private_dir(path.parent)
-    draft = path.with_name(f"{path.name}.{os.getpid()}")
-    with suppress(FileExistsError):
-        if not path.exists():
-            handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            try:
-                os.write(handle, content.encode())
-                os.fsync(handle)
-            finally:
-                os.close(handle)
-            try:
-                os.link(draft, path)  # atomic, and fails if another process was first
-            finally:
-                draft.unlink()
-    return path.read_text().strip()
-
-
 def key_count(data_dir: Path) -> int:
     """How many keys the data directory has: two while a rotation is under way."""
     return len(_keys_of(data_dir))
@@ -137,14 +100,10 @@ def drop_old_keys(data_dir: Path) -> None:
 
 def _keep_keys(data_dir: Path, keys: list[SecretStr]) -> None:
     """Replace the key file at once: whoever reads it has the old keys or the new ones."""
-    draft = data_dir / f"{KEY_FILE}.{os.getpid()}.new"
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        os.write(handle, ",".join(key.get_secret_value() for key in keys).encode())
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-    draft.replace(data_dir / KEY_FILE)
+    with replacing(data_dir / KEY_FILE) as draft, draft.open("wb") as file:
+        file.write(",".join(key.get_secret_value() for key in keys).encode())
+        file.flush()
+        os.fsync(file.fileno())
     folder = os.open(data_dir, os.O_RDONLY)
     try:
         os.fsync(folder)  # or the replacement is lost with the power, after tokens were made under its key

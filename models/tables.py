@@ -484,6 +484,8 @@ class CohortList(Base):
     # Whether the sync before the base is known to have succeeded: else the next one tells a difference to nobody knows
     # which membership.
     anchored: Mapped[bool] = mapped_column(Boolean, default=True, server_default=true())
+    # The last sync that anything was heard of before the base: only a later one shows what the base can be added to.
+    anchored_after: Mapped[int | None] = mapped_column(Id)
     # The list was forgotten so that a new sync begins it: what was computed before is refused.
     refuse_before: Mapped[int | None] = mapped_column(Id)
     # Whether it can be trusted (models/membership/list_trust.py): the computed_time at which its size was the
@@ -495,6 +497,10 @@ class CohortList(Base):
     size: Mapped[int | None]
     size_computed_at: Mapped[datetime | None]
     size_asked_at: Mapped[datetime | None]
+    # When Amplitude's last sync to a webhook failed, unless one has succeeded since; and the failure that a base
+    # has overtaken.
+    sync_failed_at: Mapped[datetime | None]
+    overtaken_failure_at: Mapped[datetime | None]
     # When the last message came, and the longest pause between the last syncs: kept longer than messages are.
     heard_at: Mapped[datetime | None]
     pause_seconds: Mapped[int | None]

@@ -7,7 +7,6 @@ A look that fails is tried again with the next one. Any number of these processe
 from __future__ import annotations
 
 import socket
-import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -18,6 +17,7 @@ from prometheus_client import CollectorRegistry
 from config import log_limit
 from config.graceful_stop import GracefulStop
 from config.logging import configure
+from config.pulse import STALE_SECONDS as STUCK_SECONDS
 from config.pulse import Pulse
 from config.settings import Settings
 from models import broker, schema
@@ -47,6 +47,7 @@ class Monitor:
         self._tally = EndedRunCounters()
         self._watchman = AlertLoop(settings, self._db)
         self._pulse = Pulse(settings.data_dir, "monitor")
+        self._round = time.monotonic()
         self._code: str | None = None  # of the last look
         self._worked = 0.0
         self.registry = CollectorRegistry()
@@ -56,9 +57,9 @@ class Monitor:
         """Look until told to leave."""
         while not stop.asked:
             self._pulse.beat()
-            began = time.monotonic()
+            self._round = time.monotonic()
             self.look()
-            stop.wait(LOOK_SECONDS - (time.monotonic() - began))
+            stop.wait(LOOK_SECONDS - (time.monotonic() - self._round))
 
     def look(self) -> None:
         """One look. What keeps it from seeing is said by the watchman, in the log and to people."""
@@ -76,6 +77,10 @@ class Monitor:
             self._code, self._worked = None, time.monotonic()
         self._watchman.look(self._clock(), None if told is None else len(told.schedulers))
 
+    def live(self) -> bool:
+        """Whether the loop goes round: the same as the sign of life says, for `/livez`."""
+        return time.monotonic() - self._round < STUCK_SECONDS
+
     def ill(self) -> str | None:
         """The code of what keeps this process from its work; none if a look worked within the last minute."""
         if self._worked and time.monotonic() - self._worked < STALE_SECONDS:
@@ -92,16 +97,15 @@ class Monitor:
 def serve(settings: Settings, listening: socket.socket) -> int:
     """Watch, and serve on the open port, until SIGTERM or SIGINT."""
     configure(settings, "monitor")
-    log_limit.limit("monitor.server")
+    log_limit.limit("uvicorn.error", "asyncio")
     stop = GracefulStop()
     stop.install()
     monitor = Monitor(settings)
-    server = Server(listening, monitor.registry, monitor.ill)
-    threading.Thread(target=server.serve_forever, name="server", daemon=True).start()
+    server = Server(listening, monitor.registry, monitor.ill, monitor.live)
+    server.start()
     log.info("monitor_started")
     monitor.run(stop)
-    server.shutdown()
-    server.server_close()
+    server.stop()
     monitor.close()
     log.info("monitor_stopped")
     return 0

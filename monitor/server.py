@@ -1,90 +1,79 @@
-"""Two pages over HTTP for machines that watch: `/metrics` and `/healthz`. Read-only, and nothing on them is secret.
-
-The standard library's server, a thread a request: what is asked for every few seconds needs no more.
-"""
+"""Pages for machines that watch: `/metrics`, and the probes. Read-only, and nothing on them is secret."""
 
 from __future__ import annotations
 
-import json
 import socket
-import sys
+import threading
 from collections.abc import Callable
-from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
-from urllib.parse import urlsplit
+from http import HTTPStatus
 
-import structlog
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
-from config import connections
-
-MOST_CONNECTIONS = 64  # each has a thread
-
-log = structlog.get_logger(__name__)
+from config.http_server import HttpServer
 
 
-class Server(ThreadingHTTPServer):
-    """Serves on a socket that is open already. `ill` is the code of what is wrong with this process, or none."""
+class Server:
+    """Serves on a socket that is open already, in a thread of its own.
+
+    `ill` is the code of what keeps this process from its work, or none; `live` whether it is anything but stuck.
+    """
 
     def __init__(
-        self, listening: socket.socket, registry: CollectorRegistry, ill: Callable[[], str | None]
+        self,
+        listening: socket.socket,
+        registry: CollectorRegistry,
+        ill: Callable[[], str | None],
+        live: Callable[[], bool],
     ) -> None:
-        super().__init__(listening.getsockname()[:2], _Door, bind_and_activate=False)
-        self.socket.close()
-        self.socket = listening
-        self.registry, self.ill = registry, ill
-        self._others: connections.Connections[socket.socket] = connections.Connections(
-            MOST_CONNECTIONS, close=lambda one: one.shutdown(socket.SHUT_RDWR)
+        self._registry, self._ill, self._live = registry, ill, live
+        app = Starlette(
+            routes=[
+                Route("/metrics", self._metrics),
+                Route("/livez", self._livez),
+                Route("/healthz", self._readyz),
+                Route("/readyz", self._readyz),
+            ],
+            exception_handlers={HTTPException: _refused, Exception: _failed},
+        )
+        app.router.redirect_slashes = False
+        self._server = HttpServer(app)
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [listening]}, name="server", daemon=True
         )
 
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """Answer it in a thread; what has waited longest makes room."""
-        self._others.begin(request)
-        super().process_request(request, client_address)
+    def start(self) -> None:
+        """Serve from now on."""
+        self._thread.start()
 
-    def shutdown_request(self, request: Any) -> None:
-        """It has ended."""
-        self._others.end(request)
-        super().shutdown_request(request)
+    def stop(self) -> None:
+        """Answer what was begun, and end."""
+        self._server.should_exit = True
+        self._thread.join()
 
-    def handle_error(self, _request: Any, _client: Any) -> None:
-        """An answer failed in the middle: said, without the standard library's print. Who has gone fails nothing."""
-        if not isinstance(sys.exception(), (ConnectionError, TimeoutError)):
-            log.error("request_failed", code="INTERNAL", exc_info=sys.exception())
+    def _metrics(self, request: Request) -> Response:
+        encode, kind = choose_encoder(request.headers.get("Accept", ""))
+        return Response(encode(self._registry), headers={"Content-Type": kind})
+
+    def _livez(self, _: Request) -> Response:
+        live = self._live()
+        return JSONResponse({"status": "ok" if live else "stuck"}, 200 if live else 503)
+
+    def _readyz(self, _: Request) -> Response:
+        code = self._ill()
+        return JSONResponse({"error": {"code": code}} if code else {"status": "ok"}, 503 if code else 200)
 
 
-class _Door(BaseHTTPRequestHandler):
-    server: Server
-    timeout = 10.0  # for a client that says nothing
+def _refused(_: Request, error: Exception) -> Response:
+    """No such page, or another method than GET."""
+    status = HTTPStatus(error.status_code if isinstance(error, HTTPException) else 500)
+    return JSONResponse({"error": {"code": status.name}}, status)
 
-    def do_GET(self) -> None:
-        path = urlsplit(self.path).path
-        if path == "/metrics":
-            encode, kind = choose_encoder(self.headers.get("Accept", ""))
-            self._answer(200, kind, encode(self.server.registry))
-        elif path == "/livez":  # that it answers is all there is to it
-            self._answer_json(200, {"status": "ok"})
-        elif path in {"/healthz", "/readyz"}:
-            code = self.server.ill()
-            self._answer_json(503 if code else 200, {"error": {"code": code}} if code else {"status": "ok"})
-        else:
-            self._answer_json(404, {"error": {"code": "NOT_FOUND"}})
 
-    def version_string(self) -> str:
-        return "cohort-sync"
-
-    def log_message(self, *_: Any) -> None:
-        """A scrape every few seconds is no news."""
-
-    def _answer_json(self, status: int, document: dict[str, Any]) -> None:
-        self._answer(status, "application/json", json.dumps(document).encode())
-
-    def _answer(self, status: int, kind: str, body: bytes) -> None:
-        with suppress(ConnectionError, TimeoutError):  # it has gone, or does not read
-            self.send_response(status)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+def _failed(_: Request, __: Exception) -> Response:
+    return JSONResponse({"error": {"code": "INTERNAL"}}, 500)

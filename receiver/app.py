@@ -29,6 +29,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from config.http_connection import ADMITTED
 from models import forgotten
 from models.database import Database
 from models.direction import Direction
@@ -37,7 +38,6 @@ from models.forgotten import Forgotten
 from models.membership import webhooks
 from models.membership.webhooks import HEADER, Column, MessageHead
 from receiver.authentication import SourceSecrets
-from receiver.connection import ADMITTED
 from receiver.message import MessageError, column, identity, parse
 from receiver.refusals import Refusal, Refusals
 from receiver.room import NoRoomError, Room, cost

@@ -44,6 +44,13 @@ class Switches:
     webhook_empty_sync: str = _switch(
         "nothing", "what the first sync of an empty cohort tells a webhook [UNK]", "nothing", "message"
     )
+    webhook_sync_info: str = _switch(
+        "webhook",
+        "the target that syncMetadata names for a webhook's sync [UNK]; absent: none is listed [DOC23: a beta]",
+        "webhook",
+        "custom",
+        "absent",
+    )
     amplitude_max_members: int = _switch(2_000_000, "largest cohort this API serves [DOC]; 0 = no limit")
     amplitude_oversize_status: int = _switch(400, "answer for a larger cohort [UNK]", 400, 403, 413)
     amplitude_not_ready_status: int = _switch(

@@ -18,16 +18,8 @@ import structlog
 from redis.client import PubSub
 from redis.exceptions import RedisError
 
-from config.queue import (
-    KEY_PREFIX,
-    NEXT_QUEUE,
-    NUDGES,
-    QUEUE,
-    WAKE_QUEUE,
-    QueueUnavailableError,
-    make_app,
-    publishing,
-)
+from config.queue import make_app, publishing
+from config.queue_names import KEY_PREFIX, NEXT_QUEUE, NUDGES, QUEUE, WAKE_QUEUE, QueueUnavailableError
 from config.settings import Settings
 from models.broker import redis_client
 from models.database import Database

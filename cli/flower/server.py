@@ -31,7 +31,7 @@ from config.logging import configure
 from config.pulse import BEAT_SECONDS, Pulse
 from config.settings import Settings
 from models.errors import ConfigurationError
-from models.secrets import make_private_dir, private_file
+from models.private_files import make_private_dir, private_file
 
 PASSWORD_FILE = "flower.password"  # noqa: S105 - a file's name
 STATE_FILE = "flower.state"
@@ -95,15 +95,25 @@ def _options(known: Credentials, settings: Settings) -> Any:
     """Flower's options: ours, then its file, then its variables, then what is not open to them."""
     from flower.command import apply_env_options, extract_settings
     from flower.options import options
-    from tornado.options import parse_config_file
+    from tornado.options import Error, parse_config_file
 
     for name, value in DEFAULTS.items():
         setattr(options, name, value)
     make_private_dir(settings.data_dir)
     options.db = str(settings.data_dir / STATE_FILE)
-    if file := os.environ.get("FLOWER_CONF"):
-        parse_config_file(str(Path(file).absolute()), final=False)
-    apply_env_options()
+    file = os.environ.get("FLOWER_CONF")
+    try:
+        if file:
+            parse_config_file(str(Path(file).absolute()), final=False)
+        apply_env_options()
+    except Exception as error:  # noqa: BLE001 - the file is Python: it may raise anything
+        raise ConfigurationError(
+            "SETTING_INVALID",
+            field="FLOWER_CONF, or a FLOWER_… variable",
+            value=file or "…",
+            # Tornado's words name an option and its type; others may hold a value.
+            hint=f"Flower does not take it ({error if isinstance(error, Error) else type(error).__name__}).",
+        ) from None
     # With an identity provider (`auth`) Flower asks that one, and would ask for the password as well.
     options.basic_auth = [] if options.auth else [f"{known.user}:{known.password}"]
     extract_settings()

@@ -11,7 +11,7 @@ from flower.api.tasks import TaskApply, TaskAsyncApply, TaskSend
 from flower.urls import handlers
 from tornado.web import HTTPError, authenticated
 
-from config.queue import ACTOR_HEADER, QUEUE, WAKE_QUEUE
+from config.queue_names import ACTOR_HEADER, QUEUE, WAKE_QUEUE
 
 MAX_SECONDS = 366 * 24 * 3600
 TASK_ID_MAX = 155  # what Celery's own stores have room for

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from models.errors import ConfigurationError
-from models.secrets import make_private_dir
+from models.private_files import make_private_dir
 
 # How long the last process of a stack that was killed may take to end. Whether the holder's process id is alive
 # tells nothing: it may be a zombie, or another process by now.

@@ -28,7 +28,7 @@ from cli.stack.lock import DirectoryLock
 from cli.stack.supervise import Program, Supervisor
 from config.settings import Settings
 from models.errors import ConfigurationError, TransientError
-from models.secrets import make_private_dir
+from models.private_files import make_private_dir
 
 READY_SECONDS = 30.0
 NAME = "valkey"

@@ -135,6 +135,15 @@ def row_body(parts: Sequence[tuple[Sequence[str], Value]], key_field: str, field
     return orjson.dumps({"items": [{key_field: key, field: value} for keys, value in parts for key in keys]})
 
 
+def sync_row_body(keys: Sequence[str], value: Value, key_field: str, field: str) -> bytes:
+    """The body of one synchronous upsert: `[{"keys":{"Contact Key":"k1"},"values":{"F":"true"}},…]`.
+
+    Booleans as the reference of that call spells them.
+    """
+    text = str(value).lower() if isinstance(value, bool) else value
+    return orjson.dumps([{"keys": {key_field: key}, "values": {field: text}} for key in keys])
+
+
 def row_overhead(key_field: str, field: str, value: Value) -> int:
     """Bytes that a row takes in that body beside its key's own, the comma included."""
     return len(orjson.dumps({key_field: "", field: value})) + 1

@@ -58,11 +58,15 @@ def rebase(
     else:
         session.refresh(found, with_for_update={"key_share": True})
     based_at = computed_time(download.requested_at.replace(microsecond=0) - SKEW)
-    verdict = list_trust.judge(list_facts.facts(session, found), now=now, settle=cohort_lists.SETTLE)
+    facts = list_facts.facts(session, found)
+    facts.carried.update(found.doubts)
+    verdict = list_trust.judge(facts, now=now, settle=cohort_lists.SETTLE)
     if (found.base_snapshot_id or 0) < download.id:
-        known = webhooks.begun(session, found) and list_trust.anchors({**found.doubts, **verdict.doubts})
+        found.anchored = webhooks.begun(session, found) and list_trust.anchors(facts, verdict)
+        found.anchored_after = max(
+            [found.anchored_after or 0, *(one.computed_time for one in facts.messages)]
+        )
         list_facts.keep(found, verdict)  # what messages tell of the cadence
-        found.anchored = known
         _replace(session, found, parts, blank)
         _drop(
             session,
@@ -72,6 +76,7 @@ def rebase(
         found.complete, found.base_snapshot_id = True, download.id
         found.based_at = max(found.based_at or 0, based_at)  # of a sync that began the list a moment ago
         found.proven_at, found.doubts, found.refuse_before = None, {}, None
+        list_facts.overtake(found)
         found.judged_id = session.scalar(select(func.max(WebhookMessage.id))) or 0
         session.flush()
     download.upto = found.judged_id  # it is used up: no other run may take it for a plan's
@@ -90,6 +95,7 @@ def begin_with(session: Session, found: CohortList, time: int, *, now: datetime)
     _drop(session, found, WebhookMessage.computed_time < time)
     found.complete, found.anchored, found.based_at, found.proven_at = True, True, time, time
     found.doubts, found.forgotten_through = {}, None
+    list_facts.overtake(found)
     session.flush()
 
 

@@ -27,16 +27,38 @@ def facts(
         complete=found.complete,
         based_at=found.based_at,
         anchored=found.anchored,
+        anchored_after=found.anchored_after,
         proven_at=found.proven_at,
         beginning_gone=found.forgotten_through is not None,
         messages=_messages(session, found, upto),
         refused=_refused(session, found),
         size=size,
         people=people,
+        failed_at=_failed(found),
         heard_at=found.heard_at,
         pause=None if found.pause_seconds is None else timedelta(seconds=found.pause_seconds),
         carried=list_trust.lasting(found.doubts),
     )
+
+
+def note_failure(found: CohortList, *, failed: datetime | None, succeeded: datetime | None) -> None:
+    """Store when Amplitude's last sync failed, if it is the last one that ended."""
+    if failed is not None and succeeded is not None and succeeded >= failed:
+        failed = None
+    found.sync_failed_at = failed
+
+
+def overtake(found: CohortList) -> None:
+    """The list has a new base: a failure that is known by now is mended with it."""
+    found.overtaken_failure_at = found.sync_failed_at or found.overtaken_failure_at
+
+
+def _failed(found: CohortList) -> datetime | None:
+    """When the last sync failed, unless the list, or its base, is newer than that."""
+    failed, known = found.sync_failed_at, found.overtaken_failure_at
+    if failed is None or (known is not None and failed <= known):
+        return None
+    return failed if failed >= max(found.created_at, instant_of(found.based_at or 0)) else None
 
 
 def judged(session: Session, found: CohortList, *, now: datetime, settle: timedelta) -> Verdict:

@@ -8,7 +8,8 @@ a failure until a download has become its base (`reconcile`).
 
 Signs are read from what stays of each message: its id, which numbers the messages of a sync (`SERIES::enter::0`; seen
 in Amplitude's documentation, not promised: an id of another form gives no sign), its direction and its size. The proof
-that nothing is missing is the cohort's size by Amplitude's own list of cohorts, computed with the sync.
+that nothing is missing is the cohort's size by Amplitude's own list of cohorts, computed with the sync. The same list
+says when the last sync failed, where Amplitude gives that.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ INCOMPLETE, NO_MESSAGE = "WEBHOOK_INCOMPLETE", "WEBHOOK_NO_MESSAGE"
 UNPROVEN, GAP, REFUSED = "WEBHOOK_UNPROVEN", "WEBHOOK_GAP", "WEBHOOK_MESSAGE_REFUSED"
 REPEATED, ONE_SECOND = "WEBHOOK_REPEATED", "WEBHOOK_ONE_SECOND"
 SIZE, SILENT, UNANCHORED = "WEBHOOK_SIZE", "WEBHOOK_SILENT", "WEBHOOK_UNANCHORED"
+FAILED = "WEBHOOK_SYNC_FAILED"
 # The worst first: it is the one that a held run names.
-CODES = (INCOMPLETE, UNPROVEN, REFUSED, GAP, REPEATED, ONE_SECOND, SIZE, UNANCHORED, SILENT)
+CODES = (INCOMPLETE, UNPROVEN, REFUSED, GAP, REPEATED, ONE_SECOND, SIZE, FAILED, UNANCHORED, SILENT)
 
 # A size is the list's own if it was computed with the sync; one of later may have moved on by so much.
 SAME_COMPUTATION = timedelta(seconds=60)
@@ -71,12 +73,14 @@ class ListFacts:
     complete: bool = True
     based_at: int | None = None
     anchored: bool = True  # the sync before the base succeeded, so the next one tells the difference to it
+    anchored_after: int | None = None  # the last sync that was heard of before the base
     proven_at: int | None = None
     beginning_gone: bool = False  # its first messages were merged and removed
     messages: Sequence[MessageFacts] = ()
     refused: Sequence[tuple[str, datetime]] = ()  # (code, when last) of messages that were not stored later
     size: Size | None = None
     people: int | None = None  # on the list, those without the property included; none: not counted just now
+    failed_at: datetime | None = None  # the last sync, by Amplitude's list, if no base is newer
     heard_at: datetime | None = None  # the last message, also of those that are gone
     pause: timedelta | None = None  # the longest one between syncs, as it was last seen
     carried: Doubts = field(default_factory=dict)  # that earlier looks left: `lasting`
@@ -86,21 +90,23 @@ class ListFacts:
 class Verdict:
     """`doubts`: {code: facts for its text}. `heard_at` and `pause`: to be kept for the next look.
 
-    `fresh`: a download has just become the base, so silence since makes nothing of it wrong. `whole`: see `whole_sync`.
+    `alarms`: those of them that a person should know of, though nothing on the list is wrong: its base is a download of
+    a moment ago. `whole`: see `whole_sync`.
     """
 
     doubts: Doubts
     proven_at: int | None
     heard_at: datetime | None
     pause: timedelta | None
-    fresh: bool = False
+    alarms: frozenset[str] = frozenset()
+    coming: bool = False  # messages of a sync may still be on their way
     whole: int | None = None
     last_whole: int | None = None  # the computed_time of the last sync that is not known to lack a message
 
     @property
     def standing(self) -> list[str]:
-        """The codes that speak against the list, the worst first. Silence alone is an alarm while its base is fresh."""
-        return [code for code in CODES if code in self.doubts and not (self.fresh and code == SILENT)]
+        """The codes that speak against the list, the worst first."""
+        return [code for code in CODES if code in self.doubts and code not in self.alarms]
 
 
 @dataclass
@@ -158,24 +164,24 @@ def judge(facts: ListFacts, *, now: datetime, settle: timedelta) -> Verdict:
     unproven = facts.based_at is None and proven_at is None and not facts.beginning_gone
     if unproven and syncs and not coming and (syncs[0].missing() or not syncs[0].ends()):
         doubts[UNPROVEN] = _sizes(facts)
-    for sync in syncs:
-        if sync.in_one_second():
-            doubts[ONE_SECOND] = {"at": shown(sync.time)}
-        if sync not in coming and (missing := sync.missing()):
-            doubts[GAP] = {"missing": missing, "at": shown(sync.time)}
+    _look_at_ids(syncs, coming, doubts)
     if late := [code for code, at in facts.refused if at + settle <= now]:
         doubts[REFUSED] = {"count": len(late), "answer": late[0]}
-    if syncs and not coming and UNPROVEN not in doubts and _differs(facts, syncs[-1]):
-        doubts[SIZE] = _sizes(facts)
-    if syncs and not facts.anchored:
-        doubts[UNANCHORED] = {"at": shown(syncs[0].time)}
+    if syncs and not coming and UNPROVEN not in doubts:
+        _weigh_size(facts, syncs[-1], doubts)
+    later = [sync.time for sync in syncs if sync.time > (facts.anchored_after or 0)]
+    if later and not facts.anchored:
+        doubts[UNANCHORED] = {"at": shown(later[0])}
+    if facts.failed_at is not None:
+        doubts[FAILED] = {"at": f"{facts.failed_at:%Y-%m-%d %H:%M:%S} UTC"}
     heard, pause = _heard(facts, syncs)
     allowed = None if pause is None else min(max(PAUSES * pause, SILENCE_LEAST), SILENCE_MOST)
     if heard is not None and allowed is not None and heard + allowed < now and not _agrees(facts):
         doubts[SILENT] = {"since": f"{heard:%Y-%m-%d %H:%M} UTC"}
     fresh = facts.based_at is not None and allowed is not None and instant_of(facts.based_at) + allowed >= now
+    alarms = frozenset(() if not fresh else (SILENT,) if syncs else (SILENT, FAILED))
     ended = [sync.time for sync in syncs if sync not in coming and not sync.missing()]
-    return Verdict(doubts, proven_at, heard, pause, fresh, last_whole=max(ended, default=None))
+    return Verdict(doubts, proven_at, heard, pause, alarms, bool(coming), last_whole=max(ended, default=None))
 
 
 def whole_sync(facts: ListFacts) -> int | None:
@@ -196,9 +202,14 @@ def whole_sync(facts: ListFacts) -> int | None:
     return None
 
 
-def anchors(doubts: Doubts) -> bool:
-    """Whether a download can be added to: the last sync is not known to have failed, so the next one builds on it."""
-    return not doubts.keys() - {UNANCHORED, SILENT}
+def anchors(facts: ListFacts, verdict: Verdict) -> bool:
+    """Whether a download can be added to: the last sync is not known to have failed, so the next one builds on it.
+
+    After a download that could not be added to, a later sync has to have come, and to have ended well.
+    """
+    if verdict.coming or verdict.doubts.keys() - {UNANCHORED, SILENT}:
+        return False
+    return facts.anchored or UNANCHORED in verdict.doubts
 
 
 def lasting(doubts: Doubts, *, whole: bool = False) -> Doubts:
@@ -279,6 +290,28 @@ def _differs(facts: ListFacts, sync: _Sync) -> bool:
         return True
     allowed = max(facts.size.people * DRIFT_PERCENT // 100, DRIFT_LEAST)
     return facts.size.computed_at > instant_of(sync.time) and abs(facts.size.people - facts.people) > allowed
+
+
+def _look_at_ids(syncs: Iterable[_Sync], coming: Sequence[_Sync], doubts: Doubts) -> None:
+    """Doubt the list for what the numbers of the messages show."""
+    for sync in syncs:
+        if sync.in_one_second():
+            doubts[ONE_SECOND] = {"at": shown(sync.time)}
+        if sync not in coming and (missing := sync.missing()):
+            doubts[GAP] = {"missing": missing, "at": shown(sync.time)}
+
+
+def _weigh_size(facts: ListFacts, sync: _Sync, doubts: Doubts) -> None:
+    """Doubt the list if its size is another one than the cohort's.
+
+    A difference at the sync's own computation shows that a sync failed. It lasts until the size of a later sync agrees:
+    what the cohort counts in between, no list can be compared with.
+    """
+    own = _same_computation(facts, sync)
+    if own and _agrees(facts):
+        doubts.pop(SIZE, None)
+    elif _differs(facts, sync):
+        doubts[SIZE] = {**_sizes(facts), **({"lasting": True} if own or SIZE in doubts else {})}
 
 
 def _sizes(facts: ListFacts) -> dict[str, Any]:

@@ -207,15 +207,22 @@ def give_back(db: Database, worker: str, *, now: datetime, lost: bool) -> list[i
                 StageClaim.worker == worker,
             )
         )
-        return list(
-            session.scalars(
-                update(SyncRun)
-                .where(SyncRun.id.in_(held))
-                .values(lease_until=now if lost else None, published_at=None)
-                .returning(SyncRun.id)
-                .execution_options(synchronize_session=False)
-            )
-        )
+        given = session.execute(
+            update(SyncRun)
+            .where(SyncRun.id.in_(held))
+            .values(lease_until=now if lost else None, published_at=None)
+            .returning(SyncRun.id, SyncRun.fence, SyncRun.stage)
+            .execution_options(synchronize_session=False)
+        ).all()
+        if not lost:
+            for run, fence, stage in given:
+                session.execute(
+                    update(StageClaim)
+                    .where(StageClaim.run_id == run, StageClaim.fence == fence)
+                    .values(left_at=now, left=stage)
+                    .execution_options(synchronize_session=False)
+                )
+        return [run for run, _, _ in given]
 
 
 def still_held(db: Database, held: Claim, *, now: datetime) -> bool:

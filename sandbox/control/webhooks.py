@@ -7,11 +7,14 @@ time is sent again, up to eight times [DOC]. A sync succeeds if every message wa
     {"url": …, "headers": {…}, "cohort": "purchrs", "batch": 1000, "properties": ["email"], "faults": [...]}
 
 Faults: `duplicate` sends every message twice, `reorder` sends them in any order, `drop-and-retry` hangs up before
-the first answer, `late` keeps every third message back until after the next sync's. `lose` never delivers one message
-and `give-up` none from some message on: the sync fails, and the next one tells the difference to the last that
-succeeded, or all of it again if none has. `same-second` computes the sync in the second of the one before.
+the first answer, `late` keeps every third message back until after the next sync's, when they are delivered whatever
+else fails. `lose` never delivers one message and `give-up` none from some message on: the sync fails, and the next one
+tells the difference to the last that succeeded, or all of it again if none has. `same-second` computes the sync in the
+second of the one before.
 `"deliver": 3` delivers the first three alone.
-`"chance": 0.2` lets each fault strike with that probability. `"anew": true` is a sync that was deleted and made again:
+`"chance": 0.2` lets each fault strike with that probability; `same-second` only soon after the sync before, because
+later no clock says the same second. How a cohort's last sync ended is in its `syncMetadata` (switch
+`webhook_sync_info`). `"anew": true` is a sync that was deleted and made again:
 it tells the whole cohort. Of an empty cohort nothing is told, or one empty message (switch `webhook_empty_sync`).
 `timeout`, `retries` and `first_pause` shorten Amplitude's patience for a test.
 """
@@ -26,7 +29,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -36,6 +39,7 @@ from starlette.responses import Response
 
 from sandbox.amplitude.cohorts import Cohort
 from sandbox.amplitude.people import Person, properties_of
+from sandbox.clock import utc
 from sandbox.replies import ControlError, json_of, reply
 from sandbox.world import World
 
@@ -47,6 +51,8 @@ _FIELDS = {
 _AT_ONCE = 4
 _LONGEST_PAUSE = 128.0
 _LATE_EVERY = 3
+_RETRIES = 8
+_SAME_SECOND_WITHIN = 4
 _OK = 200
 
 
@@ -59,14 +65,24 @@ class _Told:
     kept_back: list[bytes] = field(default_factory=list)
     syncs: int = 0
     first: bool = True  # no sync has succeeded yet
+    succeeded_at: str | None = None
+    failed_at: str | None = None
 
     def begin(self, now: int, *, same_second: bool, anew: bool) -> None:
         """The next sync is computed."""
         if anew:
             self.members, self.first = {}, True
+            self.succeeded_at = self.failed_at = None
         if not (same_second and self.computed):
             self.computed = max(now, self.computed + 1)
         self.syncs += 1
+
+    def end(self, now: str, *, succeeded: bool) -> None:
+        """The sync has ended."""
+        if succeeded:
+            self.succeeded_at = now
+        else:
+            self.failed_at = now
 
 
 @dataclass(frozen=True)
@@ -112,7 +128,10 @@ class Sender:
             self._project, self._told = world.project, {}
         told = self._told.setdefault((body["url"], cohort.id), _Told())
         rng = random.Random(f"webhook {world.seed} {body['url']} {told.syncs}")
-        faults |= {fault for fault in FAULTS if rng.random() < float(body.get("chance", 0))}
+        chosen = {fault for fault in FAULTS if rng.random() < float(body.get("chance", 0))}
+        if world.clock.now() - told.computed >= _SAME_SECOND_WITHIN:
+            chosen.discard("same-second")
+        faults |= chosen
         return reply(await self._sync(world, cohort, told, body, faults, rng))
 
     @staticmethod
@@ -123,7 +142,7 @@ class Sender:
             url=body["url"],
             headers=body.get("headers", {}),
             timeout=float(body.get("timeout", 1.5)),
-            retries=int(body.get("retries", 8)),
+            retries=int(body.get("retries", _RETRIES)),
             first_pause=float(body.get("first_pause", 1.0)),
             hang_up="drop-and-retry" in faults,
         )
@@ -137,11 +156,21 @@ class Sender:
             cohort, (entered, exited), int(body.get("batch", 1000)), told.computed, rng, empty
         )
         going, lost = _lost(messages, faults, int(body.get("deliver", len(messages))), rng)
+        late, told.kept_back = told.kept_back, []
         deliveries = await asyncio.to_thread(_deliver_all, way, _mixed(told, going, faults, rng))
         succeeded = not lost and all(one.delivered for one in deliveries)
+        answers = Counter(str(answer) for one in deliveries for answer in one.answers)
+        heard = bool(answers.get(str(_OK)))
+        # That sync counts as one that succeeded: its messages arrive, or are refused, but none is lost.
+        after = await asyncio.to_thread(_deliver_all, replace(way, hang_up=False, retries=_RETRIES), late)
+        answers.update(str(answer) for one in after for answer in one.answers)
+        if late:
+            told.end(utc(world.clock.now()).isoformat(), succeeded=True)
         if succeeded:
             told.members, told.first = members, False
-        answers = Counter(str(answer) for one in deliveries for answer in one.answers)
+        if not (succeeded and told.kept_back):
+            told.end(utc(world.clock.now()).isoformat(), succeeded=succeeded)
+        _tell_of(cohort, told, body["url"], world.switches.webhook_sync_info)
         return {
             "succeeded": succeeded,
             "computed_time": told.computed,
@@ -152,6 +181,7 @@ class Sender:
             "faults": sorted(faults),
             "requests": sum(answers.values()),
             "answers": dict(answers),
+            "heard": heard,
             "kept_back": len(told.kept_back),
             "slowest_ms": round(max((one.slowest for one in deliveries), default=0.0) * 1000, 1),
         }
@@ -159,7 +189,6 @@ class Sender:
 
 def _mixed(told: _Told, messages: list[bytes], faults: set[str], rng: random.Random) -> list[bytes]:
     """What goes out now, in which order."""
-    late, told.kept_back = told.kept_back, []
     going = messages
     if "late" in faults:
         told.kept_back = messages[::_LATE_EVERY]
@@ -168,7 +197,7 @@ def _mixed(told: _Told, messages: list[bytes], faults: set[str], rng: random.Ran
         going = going + going
     if "reorder" in faults:
         going = rng.sample(going, len(going))
-    return [*going, *late]
+    return going
 
 
 def _lost(messages: list[bytes], faults: set[str], most: int, rng: random.Random) -> tuple[list[bytes], int]:
@@ -180,6 +209,19 @@ def _lost(messages: list[bytes], faults: set[str], most: int, rng: random.Random
     if "give-up" in faults and going:
         going = going[: rng.randrange(len(going))]
     return going, len(messages) - len(going)
+
+
+def _tell_of(cohort: Cohort, told: _Told, url: str, target: str) -> None:
+    """How the URL's syncs of the cohort ended, as `includeSyncInfo` shows it [DOC]."""
+    others = [one for one in cohort.sync_metadata if one.get("params") != {"url": url}]
+    mine = {
+        "target": target,
+        "frequency": "hourly",
+        "last_successful": told.succeeded_at,
+        "last_failure": told.failed_at,
+        "params": {"url": url},
+    }
+    cohort.sync_metadata = others if target == "absent" else [*others, mine]
 
 
 def _members(cohort: Cohort, properties: Iterable[str]) -> dict[Any, dict[str, Any]]:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import checked_in
+from tests.wheels import fetched
 
 ROOT = Path(__file__).parents[2]
 INSTALL = ROOT / "deploy" / "install-lock.sh"
@@ -85,23 +86,7 @@ def pip_wheel(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Pip], Path]
     """That pip's own wheel, from the package index; the test is skipped where none can be reached."""
 
     def fetch(pip: Pip) -> Path:
-        version, digest = pip
-        folder = tmp_path_factory.mktemp("pip")
-        (folder / "pip.lock").write_text(f"pip=={version} --hash=sha256:{digest}\n")
-        fetched = subprocess.run(
-            [
-                *(sys.executable, "-m", "pip", "download", "--quiet", "--retries", "1", "--timeout", "20"),
-                *("--no-deps", "--require-hashes", "-d", str(folder), "-r", str(folder / "pip.lock")),
-            ],
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=False,
-        )
-        if "(from versions: none)" in fetched.stderr:
-            pytest.skip(f"no package index can be reached, where pip {version} would be")
-        assert fetched.returncode == 0, fetched.stderr
-        return folder / f"pip-{version}-py3-none-any.whl"
+        return fetched("pip", *pip, tmp_path_factory.mktemp("pip"))
 
     return fetch
 
@@ -262,8 +247,9 @@ def test_no_file_installs_in_another_way() -> None:
             commands[path.relative_to(ROOT)] = installs(path.read_text())
         except UnicodeDecodeError:
             continue
-    [ours] = commands.pop(INSTALL.relative_to(ROOT))
-    assert set(ours.split()) >= LOCKED
+    for ours in (INSTALL, ROOT / "tests" / "wheels.py"):
+        [command] = commands.pop(ours.relative_to(ROOT))
+        assert set(command.split()) >= LOCKED
     assert {
         (str(path), command) for path, found in commands.items() for command in found if wrong(command)
     } == set()

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import select, update
 
-from config.queue import HARD_LIMIT_SECONDS
+from config.queue_names import HARD_LIMIT_SECONDS
 from models.setup.bindings import Timing
 from models.tables import AmplitudeProject, CohortBinding, Snapshot
 from models.types import RunState, SnapshotState, Trigger

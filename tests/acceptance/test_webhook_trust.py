@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 
 from models.types import Feed, RunState, Trigger
+from tests.contract.product import status
 from tests.integration.door import Door
 from tests.product import Product
 from tests.receivers import message
 from tests.support import wait_until
 from tests.told import Told, telling
+
+LIST = r"^/api/3/cohorts$"
 
 
 @pytest.fixture
@@ -214,3 +217,77 @@ def test_what_was_refused_and_never_came_is_a_doubt(told: Told) -> None:
     told.pass_by()
     assert product.ended(held.id).state == RunState.SUCCEEDED
     product.equal("purchrs", "Purchasers")
+
+
+def codes(told: Told) -> list[str]:
+    """What `status` names of the binding."""
+    needs = door(told).ok("status", "--json").json["needs"]
+    return [need["code"] for need in needs if need["about"] == told.binding.name]
+
+
+@pytest.mark.parametrize("target", ["webhook", "custom", "absent"])
+def test_a_sync_that_amplitude_says_failed_is_doubted(told: Told, target: str) -> None:
+    product = told.product
+    product.sandbox.switch(webhook_sync_info=target)
+    told.sync()
+    product.succeeds(told.binding)
+    told.quota(0)
+    product.cohort("purchrs", churn={"exit": 9, "enter": 9, "seed": 3})
+    assert told.sync(deliver=0)["answers"] == {}
+    told.pass_by()
+    product.succeeds(told.binding)
+    if target == "absent":
+        assert codes(told) == []  # docs/webhooks.md, Limits
+        return
+    assert codes(told) == ["WEBHOOK_SYNC_FAILED"]
+    told.quota(500)
+    told.pass_by()
+    assert product.succeeds(told.binding).reconcile == "itself"
+    product.equal("purchrs", "Purchasers")
+    assert codes(told) == []
+
+
+def test_a_sync_that_failed_is_forgiven_when_the_next_one_succeeds(told: Told) -> None:
+    product = told.product
+    told.sync()
+    product.succeeds(told.binding)
+    told.quota(0)
+    product.cohort("purchrs", churn={"exit": 9, "enter": 9, "seed": 3})
+    told.sync(deliver=0)
+    told.pass_by()
+    product.succeeds(told.binding)
+    assert told.sync()["succeeded"]
+    told.pass_by()
+    product.succeeds(told.binding)
+    product.equal("purchrs", "Purchasers")
+    assert codes(told) == []
+
+
+def test_a_size_that_differed_is_doubted_until_one_agrees(told: Told) -> None:
+    """A sync that has nothing to say proves nothing, whatever the cohort counts by then."""
+    product = told.product
+    told.sync()
+    product.succeeds(told.binding)
+    told.quota(0)
+    product.sandbox.switch(webhook_sync_info="absent")
+    product.cohort("purchrs", churn={"exit": 0, "enter": 50, "seed": 3})
+    told.sync(deliver=1)
+    told.pass_by()
+    product.sync(told.binding)
+    assert codes(told) == ["WEBHOOK_SIZE"]
+    product.sandbox.door("PUT", "cohorts/purchrs", {"last_computed": int(time.time()) + 600})
+    told.pass_by()
+    product.sync(told.binding)
+    assert codes(told) == ["WEBHOOK_SIZE"]
+    told.sync()
+    told.pass_by()
+    product.sync(told.binding)
+    assert "WEBHOOK_SIZE" not in codes(told)
+
+
+def test_an_account_without_sync_information_still_gives_sizes(told: Told) -> None:
+    product = told.product
+    people = told.sync()["entered"]
+    product.sandbox.fault(status(LIST, 403, "forbidden", times=1))
+    product.succeeds(told.binding)
+    assert told.list().size == people

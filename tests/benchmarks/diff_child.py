@@ -18,6 +18,7 @@ from pathlib import Path
 
 from models.contact_keys.codec import row_overhead
 from worker.membership.diff import Diff, StateReader, compare
+from worker.membership.key_sources import CsvFile
 
 TABLES = """
 create table if not exists member_chunk (part integer primary key, n integer not null, keys blob not null);
@@ -77,7 +78,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=Path(sys.argv[1]).parent) as work:
         start = time.perf_counter()
         found = compare(
-            Path(sys.argv[2]), "user_id", state, workdir=Path(work), seed=time.time_ns(), max_bytes=1 << 40
+            CsvFile(Path(sys.argv[2]), "user_id", 1 << 40), state, workdir=Path(work), seed=time.time_ns()
         )
         compared = time.perf_counter()
         plan(base, found)

@@ -19,7 +19,8 @@ import psutil
 import psycopg
 from redis import Redis
 
-from config.queue import KEY_PREFIX, QUEUE, QUEUES, publish
+from config.queue import publish
+from config.queue_names import KEY_PREFIX, QUEUE, QUEUES
 from models.errors import ConfigurationError
 from models.runs import lifecycle
 from models.setup import bindings

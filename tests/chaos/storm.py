@@ -21,7 +21,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from config.queue import QueueUnavailableError
+from config.queue_names import QueueUnavailableError
 from models.errors import SyncError
 from models.runs import lifecycle
 from models.setup import bindings

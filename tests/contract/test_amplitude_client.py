@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -109,6 +109,24 @@ def test_list_is_read_leniently(product: Product) -> None:
         ("abc1234", "User", None, None),
         ("def5678", "User", None, None),
     ]
+
+
+def test_sync_information_is_read_leniently(product: Product) -> None:
+    ended = {"target": "Cohort Webhook", "last_failure": "2023-03-21T16:09:58.848454-07:00"}
+    odd = {"target": None, "last_successful": "yesterday", "last_failure": "2023-03-21T16:09:58"}
+    listed = [
+        {"id": "named12", "syncMetadata": [{"target": "braze", "last_failure": None}, ended]},
+        {"id": "only123", "syncMetadata": [odd]},
+        {"id": "which12", "syncMetadata": [{"target": "braze"}, {"target": "s3"}]},
+        {"id": "none123", "syncMetadata": "soon"},
+    ]
+    product.sandbox.fault(status(LIST, 200, {"cohorts": listed}))
+    named, only, which, none = product.amplitude().cohorts(with_syncs=True)
+    assert named.webhook is not None
+    assert named.webhook.last_failure == datetime(2023, 3, 21, 23, 9, 58, 848454, tzinfo=UTC)
+    assert only.webhook is not None
+    assert (only.webhook.last_successful, only.webhook.last_failure) == (None, None)
+    assert (which.webhook, none.webhook) == (None, None)
 
 
 def test_list_that_is_none(product: Product) -> None:

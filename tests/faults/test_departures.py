@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from models.tables import CohortBinding
+from models.tables import StageClaim
 from models.types import RunState
 from tests.product import Product, product_beside_its_queue
 from tests.support import wait_until
@@ -26,8 +26,8 @@ def leaving(request: pytest.FixtureRequest) -> Iterator[Product]:
         yield product
 
 
-def at_a_long_download(product: Product) -> tuple[CohortBinding, int, int]:
-    """A binding whose run's worker waits for a file that does not come; the run's id and the worker's process."""
+def at_a_long_download(product: Product) -> tuple[int, int, int]:
+    """A run whose worker waits for a file that does not come; its fence, and the worker's process."""
     product.begin()
     binding = product.bind()
     product.sandbox.fault({"path": DOWNLOAD, "action": {"kind": "hang", "seconds": 100}})
@@ -35,17 +35,21 @@ def at_a_long_download(product: Product) -> tuple[CohortBinding, int, int]:
     wait_until(lambda: product.sandbox.door("GET", "faults")["faults"][0]["fired"], seconds=30)
     pid = product.stack.pid("worker-1")
     assert pid is not None
-    assert product.run(run_id).state == RunState.RUNNING
+    run = product.run(run_id)
+    assert run.state == RunState.RUNNING
     product.sandbox.fault()
-    return binding, run_id, pid
+    return run_id, run.fence, pid
 
 
-def goes_on(product: Product, run_id: int, *, attempt: int) -> None:
+def goes_on(product: Product, run_id: int, fence: int, *, attempt: int) -> None:
     began = time.monotonic()
-    wait_until(lambda: product.run(run_id).fence > 1, seconds=LEASE_SECONDS / 2)
+    wait_until(lambda: product.run(run_id).fence > fence, seconds=LEASE_SECONDS / 2)
     assert product.run(run_id).attempt == attempt or product.run(run_id).stage != "snapshot"
     assert product.ended(run_id, seconds=60).state == RunState.SUCCEEDED
     assert time.monotonic() - began < LEASE_SECONDS / 2
+    with product.db.read() as session:
+        held = session.get_one(StageClaim, (run_id, fence))
+    assert (held.left_at is None) == bool(attempt), "who was killed said nothing of leaving"
     product.equal("purchrs", "Purchasers")
     product.forget()
 
@@ -55,24 +59,24 @@ def ended(product: Product, pid: int, *, seconds: float) -> None:
 
 
 def test_told_to_leave_it_leaves_within_its_time(leaving: Product) -> None:
-    _, run_id, pid = at_a_long_download(leaving)
+    run_id, fence, pid = at_a_long_download(leaving)
     began = time.monotonic()
     os.kill(pid, signal.SIGTERM)
     ended(leaving, pid, seconds=30)
     assert time.monotonic() - began > GRACE_SECONDS / 2  # its task had its time
-    goes_on(leaving, run_id, attempt=0)
+    goes_on(leaving, run_id, fence, attempt=0)
 
 
 def test_told_twice_it_leaves_at_once(leaving: Product) -> None:
-    _, run_id, pid = at_a_long_download(leaving)
+    run_id, fence, pid = at_a_long_download(leaving)
     os.kill(pid, signal.SIGTERM)
     time.sleep(1)
     os.kill(pid, signal.SIGTERM)
     ended(leaving, pid, seconds=GRACE_SECONDS / 2)
-    goes_on(leaving, run_id, attempt=0)
+    goes_on(leaving, run_id, fence, attempt=0)
 
 
 def test_killed_it_gives_its_runs_back_when_it_comes_again(leaving: Product) -> None:
-    _, run_id, pid = at_a_long_download(leaving)
+    run_id, fence, pid = at_a_long_download(leaving)
     os.killpg(pid, signal.SIGKILL)
-    goes_on(leaving, run_id, attempt=1)
+    goes_on(leaving, run_id, fence, attempt=1)

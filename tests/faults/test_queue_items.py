@@ -7,7 +7,7 @@ import json
 import pytest
 from redis import Redis
 
-from config.queue import KEY_PREFIX, QUEUE, WAKE_QUEUE
+from config.queue_names import KEY_PREFIX, QUEUE, WAKE_QUEUE
 from tests.product import Product
 from tests.support import wait_until
 

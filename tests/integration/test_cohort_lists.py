@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import random
 from collections.abc import Sequence
 from datetime import timedelta
@@ -13,7 +12,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import func, select
 
-from models.contact_keys.codec import encode_keys
+from models.contact_keys.codec import decode, encode_keys
 from models.database import Database
 from models.errors import ConfigurationError
 from models.membership import cohort_lists, webhooks
@@ -26,6 +25,8 @@ from models.types import Feed, RunState, SnapshotState, Stage, Trigger
 from tests.factories import CREATED, make_binding, make_destination, make_source
 from worker.claim import ClaimedRun
 from worker.context import open_context
+from worker.membership import csv_fast
+from worker.membership.key_sources import KeyBlobs
 from worker.stages import snapshot as stage
 from worker.stages import snapshot_store, webhook_snapshot
 
@@ -93,12 +94,13 @@ class Telling:
     def rows(self, hold: ClaimedRun, run: SyncRun) -> list[str]:
         assert run.snapshot is not None
         assert run.snapshot.state == SnapshotState.COMPLETED
-        path = snapshot_store.fetch(hold, run.snapshot)
-        with path.open(encoding="utf-8", newline="") as file:
-            header, *rows = csv.reader(file)
-        path.unlink()
-        assert header == ["user_id"]
-        return [row[0].removeprefix("\t") for row in rows]  # as every reader of such a file does
+        found = snapshot_store.fetch(hold, run.snapshot)
+        assert isinstance(found, KeyBlobs)
+        cells = [csv_fast.cells_of_array(decode(blob)) for blob in found.blobs()]
+        blank = found.blank + sum(cell.blank for cell in cells)
+        rows = [key for cell in cells for key in cell.keys] + [""] * blank
+        snapshot_store.forget(hold, run.snapshot)
+        return rows
 
     def members(self) -> list[str]:
         """The rows of the file of a run that is made and ended."""

@@ -20,12 +20,15 @@ import requests
 from cli.flower import server as flower
 from cli.stack import ports
 from cli.stack.stack import environment_of
-from config.queue import QUEUE, QUEUES, make_app
+from config.queue import make_app
+from config.queue_names import QUEUE, QUEUES
 from config.settings import Settings
 from models import schema
 from models.database import Database
 from models.errors import ConfigurationError
-from tests.support import Valkey
+from tests.support import ROOT, Valkey
+
+IN_PRODUCTION = ROOT / "deploy" / "flowerconfig.py"
 
 COMMAND = [sys.executable, "-P", "-m", "cli.stack.parent_death", str(os.getpid()), "run", "flower"]
 Page = Callable[..., requests.Response]
@@ -242,6 +245,37 @@ def test_a_configured_password_and_a_file_of_options_are_used(
             assert requests.post(dispatch, json={"args": ["x"]}, auth=auth, timeout=5).status_code == expected
     assert "from-the-settings" not in (tmp_path / "said").read_text()
     assert not (settings.data_dir / flower.PASSWORD_FILE).exists()
+
+
+def test_the_file_that_production_has_is_taken(settings: Settings, broker: Valkey, tmp_path: Path) -> None:
+    configured = settings.model_copy(update={"redis_url": broker.url, "flower_port": 0})
+    with serving(configured, tmp_path / "said", FLOWER_CONF=str(IN_PRODUCTION)) as url:
+        assert requests.get(f"{url}/healthcheck", timeout=5).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        (
+            "task_runtime_metric_buckets = [1, 2]",
+            "'task_runtime_metric_buckets' is required to be a list of float",
+        ),
+        ("max_tasks = 1 / 0", "ZeroDivisionError"),
+        ("max_tasks = (", "SyntaxError"),
+    ],
+)
+def test_a_file_that_flower_does_not_take_is_named(
+    settings: Settings, broker: Valkey, tmp_path: Path, option: str, says: str
+) -> None:
+    conf = tmp_path / "conf.py"
+    conf.write_text(f"{option}\n")
+    refused = settings.model_copy(update={"redis_url": broker.url, "flower_port": 0})
+    environment = {**os.environ, **environment_of(refused), "FLOWER_CONF": str(conf)}
+    answer = subprocess.run(COMMAND, env=environment, capture_output=True, text=True, check=False)
+    assert answer.returncode == 2
+    assert "SETTING_INVALID" in answer.stderr
+    assert str(conf) in answer.stderr
+    assert says in answer.stderr
 
 
 def test_a_taken_port_is_named(settings: Settings, broker: Valkey) -> None:

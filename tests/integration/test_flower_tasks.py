@@ -15,7 +15,8 @@ import requests
 
 from cli.flower import server as flower
 from cli.stack.stack import environment_of
-from config.queue import KEY_PREFIX, make_app, publish
+from config.queue import make_app, publish
+from config.queue_names import KEY_PREFIX
 from config.settings import Settings
 from models.database import Database
 from models.errors import HeldForApproval

@@ -18,7 +18,7 @@ from prometheus_client.openmetrics import exposition, parser
 from pydantic import SecretStr
 from redis import Redis
 
-from config.queue import KEY_PREFIX
+from config.queue_names import KEY_PREFIX
 from config.settings import Settings
 from models import broker
 from models.database import Database

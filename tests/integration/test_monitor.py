@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -18,7 +19,8 @@ import pytest
 import requests
 
 from cli.main import main
-from config.queue import KEY_PREFIX
+from config.graceful_stop import GracefulStop
+from config.queue_names import KEY_PREFIX
 from config.settings import Settings
 from models.database import Database
 from models.naming import find
@@ -26,6 +28,8 @@ from models.runs import lifecycle
 from models.setup.bindings import Timing
 from models.tables import CohortBinding, SyncRun
 from models.types import Trigger
+from monitor import main as monitoring
+from monitor.server import Server
 from tests.factories import make_binding, make_destination, make_source
 from tests.forked import Forked
 from tests.scrape import ROOT, running_monitor
@@ -115,7 +119,7 @@ def test_it_serves_two_pages_and_no_more(stack: Settings, tmp_path: Path) -> Non
     with running_monitor(stack, tmp_path) as monitor:
         for path in ("/", "/metrics/", "/admin"):
             assert requests.get(monitor.url + path, timeout=5).status_code == 404
-        assert requests.post(f"{monitor.url}/metrics", timeout=5).status_code == 501
+        assert requests.post(f"{monitor.url}/metrics", timeout=5).status_code == 405
         formats = {"Accept": "application/openmetrics-text;version=1.0.0"}
         answer = requests.get(f"{monitor.url}/metrics?x=1", headers=formats, timeout=5)
         assert answer.headers["Content-Type"].startswith("application/openmetrics-text")
@@ -145,3 +149,33 @@ def test_a_taken_port_is_named(settings: Settings) -> None:
     assert answer.returncode == 2
     assert "COHORT_SYNC_MONITOR_HOST, COHORT_SYNC_MONITOR_PORT" in answer.stderr
     assert "Choose another port" in answer.stderr
+
+
+def test_a_loop_that_is_stuck_is_not_alive(sqlite_db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its pages are a thread's own and would answer for ever."""
+    monkeypatch.setattr(monitoring, "STUCK_SECONDS", 0.3)
+    entered, let_go, stop = threading.Event(), threading.Event(), GracefulStop()
+    watching = monitoring.Monitor(sqlite_db.settings)
+
+    def look() -> None:
+        entered.set()
+        let_go.wait(60)
+
+    monkeypatch.setattr(watching, "look", look)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = Server(listening, watching.registry, watching.ill, watching.live)
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/livez"
+        thread = threading.Thread(target=lambda: watching.run(stop))
+        server.start()
+        thread.start()
+        assert entered.wait(20)
+        try:
+            wait_until(lambda: requests.get(url, timeout=5).status_code == 503, seconds=20)
+            monkeypatch.setattr(monitoring, "STUCK_SECONDS", 60.0)
+            assert requests.get(url, timeout=5).json() == {"status": "ok"}
+        finally:
+            stop.ask()
+            let_go.set()
+            server.stop()
+            thread.join()
+            watching.close()

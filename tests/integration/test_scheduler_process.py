@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from sqlalchemy import select
 
-from config.queue import KEY_PREFIX
+from config.queue_names import KEY_PREFIX
 from config.settings import Settings
 from models.database import Database
 from models.setup.bindings import Timing

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from config.queue import KEY_PREFIX
+from config.queue_names import KEY_PREFIX
 from config.settings import Settings
 from models.database import Database
 from models.runs import outbox

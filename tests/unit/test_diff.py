@@ -23,9 +23,11 @@ from models.contact_keys.comparison import comparison_key, has_line_break, is_bl
 from models.contact_keys.compatibility import compatibility_key
 from models.errors import ContractError
 from worker.membership import csv_fast, diff, loader, merge
-from worker.membership.diff import Diff, Direction, StateReader, compare, digest_of
+from worker.membership.diff import Diff, Direction, StateReader, compare
 from worker.membership.fingerprint import LONG, Fingerprints
+from worker.membership.key_sources import CsvFile
 from worker.membership.odd_keys import oddity
+from worker.membership.snapshot_file import digest_of
 
 NUMBER = itertools.count()
 Deltas = list[tuple[Direction, list[str]]]
@@ -43,7 +45,7 @@ def state_of(base: list[list[str]], deltas: Deltas = [], uncertain: list[list[st
 def diff_of(folder: Path, snapshot: list[str] | bytes, state: StateReader, seed: int = 1) -> Diff:
     path = folder / f"{next(NUMBER)}.csv"
     path.write_bytes(snapshot if isinstance(snapshot, bytes) else as_csv(snapshot))
-    return compare(path, "user_id", state, workdir=folder, seed=seed, max_bytes=10**9)
+    return compare(CsvFile(path, "user_id", 10**9), state, workdir=folder, seed=seed)
 
 
 def as_csv(keys: list[str]) -> bytes:
@@ -272,7 +274,7 @@ def test_gzip_is_the_same_and_leaves_nothing_behind(tmp_path: Path) -> None:
     work.mkdir()
     path = tmp_path / "c.csv.gz"
     path.write_bytes(gzip.compress(as_csv(keys), mtime=0))
-    found = compare(path, "user_id", state_of([]), workdir=work, seed=1, max_bytes=10**9)
+    found = compare(CsvFile(path, "user_id", 10**9), state_of([]), workdir=work, seed=1)
     assert sorted(pushed(found, Direction.ENTER)) == sorted(keys)
     assert found.digest == digest_of(path, "user_id") == diff_of(tmp_path, keys, state_of([])).digest
     assert list(work.iterdir()) == []

@@ -26,8 +26,8 @@ def test_jobs(requests: list[int], paces: list[tuple[int, float]], expected: Est
 
 
 def test_synchronous_rows_go_fifty_at_a_time_one_after_the_other() -> None:
-    assert estimate([120, 10], [], WriteMode.SYNC) == Estimate(4, None, 0)
-    assert estimate([120, 10], [(50, 0.2), (50, 0.6)], WriteMode.SYNC) == Estimate(4, (0, 3), 2)
+    assert estimate([50, 50, 20, 10], [], WriteMode.SYNC) == Estimate(4, None, 0)
+    assert estimate([50, 50, 20, 10], [(50, 0.2), (50, 0.6)], WriteMode.SYNC) == Estimate(4, (0, 3), 2)
 
 
 IN, OUT = Direction.ENTER, Direction.EXIT

@@ -14,10 +14,10 @@ import pytest
 import requests
 import uvicorn
 
+from config import http_connection as connection
 from config.connections import Connections
+from config.http_server import connections_of
 from config.log_limit import LogLimit
-from receiver import connection
-from receiver.main import connections_of
 from receiver.room import NoRoomError, Room
 from tests.receivers import closed, opened
 from tests.support import wait_until

@@ -6,7 +6,8 @@ from collections import Counter
 
 from kombu.utils.scheduling import cycle_by_name
 
-from config.queue import FIRST_IN_A_ROW, NEXT_QUEUE, QUEUE, QUEUES, WAKE_QUEUE, make_app
+from config.queue import FIRST_IN_A_ROW, make_app
+from config.queue_names import NEXT_QUEUE, QUEUE, QUEUES, WAKE_QUEUE
 from config.settings import Settings
 
 

@@ -14,12 +14,11 @@ from models.database import Database
 from models.direction import Direction
 from models.errors import TransientError
 from models.tables import CohortBinding
-from worker.inspection import members_file
+from worker.inspection import members
 from worker.inspection.readback import Readback
 from worker.membership.diff import Diff, StateReader, compare
+from worker.membership.key_sources import KeyBlobs
 from worker.vendors.marketing_cloud.client import BATCH_BYTES, BATCH_ROWS
-
-_ANY_SIZE = 1 << 62
 
 
 @dataclass(frozen=True)
@@ -50,18 +49,10 @@ class Comparison:
 
 def audit(db: Database, binding: CohortBinding, reading: Readback, *, workdir: Path, seed: int) -> Comparison:
     """Compare; MC_ROWS_MOVED if the reading has not seen every row, and it is forgotten then."""
-    members = workdir / "members.csv"
-    members_file.write_state(db, binding, members, workdir=workdir)
-    found = compare(
-        members,
-        binding.destination.contact_key_property,
-        as_state(reading),
-        workdir=workdir,
-        seed=seed,
-        max_bytes=_ANY_SIZE,
-        digest="",
+    known = KeyBlobs(
+        lambda: (blob for _, blob in members.of_state(db, binding, workdir)), binding.member_count
     )
-    members.unlink()
+    found = compare(known, as_state(reading), workdir=workdir, seed=seed)
     counts = found.counts
     unseen = reading.unseen(counts.state_named)
     if unseen:

@@ -9,7 +9,6 @@ from math import ceil
 from models.direction import Direction
 from models.runs.slots import JOBS_IN_FLIGHT
 from models.types import WriteMode
-from worker.vendors.marketing_cloud.client import SYNC_ROWS
 
 # Jobs that peers and Salesforce's own samples tell of: 0.5 to 2 s for a row, 1.9 to 20 s for thousands. One sample
 # waited for 7 min 28 s in the queue (2017).
@@ -45,8 +44,6 @@ def estimate(requests: Sequence[int], paces: Sequence[tuple[int, float]], mode: 
 
     Batches of about that size count: half to twice the largest one to come. Asynchronous ones go two at a time.
     """
-    if mode == WriteMode.SYNC:
-        requests = [min(SYNC_ROWS, n - at) for n in requests for at in range(0, n, SYNC_ROWS)]
     if not requests:
         return Estimate(0, (0, 0), 0)
     largest = max(requests)

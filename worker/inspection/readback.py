@@ -11,7 +11,6 @@ Nothing here compares keys, knows the state, or puts a key anywhere but into its
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import numpy as np
 
 from models.contact_keys.codec import decode, encode_keys
 from models.direction import Direction
+from models.private_files import replacing
 from worker.inspection.check import is_flagged
 from worker.vendors.marketing_cloud.client import MarketingCloud
 from worker.vendors.marketing_cloud.data_extension import DataExtension, Field
@@ -109,10 +109,8 @@ class Readback:
             return
         flagged, others = map(encode_keys, self._keys)
         path = self._folder / f"{self.pages:08}-{self.rows}.rows"
-        draft = path.with_suffix(f".{os.getpid()}")
-        draft.touch(mode=0o600)
-        draft.write_bytes(len(flagged).to_bytes(_SIZE, "big") + flagged + others)
-        draft.replace(path)
+        with replacing(path) as draft:
+            draft.write_bytes(len(flagged).to_bytes(_SIZE, "big") + flagged + others)
         self._waiting, self._keys = 0, ([], [])
 
     def _files(self) -> list[Path]:

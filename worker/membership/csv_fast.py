@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.contact_keys.comparison import is_blank
+from models.contact_keys.comparison import has_line_break, is_blank
 from models.contact_keys.key_array import I64, U8, Bool, KeyArray
 from models.errors import ContractError
 from worker.membership.snapshot_file import LINE, SnapshotFile
@@ -101,6 +101,21 @@ def cells_of(keys: list[str]) -> Cells:
     kept = [key for key in keys if not is_blank(key)]
     array = KeyArray.of(kept)
     return Cells(array, len(keys), len(keys) - len(kept), int(array.utf16_lengths().max(initial=0)))
+
+
+def cells_of_array(keys: KeyArray) -> Cells:
+    """The same from keys that are columns already, as if each were a cell: one with a line break is none."""
+    if keys.texts and _suspect(keys):
+        return cells_of(["" if has_line_break(key) else key for key in keys])
+    return Cells(keys, len(keys), 0, int(keys.utf16_lengths().max(initial=0)))
+
+
+def _suspect(keys: KeyArray) -> bool:
+    """Whether some text may be blank, or have a line break."""
+    starts, text = keys.ends[:-1], keys.text
+    if (starts == keys.ends[1:]).any() or _SPACES[text[starts]].any():
+        return True
+    return bool(((text == _LF) | (text == _CR)).any())
 
 
 def _row_end(block: bytes) -> int:

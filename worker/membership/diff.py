@@ -21,13 +21,13 @@ from models.contact_keys.key_array import TEXT, Bool, KeyArray
 from models.direction import Direction
 from worker.membership import batching
 from worker.membership.fingerprint import Fingerprints
-from worker.membership.loader import PARTITION, THREADS, DiffInput, Intake, Totals, expected_rows, ordered
+from worker.membership.key_sources import KeySource
+from worker.membership.loader import PARTITION, THREADS, DiffInput, Intake, Totals, ordered
 from worker.membership.merge import NOTHING, PartitionOutcome, Records, merge, reduced
-from worker.membership.snapshot_file import digest_of, inspect
 from worker.membership.spool import KeySpool
 from worker.membership.twins import Twins
 
-__all__ = ["Diff", "DiffCounts", "Direction", "PlannedBatch", "StateReader", "compare", "digest_of"]
+__all__ = ["Diff", "DiffCounts", "Direction", "PlannedBatch", "StateReader", "compare"]
 
 _OVERSIZE = 8 * PARTITION
 """More records of one side in a partition are repetitions, and are thinned out while they are read."""
@@ -175,49 +175,33 @@ class _Changes:
             yield from side.texts(marks)
 
 
-def compare(
-    snapshot: Path,
-    column: str,
-    state: StateReader,
-    *,
-    workdir: Path,
-    seed: int,
-    max_bytes: int,
-    digest: str | None = None,
-) -> Diff:
-    """Read everything once and decide; returns only if the whole file was good.
-
-    `digest` is what `digest_of` said of the file, if it was asked.
+def compare(snapshot: KeySource, state: StateReader, *, workdir: Path, seed: int) -> Diff:
+    """Read everything once and decide; returns only if the whole snapshot was good.
 
     Temporary files go to `workdir`: about 20 bytes a row of either side, 17 a change, and the texts of keys
     that are no UUIDs.
     """
     np.empty(_FREED, np.uint8)
-    file = inspect(snapshot, column, max_bytes=max_bytes, workdir=workdir)
     fingerprints = Fingerprints(seed)
-    try:
-        with ThreadPoolExecutor(THREADS, "diff") as pool:
-            intake = Intake(pool, fingerprints, max(expected_rows(file), state.members), workdir)
-            rows, totals = intake.snapshot(file, digest)
-            known, alive = _state(intake, state)
-            unsure = intake.blobs(state.uncertain())
-            twins = Twins(rows.folds, rows.prints, (known.folds, unsure.folds), intake.bits, fingerprints)
-            changes = _Changes(rows, known, unsure, twins, workdir)
-            sides = (known, unsure, rows)
+    with snapshot.opened(workdir) as source, ThreadPoolExecutor(THREADS, "diff") as pool:
+        intake = Intake(pool, fingerprints, max(source.expected, state.members), workdir)
+        rows, totals = source.read(intake)
+        known, alive = _state(intake, state)
+        unsure = intake.blobs(state.uncertain())
+        twins = Twins(rows.folds, rows.prints, (known.folds, unsure.folds), intake.bits, fingerprints)
+        changes = _Changes(rows, known, unsure, twins, workdir)
+        sides = (known, unsure, rows)
 
-            def decide(partition: int) -> PartitionOutcome:
-                records = [_records(side, partition, fingerprints, last=side is not rows) for side in sides]
-                return merge(records[0], alive[records[0][2]], records[1], records[2], fingerprints)
+        def decide(partition: int) -> PartitionOutcome:
+            records = [_records(side, partition, fingerprints, last=side is not rows) for side in sides]
+            return merge(records[0], alive[records[0][2]], records[1], records[2], fingerprints)
 
-            members = before = named = 0
-            for outcome in ordered(pool, decide, range(intake.partitions)):
-                changes.add(outcome)
-                members += outcome.members
-                before += outcome.known
-                named += outcome.named
-    finally:
-        if file.path != snapshot:
-            file.path.unlink(missing_ok=True)
+        members = before = named = 0
+        for outcome in ordered(pool, decide, range(intake.partitions)):
+            changes.add(outcome)
+            members += outcome.members
+            before += outcome.known
+            named += outcome.named
     entered = changes.counts[Direction.ENTER]
     counts = DiffCounts(
         snapshot_rows=totals.rows,

@@ -7,7 +7,6 @@ are numbered in the order they came.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -21,12 +20,12 @@ import numpy as np
 from models.contact_keys.codec import decode
 from models.contact_keys.key_array import TEXT, U8, Bool, KeyArray
 from models.errors import ContractError
-from worker.membership import csv_fast, csv_reference, odd_keys
+from worker.membership import odd_keys
 from worker.membership.csv_fast import Cells
 from worker.membership.csv_reference import Spans
 from worker.membership.fingerprint import Fingerprints
 from worker.membership.odd_keys import OddKeys
-from worker.membership.snapshot_file import SnapshotFile, digest_of
+from worker.membership.snapshot_file import SnapshotFile
 from worker.membership.spool import KeySpool, PartitionSpool, Sorted, by_partition
 from worker.membership.twins import Folds
 
@@ -106,27 +105,6 @@ class Intake:
         self._fingerprints = fingerprints
         self._workdir = workdir
 
-    def snapshot(self, file: SnapshotFile, digest: str | None = None) -> tuple[DiffInput, Totals]:
-        """The rows of a snapshot, by the fast reader if it can. A digest that is known is not made again."""
-        names = frozenset(
-            name.lower() for name in (file.columns[file.column], file.wanted, file.wanted.removeprefix("gp:"))
-        )
-        spans = Spans()
-        try:
-            made = hashlib.sha256()
-            width, column = len(file.columns), file.column
-            side, counted = self._cells(
-                lambda chunk: self._prepared(csv_fast.parse(chunk, width, column), names),
-                csv_fast.chunks(file, made.update if digest is None else len),
-            )
-            made.update(b"\0" + file.wanted.encode())
-            return side, Totals(*counted, spans, digest or made.hexdigest())
-        except csv_fast.Irregular:
-            side, counted = self._cells(
-                lambda keys: self._prepared(csv_fast.cells_of(keys), names), csv_reference.read(file, spans)
-            )
-            return side, Totals(*counted, spans, digest or digest_of(file.path, file.wanted))
-
     def blobs(self, blobs: Iterable[bytes]) -> DiffInput:
         """The keys of some blobs."""
         side = DiffInput(self._workdir)
@@ -134,24 +112,29 @@ class Intake:
             side.append(keys, part, folds)
         return side
 
-    def _cells(
-        self, function: Callable[[Item], tuple[Cells, Sorted, Folds, OddKeys]], items: Iterable[Item]
+    def cells(
+        self, read: Callable[[Item], Cells], items: Iterable[Item], names: frozenset[str]
     ) -> tuple[DiffInput, tuple[int, int, int, OddKeys]]:
-        """The side; its rows, blank ones, longest key and odd keys."""
+        """The side that `read` makes of the items; its rows, blank ones, longest key and odd keys.
+
+        `names` are the column's, in lower case: as a key they are odd.
+        """
+
+        def prepared(item: Item) -> tuple[Cells, Sorted, Folds, OddKeys]:
+            cells = read(item)
+            _, part, folds = self._sorted(cells.keys)
+            return cells, part, folds, odd_keys.find(cells.keys, names)
+
         side = DiffInput(self._workdir)
         rows = blank = longest = 0
         odd = OddKeys()
-        for cells, part, folds, found in self._ordered(function, items):
+        for cells, part, folds, found in self._ordered(prepared, items):
             side.append(cells.keys, part, folds)
             rows += cells.rows
             blank += cells.blank
             longest = max(longest, cells.longest)
             odd += found
         return side, (rows, blank, longest, odd)
-
-    def _prepared(self, cells: Cells, names: frozenset[str]) -> tuple[Cells, Sorted, Folds, OddKeys]:
-        _, part, folds = self._sorted(cells.keys)
-        return cells, part, folds, odd_keys.find(cells.keys, names)
 
     def _sorted(self, keys: KeyArray) -> tuple[KeyArray, Sorted, Folds]:
         hi, lo = self._fingerprints.of(keys)

@@ -9,7 +9,6 @@ asked for twice, and left in the ledger for the next run to use, wherever this p
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,7 +31,6 @@ from models.errors import (
 from models.membership import state
 from models.runs import unresolved_batches
 from models.runs.lifecycle import Claim
-from models.secrets import make_private_dir
 from models.tables import CohortBinding, Snapshot, SyncRun
 from models.types import RunState, SnapshotKind, Stage, Trigger, WriteMode
 from worker.claim import ClaimedRun, backoff
@@ -40,6 +38,7 @@ from worker.context import Context
 from worker.inspection.check import require_destination
 from worker.inspection.estimate import jobs
 from worker.membership.diff import Diff, DiffCounts, StateReader, compare
+from worker.membership.key_sources import CsvFile, KeySource, blobs_of
 from worker.stages import (
     blackout,
     file_guard,
@@ -126,24 +125,27 @@ class DryRun(ClaimedRun):
     def find(self, file: Path | None = None) -> Findings:
         """What a run would do with the snapshot, or with a person's own file."""
         snapshot = None if file is not None else self.snapshot()
-        data_dir = self.ctx.settings.data_dir
-        snapshot_store.sweep(data_dir)
-        make_private_dir(data_dir / "work")
-        with tempfile.TemporaryDirectory(prefix="plan-", dir=data_dir / "work") as folder:
-            path = file or Path(folder) / "cohort.csv"
-            if snapshot is not None:
-                self._fetch(snapshot, path)
-            if gone := self.forgotten():
-                raw, path = path, Path(folder) / "allowed.csv"
-                column = self.draft.binding.destination.contact_key_property
-                snapshot_store.leave_out(self, column, raw, path, gone)
-            return self._judged(self._compare(path, Path(folder)))
+        snapshot_store.sweep(self.ctx.settings.data_dir)
+        with self.workdir("plan") as folder:
+            return self._judged(self._compare(self._cohort(snapshot, file, folder), folder))
 
-    def _fetch(self, snapshot: Snapshot, path: Path) -> None:
-        """The snapshot's members; not where workers keep them, for nobody may come by here to remove them."""
-        if snapshot.kind == SnapshotKind.WEBHOOK:
-            webhook_snapshot.write(self, snapshot, path)
-            return
+    def _cohort(self, snapshot: Snapshot | None, file: Path | None, folder: Path) -> KeySource:
+        """The keys; not where workers keep them, for nobody may come by here to remove them."""
+        gone = self.forgotten()
+        if snapshot is not None and snapshot.kind == SnapshotKind.WEBHOOK:
+            webhook_snapshot.write(self, snapshot, folder / "cohort.keys", gone)
+            return blobs_of(folder / "cohort.keys")
+        if snapshot is not None:
+            self._download(snapshot, folder / "cohort.csv")
+        column = self.draft.binding.destination.contact_key_property
+        limit = self.ctx.settings.snapshot_max_bytes
+        given = CsvFile(file or folder / "cohort.csv", column, limit)
+        if not gone:
+            return given
+        snapshot_store.leave_out(given, folder / "allowed.csv", gone)
+        return CsvFile(folder / "allowed.csv", column, limit)
+
+    def _download(self, snapshot: Snapshot, path: Path) -> None:
         request_id = snapshot.request_id
         if request_id is None:
             raise TerminalError("SNAPSHOT_REQUEST_LOST")
@@ -151,7 +153,7 @@ class DryRun(ClaimedRun):
             limit = self.ctx.settings.snapshot_max_bytes
             self._patiently(lambda: amplitude.download(request_id, path, max_bytes=limit))
 
-    def _compare(self, path: Path, workdir: Path) -> Diff:
+    def _compare(self, cohort: KeySource, workdir: Path) -> Diff:
         binding = self.draft.binding
         with self.ctx.db.read() as session:
             one_state(session)  # a run of the binding may end meanwhile, and fold its batches into the base
@@ -161,14 +163,7 @@ class DryRun(ClaimedRun):
                 uncertain=lambda: unresolved_batches.iter_lost(session, binding.id),
                 members=binding.member_count,
             )
-            return compare(
-                path,
-                binding.destination.contact_key_property,
-                reader,
-                workdir=workdir,
-                seed=self.ctx.rng.getrandbits(63),
-                max_bytes=self.ctx.settings.snapshot_max_bytes,
-            )
+            return compare(cohort, reader, workdir=workdir, seed=self.ctx.rng.getrandbits(63))
 
     def _judged(self, found: Diff) -> Findings:
         binding, counts = self.draft.binding, found.counts
@@ -180,8 +175,10 @@ class DryRun(ClaimedRun):
                 with self.marketing_cloud(binding.destination) as cloud:
                     extension, attribute = self._patiently(lambda: require_destination(cloud, binding))
                 long_keys.limit(found, extension, percent=self.ctx.settings.long_key_percent)
-                together = BATCH_ROWS if binding.destination.write_mode == WriteMode.ASYNC else 0
-                requests = jobs([(batch.direction, batch.n) for batch in planned(found, attribute)], together)
+                mode = binding.destination.write_mode
+                together = BATCH_ROWS if mode == WriteMode.ASYNC else 0
+                batches = planned(found, attribute, mode)
+                requests = jobs([(batch.direction, batch.n) for batch in batches], together)
             except ConfigurationError as error:
                 failed = error
         past = guard_past(self.ctx.db, self.draft, extension)

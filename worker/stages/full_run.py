@@ -21,7 +21,7 @@ import structlog
 
 from models.direction import Direction
 from models.errors import Cancelled, SyncError, TerminalError
-from models.secrets import make_private_dir
+from models.private_files import make_private_dir
 from models.tables import SyncRun
 from worker.claim import ClaimedRun
 from worker.inspection.check import require_destination
@@ -56,7 +56,7 @@ def read(hold: ClaimedRun, run: SyncRun, known: StateReader, workdir: Path) -> F
         begun = reading.pages
         try:
             reading.go_on(cloud, _watched(hold))
-        except TerminalError:
+        except (TerminalError, Cancelled):
             shutil.rmtree(folder)  # nobody will go on with it
             raise
         except SyncError:

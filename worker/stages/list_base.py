@@ -5,7 +5,6 @@ The file has to pass the guards of a file first: a damaged one would be believed
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import structlog
@@ -14,42 +13,32 @@ from models import forgotten
 from models.direction import Direction
 from models.errors import TerminalError
 from models.membership import list_base
-from models.secrets import make_private_dir
 from models.tables import Snapshot, SyncRun
 from worker.claim import ClaimedRun
 from worker.membership.compaction import compact
 from worker.membership.diff import StateReader, compare
 from worker.membership.file_keys import key_blobs
 from worker.membership.snapshot_file import inspect
-from worker.stages import file_guard
+from worker.stages import file_guard, snapshot_store
 
 log = structlog.get_logger()
 
 
-def take(hold: ClaimedRun, run: SyncRun, path: Path, known: StateReader) -> None:
+def take(hold: ClaimedRun, run: SyncRun, known: StateReader) -> None:
     """Make the run's download the base of its list, and the list the run's snapshot."""
     download = run.snapshot
     if download is None:
         raise TerminalError("SNAPSHOT_REQUEST_LOST")
-    settings, column = hold.ctx.settings, run.binding.destination.contact_key_property
-    work = settings.data_dir / "work"
-    make_private_dir(work)
-    with tempfile.TemporaryDirectory(prefix=f"base-{run.id}-", dir=work) as directory:
-        workdir = Path(directory)
-        found = compare(
-            path,
-            column,
-            known,
-            workdir=workdir,
-            seed=hold.ctx.rng.getrandbits(63),
-            max_bytes=settings.snapshot_max_bytes,
-        )
+    settings = hold.ctx.settings
+    cohort = snapshot_store.csv_of(hold, download)
+    with hold.workdir(f"base-{run.id}") as workdir:
+        found = compare(cohort, known, workdir=workdir, seed=hold.ctx.rng.getrandbits(63))
         counts = found.counts
         if not run.approved:
             held = file_guard.objection(run.binding, counts, odd_percent=settings.odd_key_percent, run=run.id)
             if held is not None:
                 raise held
-        file = inspect(path, column, max_bytes=settings.snapshot_max_bytes, workdir=workdir)
+        file = inspect(cohort.path, cohort.column, max_bytes=cohort.max_bytes, workdir=workdir)
         parts: list[tuple[int, Path]] = []
         for n, blob in compact((), ((Direction.ENTER, keys) for keys in key_blobs(file)), workdir=workdir):
             part = workdir / f"part-{len(parts)}"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import redis
 from redis.exceptions import RedisError
 
-from config.queue import KEY_PREFIX
+from config.queue_names import KEY_PREFIX
 
 # The first look at a job where nothing is known: jobs of one row took 0.5-2 s, of thousands 2-20 s, in the worst case
 # minutes.

@@ -10,31 +10,29 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from datetime import timedelta
 
 import structlog
 from sqlalchemy.orm import Session
 
-from models.contact_keys.codec import Value, decode_keys, encode_keys, row_body
+from models.contact_keys.codec import Value, decode_keys, row_body, sync_row_body
 from models.direction import Direction
-from models.errors import Cancelled, ConfigurationError, RateLimited, SyncError
+from models.errors import Cancelled
 from models.runs import batches, lifecycle, slots
 from models.runs.slots import JOBS_IN_FLIGHT, Woken
 from models.tables import PushBatch, SyncRun
 from models.types import BatchState, Stage, WriteMode
 from worker.claim import ClaimedRun
 from worker.inspection.check import flag_value, require_destination
-from worker.stages import blackout, job_tracking, refusals, sync_rows
+from worker.stages import blackout, job_tracking, write_outcome
 from worker.stages.pace import POLL_MIN_SECONDS, Paces
-from worker.vendors.http import NotSentError
+from worker.stages.write_outcome import outcome_of
 from worker.vendors.marketing_cloud.client import (
     BATCH_BYTES,
     BATCH_ROWS,
     CONTACT_KEY,
+    SYNC_ROWS,
     MarketingCloud,
-    PayloadTooLargeError,
 )
-from worker.vendors.marketing_cloud.transport import BatchRefusedError
 
 log = structlog.get_logger()
 
@@ -42,8 +40,6 @@ log = structlog.get_logger()
 CLAIM_SECONDS = 20.0
 # In all, so long may a claim look again without anything having moved; and so long at a time although other work waits.
 PATIENCE_SECONDS, A_MOMENT_SECONDS = 1.0, 0.1
-# A PUT that failed like this was not queued. All else (no answer, a server's error, an odd answer) tells nothing.
-NOT_QUEUED = (NotSentError, RateLimited, ConfigurationError)
 
 
 @dataclass(frozen=True)
@@ -142,29 +138,23 @@ class Push:
 
     def _send(self, job: list[PushBatch]) -> None:
         """Send what was taken for one slot."""
+        extension = self.target.data_extension_id
         if self.synchronous:
-            target = self.target
-            sync_rows.send(
-                self.hold, self.cloud, job[0], target.data_extension_id, target.field, self._value(job[0])
-            )
-            return
-        job, body = self._body(job)
-        self.hold.require_lease()
-        try:
-            request_id = self.cloud.submit(self.target.data_extension_id, body)
-        except PayloadTooLargeError as error:
-            self._too_large(job, error)
-            return
-        except BatchRefusedError as error:
-            for batch in job:
-                refusals.refused(self.hold, self.cloud, batch, error.rows, error)
-            return
-        except SyncError as error:
-            job_tracking.unsent(self.hold, job, error, uncertain=not isinstance(error, NOT_QUEUED))
-            for batch in job:
-                refusals.failed(self.hold, self.cloud, batch, error)
-            raise
-        self._submitted(job, request_id)
+            (batch,) = job
+            keys = decode_keys(batch.keys)
+            if len(keys) > SYNC_ROWS:  # planned while the destination took jobs
+                parts = [keys[at : at + SYNC_ROWS] for at in range(0, len(keys), SYNC_ROWS)]
+                write_outcome.replace(self.hold, batch, parts)
+                return
+            body = sync_row_body(keys, self._value(batch), CONTACT_KEY, self.target.field)
+            self.hold.require_lease()
+            outcome = outcome_of(lambda: self.cloud.save(extension, body))
+        else:
+            job, body = self._body(job)
+            self.hold.require_lease()
+            outcome = outcome_of(lambda: self.cloud.submit(extension, body))
+        first_look = self.paces.of(rows_of(job)).first()
+        write_outcome.apply(self.hold, self.cloud, job, outcome, first_look=first_look)
 
     def _body(self, job: list[PushBatch]) -> tuple[list[PushBatch], bytes]:
         """The request, of fewer batches where they are too large together."""
@@ -179,36 +169,6 @@ class Push:
 
     def _value(self, batch: PushBatch) -> Value:
         return flag_value(self.target.type, entering=batch.direction == Direction.ENTER)
-
-    def _submitted(self, job: list[PushBatch], request_id: str) -> None:
-        first = self.paces.of(rows_of(job)).first()
-        soonest = (job[0].sent_at or self.hold.now) + timedelta(seconds=first)
-        due = max(self.hold.later(POLL_MIN_SECONDS), soonest)
-        with self.hold.transaction() as (session, _):
-            for batch in job:
-                batches.submitted(session, batch.id, request_id, poll_at=due)
-
-    def _too_large(self, job: list[PushBatch], error: PayloadTooLargeError) -> None:
-        """413: each batch alone, or two halves instead of one."""
-        if len(job) > 1:
-            with self.hold.transaction() as (session, _):
-                for one in job:
-                    batches.refused(session, one.id, not_before=self.hold.now, certain=True)
-            return
-        batch = job[0]
-        keys = decode_keys(batch.keys)
-        if len(keys) == 1:
-            refusals.halve(self.hold, self.cloud, batch, [("HTTP_413", error.message)], error)
-            return
-        half = len(keys) // 2
-        with self.hold.transaction() as (session, run):
-            batches.split(
-                session,
-                run,
-                batch.id,
-                [(len(part), encode_keys(part)) for part in (keys[:half], keys[half:])],
-                sent=batch.attempts > 1,
-            )
 
     def _flying(self) -> list[list[PushBatch]]:
         with self.hold.ctx.db.read() as session:

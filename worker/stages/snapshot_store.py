@@ -1,4 +1,4 @@
-"""Where a snapshot's file lies while runs need it: one copy a machine, fetched anew wherever it is missing.
+"""Where a snapshot's keys come from; its file lies here while runs need it, one copy a machine.
 
 The file holds personal data: mode 0600, removed with its run or after a day.
 """
@@ -7,21 +7,23 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
-from config.queue import HARD_LIMIT_SECONDS
+from config.queue_names import HARD_LIMIT_SECONDS
+from models.direction import Direction
 from models.errors import ContractError, TerminalError
 from models.forgotten import Forgotten
 from models.membership import snapshots
-from models.secrets import make_private_dir
+from models.private_files import make_private_dir, replacing
 from models.tables import Snapshot
 from models.types import SnapshotKind
 from worker.claim import ClaimedRun
-from worker.inspection import members_file
+from worker.inspection import members
+from worker.membership.key_sources import CsvFile, KeyBlobs, KeySource, blobs_of
 from worker.membership.without import without
 from worker.stages import webhook_snapshot
 
@@ -30,57 +32,81 @@ KEEP_SECONDS = 86_400
 DOWNLOADABLE = timedelta(days=7)
 
 
-def fetch(hold: ClaimedRun, snapshot: Snapshot) -> Path:
-    """The path of the snapshot's file on this machine: downloaded, or made from the database.
+# Kinds that are a file of somebody else's.
+_CSV = (SnapshotKind.DOWNLOAD, SnapshotKind.UPLOAD)
 
-    Who is forgotten is not in it: a file that was made before somebody was is made anew.
+
+def fetch(hold: ClaimedRun, snapshot: Snapshot) -> KeySource:
+    """The snapshot's keys: of a file that is downloaded or unpacked to this machine, or of the database.
+
+    Who is forgotten is not among them: a file that was made before somebody was is made anew.
     """
+    if snapshot.kind in _CSV:
+        return csv_of(hold, snapshot)
+    if snapshot.kind == SnapshotKind.CLEAR:
+        return KeyBlobs(lambda: ())
     gone = hold.forgotten()
+    if snapshot.kind == SnapshotKind.STATE:
+        return _of_state(hold, gone)
+    path = _place(hold, snapshot, gone)
+    if not path.exists():
+        webhook_snapshot.write(hold, snapshot, path, gone)
+    return blobs_of(path)
+
+
+def csv_of(hold: ClaimedRun, snapshot: Snapshot) -> CsvFile:
+    """The file of a download or an upload."""
+    gone, limit = hold.forgotten(), hold.ctx.settings.snapshot_max_bytes
+    path = _place(hold, snapshot, gone)
+    if not path.exists():
+        if not gone:
+            _make(hold, snapshot, path, limit)
+        else:
+            raw = path.with_suffix(f".csv.{os.getpid()}.raw")
+            try:
+                _make(hold, snapshot, raw, limit)
+                leave_out(CsvFile(raw, snapshot.property, limit), path, gone)
+            finally:
+                raw.unlink(missing_ok=True)
+    return CsvFile(path, snapshot.property, limit)
+
+
+def leave_out(source: CsvFile, target: Path, gone: Forgotten) -> None:
+    """`target` becomes the cohort file `source` without who is forgotten."""
+    with replacing(target) as draft:
+        without(
+            source.path,
+            draft,
+            source.column,
+            gone.__contains__,
+            max_bytes=source.max_bytes,
+            workdir=target.parent,
+        )
+
+
+def _place(hold: ClaimedRun, snapshot: Snapshot, gone: Forgotten) -> Path:
     path = place_of(hold.ctx.settings.data_dir, snapshot, gone.newest)
     make_private_dir(path.parent)
-    if path.exists():
-        return path
-    if not gone:
-        _make(hold, snapshot, path)
-        return path
-    raw = path.with_suffix(f".csv.{os.getpid()}.raw")
-    try:
-        _make(hold, snapshot, raw)
-        leave_out(hold, snapshot.property, raw, path, gone)
-    finally:
-        raw.unlink(missing_ok=True)
     return path
 
 
-def leave_out(hold: ClaimedRun, column: str, source: Path, target: Path, gone: Forgotten) -> None:
-    """`target` becomes the cohort file `source` without who is forgotten."""
-    draft = target.with_name(f"{target.name}.{os.getpid()}.part")
-    previous = os.umask(0o077)
-    try:
-        limit = hold.ctx.settings.snapshot_max_bytes
-        without(source, draft, column, gone.__contains__, max_bytes=limit, workdir=target.parent)
-        draft.replace(target)
-    finally:
-        os.umask(previous)
-        draft.unlink(missing_ok=True)
+def _make(hold: ClaimedRun, snapshot: Snapshot, path: Path, limit: int) -> None:
+    if snapshot.kind == SnapshotKind.UPLOAD:
+        _unload(hold, snapshot, path, limit)
+    else:
+        _download(hold, snapshot, path, limit)
 
 
-def _make(hold: ClaimedRun, snapshot: Snapshot, path: Path) -> None:
-    limit = hold.ctx.settings.snapshot_max_bytes
-    previous = os.umask(0o077)
-    try:
-        if snapshot.kind == SnapshotKind.UPLOAD:
-            _unload(hold, snapshot, path, limit)
-        elif snapshot.kind == SnapshotKind.CLEAR:
-            members_file.write(path, snapshot.property, ())
-        elif snapshot.kind == SnapshotKind.STATE:
-            _from_state(hold, path)
-        elif snapshot.kind == SnapshotKind.WEBHOOK:
-            webhook_snapshot.write(hold, snapshot, path)
-        else:
-            _download(hold, snapshot, path, limit)
-    finally:
-        os.umask(previous)
+def _of_state(hold: ClaimedRun, gone: Forgotten) -> KeyBlobs:
+    """Nothing but this run changes the state, and not before it has planned what follows from these keys."""
+    binding = hold.load().binding
+
+    def blobs() -> Iterator[bytes]:
+        with hold.workdir("state") as workdir:
+            for n, blob in members.of_state(hold.ctx.db, binding, workdir):
+                yield gone.without(Direction.ENTER, n, blob)[1]
+
+    return KeyBlobs(blobs, binding.member_count)
 
 
 def place_of(data_dir: Path, snapshot: Snapshot, newest: int = 0) -> Path:
@@ -88,7 +114,8 @@ def place_of(data_dir: Path, snapshot: Snapshot, newest: int = 0) -> Path:
 
     By the time too: a database that was restored gives its ids again.
     """
-    return data_dir / "snapshots" / f"{_name_of(snapshot)}{newest}.csv"
+    kind = "csv" if snapshot.kind in _CSV else "keys"
+    return data_dir / "snapshots" / f"{_name_of(snapshot)}{newest}.{kind}"
 
 
 def _name_of(snapshot: Snapshot) -> str:
@@ -106,7 +133,7 @@ def forget(hold: ClaimedRun, snapshot: Snapshot) -> None:
 def sweep(data_dir: Path) -> None:
     """Remove what lies about: downloads that nobody has needed for a day, and what a killed process left."""
     now = time.time()
-    for path in (data_dir / "snapshots").glob("*.csv*"):
+    for path in (data_dir / "snapshots").glob("*"):
         with suppress(OSError):
             if path.stat().st_mtime < now - KEEP_SECONDS:
                 path.unlink()
@@ -126,28 +153,11 @@ def _download(hold: ClaimedRun, snapshot: Snapshot, path: Path, limit: int) -> N
         amplitude.download(snapshot.request_id, path, max_bytes=limit)
 
 
-def _from_state(hold: ClaimedRun, path: Path) -> None:
-    """Nothing but this run changes the state, and not before it has planned what follows from this file."""
-    work = hold.ctx.settings.data_dir / "work"
-    make_private_dir(work)
-    draft = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with tempfile.TemporaryDirectory(prefix="state-", dir=work) as directory:
-        try:
-            members_file.write_state(hold.ctx.db, hold.load().binding, draft, workdir=Path(directory))
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
-
-
 def _unload(hold: ClaimedRun, snapshot: Snapshot, path: Path, limit: int) -> None:
-    draft, size = path.with_name(f"{path.name}.{os.getpid()}.part"), 0
-    try:
-        with hold.ctx.db.read() as session, draft.open("wb") as file:
-            for piece in snapshots.iter_upload(session, snapshot.id):
-                size += len(piece)
-                if size > limit:
-                    raise ContractError("SNAPSHOT_TOO_LARGE", limit=f"{limit:,} bytes")
-                file.write(piece)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    size = 0
+    with hold.ctx.db.read() as session, replacing(path) as draft, draft.open("wb") as file:
+        for piece in snapshots.iter_upload(session, snapshot.id):
+            size += len(piece)
+            if size > limit:
+                raise ContractError("SNAPSHOT_TOO_LARGE", limit=f"{limit:,} bytes")
+            file.write(piece)

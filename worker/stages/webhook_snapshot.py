@@ -7,59 +7,54 @@ transaction.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import structlog
 
+from models.direction import Direction
+from models.forgotten import Forgotten
 from models.membership import cohort_lists
 from models.membership.cohort_lists import ListView
-from models.secrets import make_private_dir
+from models.private_files import replacing
 from models.tables import Snapshot
 from worker.claim import ClaimedRun
-from worker.inspection import members_file
 from worker.membership.compaction import compact, compaction_due
+from worker.membership.key_sources import write_blobs
 
 log = structlog.get_logger()
 
 
-def write(hold: ClaimedRun, snapshot: Snapshot, path: Path) -> None:
-    """The snapshot's members to `path`, one key a row; users without the mapped property are empty rows."""
-    work = hold.ctx.settings.data_dir / "work"
-    make_private_dir(work)
-    draft = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with tempfile.TemporaryDirectory(prefix=f"list-{snapshot.id}-", dir=work) as directory:
-        workdir = Path(directory)
-        try:
-            with hold.ctx.db.read() as session:
-                view = cohort_lists.look(session, snapshot)
-                parts = compact(
-                    cohort_lists.iter_parts(session, view),
-                    cohort_lists.iter_messages(session, view),
-                    workdir=workdir,
-                )
-                due = view.alone and compaction_due(view.members, view.changes, view.replayed)
-                kept: list[tuple[int, Path]] = []
-                blobs = _keeping(parts, kept, workdir) if due else (blob for _, blob in parts)
-                members_file.write(draft, snapshot.property, blobs, view.blank)
+def write(hold: ClaimedRun, snapshot: Snapshot, path: Path, gone: Forgotten) -> None:
+    """The snapshot's members to `path` as blobs, without who is `gone`; users without the mapped property are blank."""
+    with hold.workdir(f"list-{snapshot.id}") as workdir:
+        with hold.ctx.db.read() as session:
+            view = cohort_lists.look(session, snapshot)
+            parts = compact(
+                cohort_lists.iter_parts(session, view),
+                cohort_lists.iter_messages(session, view),
+                workdir=workdir,
+            )
+            due = view.alone and compaction_due(view.members, view.changes, view.replayed)
+            kept: list[tuple[int, Path]] = []
             if due:
-                _fold(hold, view, kept)
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
+                parts = _keeping(parts, kept, workdir)
+            allowed = (gone.without(Direction.ENTER, n, blob)[1] for n, blob in parts)
+            with replacing(path) as draft:
+                write_blobs(draft, allowed, view.blank)
+        if due:
+            _fold(hold, view, kept)
 
 
 def _keeping(
     parts: Iterable[tuple[int, bytes]], kept: list[tuple[int, Path]], workdir: Path
-) -> Iterator[bytes]:
+) -> Iterator[tuple[int, bytes]]:
     """The parts as they come, laid down in files on the way: there may be more of them than fit memory."""
     for n, blob in parts:
         file = workdir / f"part-{len(kept)}"
         file.write_bytes(blob)
         kept.append((n, file))
-        yield blob
+        yield n, blob
 
 
 def _fold(hold: ClaimedRun, view: ListView, kept: list[tuple[int, Path]]) -> None:

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from models.contact_keys.codec import decode
 from models.contact_keys.key_array import U64
-from models.errors import HeldForApproval, SyncError
+from models.errors import HeldForApproval, SyncError, TerminalError
 from models.membership import cohort_lists, list_base, list_facts, list_trust
 from models.membership.computed_time import instant_of
 from models.membership.list_trust import ONE_SECOND, REPEATED, Doubts, Verdict
@@ -27,11 +27,12 @@ from models.tables import CohortBinding, CohortList, SyncRun
 from models.types import Feed, Reconcile, SnapshotKind, Stage
 from worker.claim import ClaimedRun
 from worker.membership.fingerprint import Fingerprints
-from worker.vendors.amplitude.client import COHORT_MAX_MEMBERS
+from worker.vendors.amplitude.client import COHORT_MAX_MEMBERS, Amplitude
+from worker.vendors.amplitude.responses import Cohort
 
 log = structlog.get_logger()
 
-SIZE_FRESH = timedelta(hours=1)
+ASK_EVERY = timedelta(minutes=5)
 
 
 def weigh(hold: ClaimedRun, run: SyncRun, people: int) -> Verdict | None:
@@ -43,7 +44,7 @@ def weigh(hold: ClaimedRun, run: SyncRun, people: int) -> Verdict | None:
         found = cohort_lists.of_binding(session, run.binding)
     if found is None:
         return None
-    _ask_size(hold, run.binding, found)
+    _ask(hold, run.binding, found)
     with hold.ctx.db.read() as session:
         repeated = _repeated(session, found, upto, Fingerprints(hold.ctx.rng.getrandbits(63)))
     with hold.transaction() as (session, _):
@@ -129,17 +130,17 @@ def _old(found: CohortList, now: datetime, days: float) -> bool:
     return days > 0 and since + timedelta(days=days) < now
 
 
-def _ask_size(hold: ClaimedRun, binding: CohortBinding, found: CohortList) -> None:
-    """Amplitude's list of cohorts costs nothing; a run does not end because it can't be had."""
+def _ask(hold: ClaimedRun, binding: CohortBinding, found: CohortList) -> None:
+    """The cohort's size and how its last sync ended. The list of cohorts costs no download, and no run needs it."""
     now = hold.now
-    if found.size_asked_at is not None and found.size_asked_at > now - SIZE_FRESH:
+    if found.size_asked_at is not None and found.size_asked_at > now - ASK_EVERY:
         with hold.ctx.db.read() as session:
             heard = list_facts.last_heard(session, found.id)
         if heard is None or heard < found.size_asked_at:
             return
     try:
         with hold.amplitude(binding.project) as amplitude:
-            listed = next((one for one in amplitude.cohorts() if one.id == binding.cohort_id), None)
+            listed = next((one for one in _listed(amplitude) if one.id == binding.cohort_id), None)
     except SyncError as error:
         log.warning("size_unknown", code=error.code)
         return
@@ -149,6 +150,20 @@ def _ask_size(hold: ClaimedRun, binding: CohortBinding, found: CohortList) -> No
             stored.size = listed.size if listed is not None else None
             stored.size_computed_at = listed.last_computed if listed is not None else None
             stored.size_asked_at = now
+            last = listed.webhook if listed is not None else None
+            list_facts.note_failure(
+                stored,
+                failed=last.last_failure if last else None,
+                succeeded=last.last_successful if last else None,
+            )
+
+
+def _listed(amplitude: Amplitude) -> list[Cohort]:
+    """The list with what became of the syncs, or without where the account has no such thing."""
+    try:
+        return amplitude.cohorts(with_syncs=True)
+    except TerminalError:
+        return amplitude.cohorts()
 
 
 def _repeated(session: Session, found: CohortList, upto: int, fingerprints: Fingerprints) -> Doubts:

@@ -21,7 +21,7 @@ from pyrate_limiter import Duration, Rate, RateItem
 from pyrate_limiter.buckets.redis_bucket import LuaScript, RedisBucket
 from redis.exceptions import NoScriptError, RedisError
 
-from config.queue import KEY_PREFIX
+from config.queue_names import KEY_PREFIX
 from models.errors import RateLimited, TransientError
 
 # Amplitude, Behavioral Cohorts API: "60 requests per 10 minutes" for requesting one cohort, per project.

@@ -26,8 +26,8 @@ from models.database import Database
 from models.errors import ContractError, TransientError
 from models.membership import snapshots
 from models.naming import every
+from models.private_files import make_private_dir
 from models.runs import lifecycle, manual
-from models.secrets import make_private_dir
 from models.tables import CohortBinding, ForgottenContact, SyncRun
 from models.types import UNFINISHED_WORDS, RunState
 

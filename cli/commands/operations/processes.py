@@ -71,7 +71,7 @@ def worker(
     settings = context.settings()
     with context.database(proven=True):
         pass  # a wrong database is said here and not by the first task
-    from config.queue import QUEUES
+    from config.queue_names import QUEUES
     from worker.app import app as celery
     from worker.departure import Departure
     from worker.liveness import PulseStep

@@ -189,14 +189,14 @@ def _inspect(file: Path, prop: str) -> None:
 
 def publish(row: SyncRun, *, quietly: bool = False) -> None:
     """Wake a worker. If the queue is away the run stays where it is: a scheduler publishes it later."""
-    from config import queue
+    from config import queue, queue_names
 
     try:
         if context.queue_answers():  # kombu would try for six seconds
             app = queue.make_app(context.settings())
             queue.publish(app, row.id, row.stage, binding=row.binding.name)
             return
-    except queue.QueueUnavailableError:
+    except queue_names.QueueUnavailableError:
         pass
     if not quietly:
         away = TerminalError("BROKER_UNREACHABLE")

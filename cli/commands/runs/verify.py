@@ -25,8 +25,8 @@ from models import forgotten
 from models.database import Database
 from models.errors import RateLimited, TransientError
 from models.naming import find
+from models.private_files import make_private_dir
 from models.runs import manual, quiescence
-from models.secrets import make_private_dir
 from models.tables import CohortBinding, SyncRun
 from models.types import RunState
 

@@ -7,7 +7,6 @@ ever repeats it, and whatever leaves open whether it was taken is an AnswerLostE
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from requests.auth import HTTPBasicAuth
 
 from models.errors import ConfigurationError, ContractError, RateLimited, SyncError, TransientError
 from models.membership.snapshots import MAX_MEMBERS
+from models.private_files import replacing
 from models.tables import AmplitudeProject
 from models.types import Region
 from worker.context import Context
@@ -90,10 +90,15 @@ class Amplitude:
         """Close the connections."""
         self._http.close()
 
-    def cohorts(self) -> list[Cohort]:
-        """Every discoverable (published) cohort of the project; there are no pages. includeSyncInfo is not needed."""
+    def cohorts(self, *, with_syncs: bool = False) -> list[Cohort]:
+        """Every discoverable (published) cohort of the project; there are no pages.
+
+        `with_syncs`: and how their syncs ended, where Amplitude says so. It was a beta once, so whoever asks for it has
+        to do without.
+        """
         call = _Call("the list of cohorts")
-        with self._get("/api/3/cohorts", call) as response:
+        params = {"includeSyncInfo": "true"} if with_syncs else None
+        with self._get("/api/3/cohorts", call, params=params) as response:
             body = self._json(response, call)
         listed = body.get("cohorts")
         if not isinstance(listed, list):
@@ -183,17 +188,13 @@ class Amplitude:
     def _save(self, response: requests.Response, path: Path, max_bytes: int) -> None:
         if response.status_code != requests.codes.ok:
             raise TransientError("AMPLITUDE_UNAVAILABLE", f"The file answered {response.status_code}.")
-        draft, size = path.with_name(f"{path.name}.{os.getpid()}.part"), 0
-        try:
-            with self._http.reading(), draft.open("wb") as file:
-                for chunk in response.raw.stream(CHUNK_BYTES, decode_content=False):
-                    size += len(chunk)
-                    if size > max_bytes:
-                        raise ContractError("SNAPSHOT_TOO_LARGE", limit=f"{max_bytes:,} bytes")
-                    file.write(chunk)
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
+        size = 0
+        with self._http.reading(), replacing(path) as draft, draft.open("wb") as file:
+            for chunk in response.raw.stream(CHUNK_BYTES, decode_content=False):
+                size += len(chunk)
+                if size > max_bytes:
+                    raise ContractError("SNAPSHOT_TOO_LARGE", limit=f"{max_bytes:,} bytes")
+                file.write(chunk)
 
     @contextmanager
     def _get(self, path: str, call: _Call, **options: Any) -> Iterator[requests.Response]:

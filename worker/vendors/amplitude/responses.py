@@ -12,6 +12,16 @@ from models.errors import ConfigurationError, ContractError, SyncError, Transien
 
 SAID_MAX = 200
 _NOT_THERE = frozenset({400, 404, 409, 410})
+_NEVER = datetime.min.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class SyncInfo:
+    """How the syncs of a cohort to one of Amplitude's destinations ended, the last of each kind."""
+
+    target: str
+    last_successful: datetime | None
+    last_failure: datetime | None
 
 
 @dataclass(frozen=True)
@@ -31,6 +41,17 @@ class Cohort:
     finished: bool
     group: str
     last_computed: datetime | None
+    syncs: tuple[SyncInfo, ...] = ()
+
+    @property
+    def webhook(self) -> SyncInfo | None:
+        """The syncs to a webhook: those whose target says so, or the only ones. The one that failed last counts.
+
+        What Amplitude calls the target is documented for one destination alone.
+        """
+        named = [one for one in self.syncs if "webhook" in one.target.lower()]
+        mine = named or (self.syncs if len(self.syncs) == 1 else ())
+        return max(mine, key=lambda one: one.last_failure or _NEVER, default=None)
 
 
 @dataclass(frozen=True)
@@ -59,7 +80,30 @@ def cohort(item: dict[str, Any]) -> Cohort:
         finished=item.get("finished") is True,
         group=str(group or "User"),
         last_computed=_instant(item.get("lastComputed")),
+        syncs=_syncs(item.get("syncMetadata")),
     )
+
+
+def _syncs(listed: object) -> tuple[SyncInfo, ...]:
+    found = listed if isinstance(listed, list) else []
+    return tuple(
+        SyncInfo(
+            str(item.get("target") or ""), _date(item.get("last_successful")), _date(item.get("last_failure"))
+        )
+        for item in found
+        if isinstance(item, dict)
+    )
+
+
+def _date(value: object) -> datetime | None:
+    """ISO 8601 with an offset; without one it names no instant."""
+    if not isinstance(value, str):
+        return None
+    try:
+        found = datetime.fromisoformat(value)
+        return None if found.tzinfo is None else found.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
 
 
 def usage(body: dict[str, Any]) -> Usage | None:

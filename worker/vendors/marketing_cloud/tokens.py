@@ -19,7 +19,7 @@ import requests
 from pydantic import SecretStr
 from redis.exceptions import RedisError
 
-from config.queue import KEY_PREFIX
+from config.queue_names import KEY_PREFIX
 from models.errors import ConfigurationError, ContractError, RateLimited, SyncError, TransientError
 from models.tables import Destination
 from worker.context import Context
