@@ -49,6 +49,13 @@ def test_usage_errors_exit_2_and_are_json_when_asked(door: Door) -> None:
     said = door("source", "add", "x", "--tier", "gold", "--json")
     assert (said.code, said.error) == (2, "USAGE")
     assert "audiences" in said.json["error"]["message"]
+    assert "Value error" not in said.out
+    said = door("runs", "--limit", "x")
+    assert said.err.splitlines() == [
+        "error USAGE: Invalid value for '--limit': Input should be a valid integer",
+        "what to do: Look at `cohort-sync runs --help`.",
+    ]
+    assert "Did you mean 'status'?" in door("stauts").err
 
 
 def test_an_error_has_a_name_and_a_remedy(door: Door) -> None:
