@@ -13,6 +13,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from cli import output
+from cli.config_file import given_file
 from models.contact_keys.compatibility import invisible_at
 from models.errors import ConfigurationError
 
@@ -69,9 +70,9 @@ def _prompt(label: str) -> str:
 
 def _read(reference: str) -> str:
     try:
-        with Path(reference.removeprefix(FILE)).expanduser().open(encoding="utf-8-sig") as file:
-            return file.read(FILE_MAX)
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+        path = Path(reference.removeprefix(FILE)).expanduser()
+        return given_file.read(path, FILE_MAX).decode("utf-8-sig")
+    except (OSError, ValueError, RuntimeError) as error:  # the last: nobody knows whose home ~ is
         raise ConfigurationError(
             "SECRET_UNREADABLE", f"({type(error).__name__})", reference=reference
         ) from None

@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from cli import main as cli
+from config.pulse import STALE_SECONDS
 from config.settings import Settings
 from monitor import definitions
 
@@ -283,6 +284,10 @@ def test_the_units_run_unprivileged_with_one_environment() -> None:
             "NoNewPrivileges=yes",
             "ProtectSystem=strict",
         } <= lines
+        if "migrate" not in unit.name:
+            assert {"Type=notify", "WatchdogSignal=SIGKILL", "Restart=always"} <= lines
+            [seconds] = [int(line.partition("=")[2]) for line in lines if line.startswith("WatchdogSec=")]
+            assert seconds > STALE_SECONDS, "a probe says it first"
     worker = (DEPLOY / "systemd" / "cohort-sync-worker@.service").read_text()
     assert "KillMode=mixed" in worker
     assert "TimeoutStopSec=40" in worker

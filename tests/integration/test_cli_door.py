@@ -113,6 +113,7 @@ def test_sqlite_is_upgraded_by_whoever_comes_first(door: Door, settings: Setting
     schema.require_current(database)
     with database.write() as session:
         session.connection().exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+        session.connection().exec_driver_sql("UPDATE schema_floor SET oldest = '9999'")
     database.dispose()
     said = door("runs", "--json")
     assert (said.code, said.error) == (2, "DATABASE_NEWER")
