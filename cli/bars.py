@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, Task, TaskID
     from rich.text import Text
 
-BAR_CELLS = 20
+BAR_CELLS, NARROW, NARROW_CELLS = 20, 80, 8
 
 
 class Bar:
@@ -28,7 +28,8 @@ class Bar:
     def tell(self, doing: str, done: int = 0, total: int = 0) -> None:
         """What is being done, and how many rows of how many; no bar without a `total`."""
         if total != self._total:  # another amount: its rate is not that of the one before
-            self._progress.reset(self._task, total=total or None)
+            self._progress.reset(self._task, description=output.clean(doing), completed=done)
+            self._progress.tasks[0].total = total or None  # `reset` takes None for "as it is"
             self._total = total
         self._progress.update(self._task, description=output.clean(doing), completed=done)
 
@@ -59,12 +60,13 @@ def shown(doing: str) -> Iterator[Bar]:
         def render(self, task: Task) -> Text:
             return Text(task.description)
 
+    console = Console(stderr=True)
     progress = Progress(
         SpinnerColumn(),
         Doing(table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
-        Drawn(bar_width=BAR_CELLS),
+        Drawn(bar_width=BAR_CELLS if console.width >= NARROW else NARROW_CELLS),
         Amounts(table_column=Column(no_wrap=True)),
-        console=Console(stderr=True),
+        console=console,
         transient=True,
         expand=True,
     )

@@ -57,7 +57,7 @@ def test_the_run_right_after_does_what_was_planned_with_the_same_download(produc
         if churn:
             product.cohort("purchrs", churn=churn)
         before = len(writes(product))
-        found = fine(product, binding)
+        found = fine(product, binding, *(["--fresh"] if churn else []))
         assert len(writes(product)) == before
         assert product.downloads() == number + 1
         assert found["snapshot"]["downloads_spent"] == 1
@@ -77,7 +77,7 @@ def test_the_run_right_after_does_what_was_planned_with_the_same_download(produc
         assert {name: found["counts"][name] for name in names} == {name: getattr(run, name) for name in names}
         assert len({batch.request_id for batch in product.batches(run.id)}) == found["upserts"]
     assert found["counts"]["exited"] == 30
-    assert "last 1 batches" in found["seconds_from"] or "told of other accounts" in found["seconds_from"]
+    assert "last 1 batch" in found["seconds_from"] or "a first guess" in found["seconds_from"]
     product.equal("purchrs", "Purchasers")
     assert left_over(product) == []
     assert product.sync(binding).snapshot_id != run.snapshot_id  # a run's own is not used twice
@@ -210,17 +210,35 @@ def test_a_spent_quota_is_refused_at_the_door(embedded: Product) -> None:
     assert fine(embedded, binding)["snapshot"]["id"] == first["snapshot"]["id"]
     assert door("run", binding.name, "--wait").code == 0
     assert embedded.downloads() == 1
-    assert door("run", binding.name).code == 2
+    assert door("run", binding.name, "--fresh").code == 2
     assert fine(embedded, binding, "--force")["snapshot"]["downloads_spent"] == 1
+
+
+def test_what_is_run_by_hand_uses_a_recent_download_again_unless_it_is_to_be_fresh(embedded: Product) -> None:
+    binding = embedded.bind()
+    door = Door(embedded.db.settings, embedded.db.settings.data_dir)
+    first = door.ok("run", binding.name, "--wait", "--json").json
+    assert (first["counts"]["entered"] > 0, embedded.downloads()) == (True, 1)
+    embedded.cohort("purchrs", churn={"exit": 3, "enter": 4, "seed": 5})
+    again = door.ok("run", binding.name, "--wait", "--json")
+    assert "is used again; `--fresh` asks for a new one" in again.err
+    assert (again.json["counts"]["entered"], embedded.downloads()) == (0, 1)
+    assert fine(embedded, binding)["snapshot"]["downloads_spent"] == 0
+    planned = fine(embedded, binding, "--fresh")
+    assert (planned["counts"]["entered"], embedded.downloads()) == (4, 2)
+    embedded.cohort("purchrs", churn={"exit": 0, "enter": 5, "seed": 6})
+    fresh = door.ok("run", binding.name, "--wait", "--fresh", "--json").json  # not what the plan has paid for
+    assert (fresh["counts"]["entered"], embedded.downloads()) == (9, 3)
+    embedded.equal("purchrs", "Purchasers")
 
 
 def test_what_a_person_reads(embedded: Product) -> None:
     binding = embedded.bind()
     door = Door(embedded.db.settings, embedded.db.settings.data_dir)
     said = door.ok("plan", binding.name)
-    assert "one download was spent (1 of 500 this month)" in said.out
+    assert "it cost one download (1 of 500 this month)" in said.out
     assert "would enter  " in said.out
-    assert said.out.endswith("Nothing was pushed.\n")
+    assert said.out.endswith("This is a plan: nothing was pushed.\n")
     members = embedded.sandbox.members("purchrs")
     assert not any(key in said.out for key in members if len(key) > 3)
 

@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator
 from contextlib import nullcontext
 from datetime import datetime, timedelta
-from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli import bars, context, names, output
+from cli.commands.runs import plan_report
 from cli.commands.runs.rejections import note_keys_shown
-from cli.commands.runs.report import odd_keys, spared
 from cli.commands.runs.run import note_reuse, recent_download
 from cli.commands.setup import checks
 from cli.config_file import vendors
@@ -41,7 +39,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False)
 
-_MINUTES_FROM = 120
 QUOTA_STEP = "downloads"
 # As a run tells them, and beside them who stays, and who was acknowledged before.
 COUNTS = (
@@ -96,7 +93,7 @@ def plan(
     if as_json:
         output.emit(document)
     else:
-        _print(document)
+        plan_report.show(document)
     if found.failed:
         raise typer.Exit(Code.CHECK_FAILED)
     if document["guard"] is not None:
@@ -242,70 +239,3 @@ def _source(cost: Estimate, mode: str) -> str:
     if cost.seconds is None:
         return "the binding has pushed nothing like it yet"
     return f"a first guess: a job takes 0.5 to 20 s elsewhere, minutes on a bad day; {turns}"
-
-
-def _print(told: dict[str, Any]) -> None:
-    if told["counts"] is not None:
-        output.facts([("binding", told["binding"]), *_facts(told)])
-    for step in told["checks"]:
-        output.say(f"{told['binding']}: the check of {step['name']} fails, {step['code']}: {step['detail']}")
-        output.say(f"what to do: {step['remedy']}")
-    if told["guard"] is not None:
-        output.say(f"a run would be held, {told['guard']['code']}: {told['guard']['message']}")
-    for error in told["in_the_way"]:
-        output.say(f"note {error['code']}: {error['message']}")
-    if told["counts"] is None:
-        output.say("Nothing was fetched, and no download was spent.")
-    elif told["upserts"]:
-        output.say("This is a plan: nothing was pushed.")
-    else:
-        output.say("There is nothing to push.")
-
-
-def _facts(told: dict[str, Any]) -> Iterator[tuple[str, object]]:
-    """What a person has to know; what is nought and needs no thought is left out."""
-    counts, samples = told["counts"], told["samples"]
-    yield "snapshot", _cost(told["snapshot"])
-    blank, twice = counts["blank"], counts["duplicate"]
-    apart = f": {blank:,} without a contact key, {twice:,} naming a contact again" if blank or twice else ""
-    yield "rows", f"{counts['snapshot_rows']:,}{apart}"
-    yield "members", f"{counts['members']:,}, of whom {counts['unchanged']:,} are flagged already"
-    for label, name, direction in (
-        ("would enter", "entered", "entered"),
-        ("would leave", "exited", "exited"),
-    ):
-        some = f", such as {', '.join(samples[direction])}" if samples[direction] else ""
-        yield label, f"{counts[name]:,}{some}"
-    if counts["odd"]:
-        yield "odd keys", odd_keys(counts["odd"], told["odd_examples"])
-    if counts["spanned"]:
-        yield "lines in quotes", counts["spanned"]
-    if counts["spared"]:
-        yield "stay flagged", spared(counts["spared"])
-    if told["upserts"]:
-        yield (
-            "API calls",
-            f"{plural(told['upserts'], 'upload')}, and at least one question for the result of each",
-        )
-        yield "time", f"{_range(told['seconds'])} ({told['seconds_from']})"
-
-
-def _cost(snapshot: dict[str, Any]) -> str:
-    if snapshot["kind"] == SnapshotKind.UPLOAD:
-        return "the file that was given; costs no download"
-    if snapshot["kind"] != SnapshotKind.DOWNLOAD:
-        return "what the webhook has delivered so far; costs no download"
-    asked, until = (
-        f"{datetime.fromisoformat(snapshot[name]):%H:%M} UTC" for name in ("requested_at", "usable_until")
-    )
-    spent = "it cost one download" if snapshot["downloads_spent"] else "it was there already and cost nothing"
-    month = f"{snapshot['month']['spent']:,} of {snapshot['month']['quota']:,} this month"
-    return f"requested at {asked}; {spent} ({month}). A run until {until} uses it too"
-
-
-def _range(seconds: list[int] | None) -> str:
-    if seconds is None:
-        return "unknown"
-    size, unit = (1, "s") if seconds[1] < _MINUTES_FROM else (60, "min")
-    low, high = seconds[0] // size, ceil(seconds[1] / size)
-    return f"{low} to {high} {unit}" if low else f"up to {high} {unit}"

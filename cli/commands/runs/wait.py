@@ -41,6 +41,7 @@ class Progress:
     stage: str
     doing: str
     rows: tuple[int, int] = (0, 0)  # done, and how many there are; no bar without
+    short: str = ""  # the same beside a bar that has the rows
 
     def __str__(self) -> str:
         return f"{self.stage}: {self.doing}" if self.state in {"running", "waiting"} else self.doing
@@ -85,7 +86,7 @@ def _on_terminal(db: Database, run_id: int) -> SyncRun:
     with bars.shown(f"run {run_id}") as bar:
         while True:
             row, progress = watch.look()
-            bar.tell(f"run {run_id} {progress}", *progress.rows)
+            bar.tell(f"run {run_id} {progress.short or progress}", *progress.rows)
             if row.state in OF_STATE:
                 return row
             time.sleep(LOOK_SECONDS)
@@ -153,7 +154,8 @@ def _progress(row: SyncRun, counts: dict[str, int], now: datetime) -> Progress:
         settled = sum(n for state, n in counts.items() if state in _SETTLED)
         batches_done = f"{settled} of {plural(sum(counts.values()), 'batch', 'batches')}"
         doing = f"{batches_done}, {plural(row.acknowledged, 'row')} acknowledged; {doing}"
-        return Progress(row.state, row.stage, doing, (row.acknowledged, row.entered + row.exited))
+        rows = row.acknowledged, row.entered + row.exited
+        return Progress(row.state, row.stage, doing, rows, f"{row.stage}: {batches_done}")
     return Progress(row.state, row.stage, doing)
 
 

@@ -115,9 +115,7 @@ def _store(
     as_json: bool,
     yes: bool = True,
 ) -> None:
-    """Make a change and say so; `ask` the vendors before, `told`: it is fed by webhook from now on. Without `yes` a
-    person is asked before what a webhook delivered is lost.
-    """
+    """Make a change and say so: first `ask` the vendors, and without `yes` a person. `told`: it is webhook-fed now."""
     now = context.now()
     with context.database() as db:
         # First as a draft that is rolled back: nobody is asked anything while the database is locked.
