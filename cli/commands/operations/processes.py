@@ -33,6 +33,7 @@ def up(
     from cli.stack import stack
 
     settings = context.settings()
+    context.require_queue()
     if settings.notify_urls:  # one that can't be used is said here, before anything is started
         from monitor.channels import channels
 
@@ -71,6 +72,7 @@ def worker(
     settings = context.settings()
     with context.database(proven=True):
         pass  # a wrong database is said here and not by the first task
+    context.require_queue()
     from config.queue_names import QUEUES
     from worker.app import app as celery
     from worker.departure import Departure
@@ -106,6 +108,7 @@ def scheduler() -> None:
     settings = context.settings()
     with context.database(proven=True):
         pass
+    context.require_queue()
     from scheduler.main import main
 
     raise typer.Exit(main(settings))
