@@ -22,6 +22,7 @@ from shlex import quote
 from typing import Any
 
 import cohort_sync
+from models.wording import plural
 
 
 @dataclass(frozen=True)
@@ -143,9 +144,27 @@ class LeaseLost(SyncError):  # noqa: N818 - the design's name
         super().__init__("LEASE_LOST", run=run_id)
 
 
+class _Fact:
+    """A fact in a text. `{count:run waits|runs wait}` is a count with what is counted, in its number."""
+
+    def __init__(self, value: object) -> None:
+        self._value = value
+
+    def __format__(self, spec: str) -> str:
+        if "|" not in spec:
+            return format(self._value, spec)
+        return plural(self._value, *spec.split("|"))
+
+    def __repr__(self) -> str:
+        return repr(self._value)
+
+    def __str__(self) -> str:
+        return str(self._value)
+
+
 class _Named(dict[str, Any]):
-    def __missing__(self, key: str) -> str:
-        return f"<{key}>"
+    def __getitem__(self, key: str) -> _Fact:
+        return _Fact(self.get(key, f"<{key}>"))
 
 
 def _filled(remedy: str, facts: dict[str, Any]) -> str:
@@ -236,6 +255,14 @@ CATALOGUE: dict[str, Entry] = {
         "{doing} needs a yes; nobody could be asked, and nothing was changed.",
         "Repeat it with `--yes`, or on a terminal.",
     ),
+    "VENDOR_UNASKED": Entry(
+        "{vendor} could not be asked ({problem}: {why}), so nothing was stored.",
+        "Try again later. `--no-check` stores it without asking.",
+    ),
+    "PORT_TAKEN": Entry(
+        "{process} can't listen at {address} ({why}).",
+        "End what listens there, or choose another port, by an option or by {setting}; 0 takes a free one.",
+    ),
     "KEY_UNKNOWN": Entry("There is no setting named {key!r} here.", "{hint}"),
     "KEY_TWICE": Entry("{key!r} is given twice; the first is in line {first}.", "Keep one of the two."),
     "SETTING_MISSING": Entry("{field} is missing.", "{hint}", http_status=400),
@@ -293,12 +320,13 @@ CATALOGUE: dict[str, Entry] = {
     # Amplitude
     "AMPLITUDE_CREDENTIALS": Entry(
         "Amplitude refused the API key or the secret key of source {source!r}.",
-        "Copy both from the project's settings in Amplitude: `cohort-sync source update {source}`.",
+        "Copy both again from the project's settings in Amplitude. For a source that is stored: "
+        "`cohort-sync source update {source} --api-key - --secret-key -`.",
         step="Amplitude credentials",
     ),
     "AMPLITUDE_REGION": Entry(
         "Amplitude does not know the API key of source {source!r} in the region {region}.",
-        "Check the key, or set the region the project lives in: "
+        "Check the key, or give the region that the project lives in with `--region`. For a source that is stored: "
         "`cohort-sync source update {source} --region default|eu`.",
         step="Amplitude credentials",
     ),
@@ -336,15 +364,15 @@ CATALOGUE: dict[str, Entry] = {
         step="Amplitude",
     ),
     "AMPLITUDE_QUOTA": Entry(
-        "Source {source!r} has used its {quota} cohort downloads of this month.",
+        "Source {source!r} has used its {quota:cohort download|cohort downloads} of this month.",
         "Wait for the first of the month (UTC), ask Amplitude for more, or feed bindings by webhook, which spends "
         "none (docs/webhooks.md). `cohort-sync run --force` requests one anyway.",
         step="downloads",
         spared=True,
     ),
     "QUOTA_FORECAST": Entry(
-        "Source {source!r} would need {total} cohort downloads in {month}; its quota is {quota}. Scheduled runs "
-        "past it are skipped.",
+        "Source {source!r} would need {total:cohort download|cohort downloads} in {month}; its quota is {quota}. "
+        "Scheduled runs past it are skipped.",
         "Something that fits: {advice}.",
     ),
     "AMPLITUDE_UNAVAILABLE": Entry(
@@ -362,7 +390,7 @@ CATALOGUE: dict[str, Entry] = {
         "Run again, or wait for the next scheduled run.",
     ),
     "SNAPSHOT_DEADLINE": Entry(
-        "Amplitude did not finish the cohort within {minutes} minutes.",
+        "Amplitude did not finish the cohort within {minutes:minute|minutes}.",
         "Run again later; a large cohort with properties may need several tries.",
     ),
     "SNAPSHOT_PENDING": Entry(
@@ -392,7 +420,7 @@ CATALOGUE: dict[str, Entry] = {
     ),
     "KEY_TOO_LONG": Entry(
         "Too many of the {members} contact keys ({count}) are longer than the field Contact Key holds ({length}); the "
-        "longest has {longest} characters.",
+        "longest has {longest:character|characters}.",
         "Check that the right property is mapped, or lengthen the field in Marketing Cloud. "
         "COHORT_SYNC_LONG_KEY_PERCENT sets how many may be rejected instead.",
     ),
@@ -410,20 +438,20 @@ CATALOGUE: dict[str, Entry] = {
         "`cohort-sync reconcile {binding} --new-sync`.",
     ),
     "WEBHOOK_UNPROVEN": Entry(
-        "The first sync of cohort {cohort!r} can't be shown to be whole: the list of binding {binding!r} has {listed} "
-        "members, and Amplitude counts {size}.",
+        "The first sync of cohort {cohort!r} can't be shown to be whole: the list of binding {binding!r} has "
+        "{listed:member|members}, and Amplitude counts {size}.",
         "`cohort-sync reconcile {binding}` makes a download the list's base. Above 2,000,000 members: "
         "`cohort-sync reconcile {binding} --new-sync`.",
     ),
     "WEBHOOK_GAP": Entry(
-        "Of the sync of cohort {cohort!r} at {at} {missing} messages never came, so it failed: binding {binding!r} may "
-        "keep who left since, or lack who entered.",
+        "Of the sync of cohort {cohort!r} at {at} {missing:message|messages} never came, so it failed: binding "
+        "{binding!r} may keep who left since, or lack who entered.",
         "`cohort-sync reconcile {binding}` makes a download the list's base. Above 2,000,000 members: "
         "`cohort-sync reconcile {binding} --new-sync`.",
     ),
     "WEBHOOK_MESSAGE_REFUSED": Entry(
-        "{count} messages about cohort {cohort!r} were refused ({answer}) and have not been delivered since: the list "
-        "of binding {binding!r} lacks what they said.",
+        "Of cohort {cohort!r}, {count:message was|messages were} refused ({answer}) and not delivered since: the list "
+        "of binding {binding!r} lacks what was said.",
         "`cohort-sync reconcile {binding}` makes a download the list's base. Above 2,000,000 members: "
         "`cohort-sync reconcile {binding} --new-sync`.",
     ),
@@ -440,7 +468,8 @@ CATALOGUE: dict[str, Entry] = {
         "`cohort-sync reconcile {binding} --new-sync`.",
     ),
     "WEBHOOK_SIZE": Entry(
-        "The list of binding {binding!r} has {listed} members, and Amplitude counts {size} in cohort {cohort!r}.",
+        "The list of binding {binding!r} has {listed:member|members}, and Amplitude counts {size} in cohort "
+        "{cohort!r}.",
         "`cohort-sync reconcile {binding}` makes a download the list's base. Above 2,000,000 members: "
         "`cohort-sync reconcile {binding} --new-sync`.",
     ),
@@ -494,8 +523,8 @@ CATALOGUE: dict[str, Entry] = {
     # Marketing Cloud
     "MC_CREDENTIALS": Entry(
         "Marketing Cloud refused the client id or the client secret of destination {destination!r}.",
-        "Check that the package is installed and enabled, then `cohort-sync destination update {destination}`. "
-        "A client secret may expire after 180 days.",
+        "Copy both again, and check that the package is installed and enabled. For a destination that is stored: "
+        "`cohort-sync destination update {destination} --client-secret -`. A client secret may expire after 180 days.",
         step="Marketing Cloud credentials",
     ),
     "MC_ACCOUNT": Entry(
@@ -551,7 +580,7 @@ CATALOGUE: dict[str, Entry] = {
         passing=True,  # Marketing Cloud gave a batch up again and again: no fault of the configuration
     ),
     "MC_JOB_DEADLINE": Entry(
-        "A job of Marketing Cloud did not end within {minutes} minutes.",
+        "A job of Marketing Cloud did not end within {minutes:minute|minutes}.",
         "Nothing: the batch is sent again automatically.",
         step="Marketing Cloud",
         passing=True,  # Marketing Cloud gave a batch up again and again: no fault of the configuration
@@ -617,16 +646,16 @@ CATALOGUE: dict[str, Entry] = {
         "Look at the cohort, then `cohort-sync approve {run}` or `cohort-sync reject {run}`.",
     ),
     "EMPTY_GUARD": Entry(
-        "The cohort came back empty, and {members} members are flagged.",
+        "The cohort came back empty, and {members:member is|members are} flagged.",
         "Look at the cohort, then `cohort-sync approve {run}` or `cohort-sync reject {run}`.",
     ),
     "GROWTH_GUARD": Entry(
-        "The cohort has {members} members, and {before} before; binding {binding!r} allows {limit} % more without "
-        "a person.",
+        "The cohort has {members:member|members}, and {before} before; binding {binding!r} allows {limit} % more "
+        "without a person.",
         "Look at the cohort, then `cohort-sync approve {run}` or `cohort-sync reject {run}`.",
     ),
     "FIRST_SYNC_GUARD": Entry(
-        "The first sync would flag {members} contacts; binding {binding!r} allows {limit} without a person.",
+        "The first sync would flag {members:contact|contacts}; binding {binding!r} allows {limit} without a person.",
         "Look at the cohort, then `cohort-sync approve {run}` or `cohort-sync reject {run}`.",
     ),
     "BLANK_GUARD": Entry(
@@ -642,8 +671,8 @@ CATALOGUE: dict[str, Entry] = {
         "`cohort-sync reject {run}`.",
     ),
     "DEVIATION_GUARD": Entry(
-        "The cohort has {members} members, and the median of the last {runs} runs is {usual}; binding {binding!r} "
-        "allows {limit} % from it without a person.",
+        "The cohort has {members:member|members}, and the median of the last {runs} runs is {usual}; binding "
+        "{binding!r} allows {limit} % from it without a person.",
         "Look at the cohort, then `cohort-sync approve {run}` or `cohort-sync reject {run}`.",
     ),
     "SNAPSHOT_AGE_GUARD": Entry(
@@ -690,19 +719,19 @@ CATALOGUE: dict[str, Entry] = {
         "Nothing: the run continues then. To change it: `cohort-sync binding update {binding} --blackout`.",
     ),
     "SCHEDULER_SILENT": Entry(
-        "No scheduler is running, though {count} bindings have a schedule.",
+        "No scheduler is running, though {count:binding has|bindings have} a schedule.",
         "Start the stack with `cohort-sync up`, or a scheduler with `cohort-sync scheduler`.",
     ),
     "SCHEDULER_BEHIND": Entry(
-        "{count} bindings are overdue, the first since {since}.",
+        "{count:binding is|bindings are} overdue, the first since {since}.",
         "Look at the scheduler's log; start one with `cohort-sync scheduler` if none runs.",
     ),
     "WORKERS_SILENT": Entry(
-        "{count} runs wait for a worker, the first since {since}, and no worker is active.",
+        "{count:run waits|runs wait} for a worker, the first since {since}, and no worker is active.",
         "Start the stack with `cohort-sync up`, or a worker with `cohort-sync worker`.",
     ),
     "WORKERS_BUSY": Entry(
-        "{count} runs wait for a worker, the first since {since}; {working} are in progress.",
+        "{count:run waits|runs wait} for a worker, the first since {since}; {working:is|are} in progress.",
         "Nothing if it passes; otherwise start more workers, or raise COHORT_SYNC_WORKER_CONCURRENCY.",
     ),
     # what needs a person, beside the errors of runs: models/observability/alerts.py
@@ -719,11 +748,11 @@ CATALOGUE: dict[str, Entry] = {
         "Run `cohort-sync binding resume {binding}` when it may continue.",
     ),
     "ROWS_REJECTED": Entry(
-        "Marketing Cloud refused {rows} rows of run {run}.",
+        "Marketing Cloud refused {rows:row|rows} of run {run}.",
         "Look at the reasons with `cohort-sync show {run}`; the next run tries them again.",
     ),
     "SECRET_AGE": Entry(
-        "The client secret of destination {destination!r} is {days} days old; it may expire after {limit}.",
+        "The client secret of destination {destination!r} is {days:day|days} old; it may expire after {limit}.",
         "Create a new one in the installed package, then `cohort-sync destination update {destination} "
         "--client-secret -`.",
     ),
@@ -815,7 +844,19 @@ CATALOGUE: dict[str, Entry] = {
     ),
     "ALREADY_RUNNING": Entry(
         "A stack is already running on this data directory (process {pid}).",
-        "Use that one, or stop it first.",
+        "Use that one, or stop it first with `cohort-sync down`.",
+    ),
+    "STACK_STOPPED": Entry(
+        "Nothing works on run {run}: for {seconds:second|seconds} no scheduler and no worker gave a sign of life.",
+        "Start the stack with `cohort-sync up --detach`: the run goes on, and `cohort-sync watch {run}` follows it.",
+    ),
+    "LOG_MISSING": Entry(
+        "There is no log at {path}: only a stack in the background writes one.",
+        "Start it with `cohort-sync up --detach`. `up` alone writes to its terminal, and a service to the journal.",
+    ),
+    "NOT_OURS": Entry(
+        "{what} belongs to another account.",
+        "Repeat the command as that account.",
     ),
     cohort_sync.CODE: Entry(*cohort_sync.TEXTS),
     "DISK_FULL": Entry(
@@ -827,7 +868,7 @@ CATALOGUE: dict[str, Entry] = {
         "Look at its log and start it again. `cohort-sync health` shows which one.",
     ),
     "WORKER_LOST": Entry(
-        "The run was ended after {times} attempts in a row: the last worker that had it ended without a word.",
+        "The run was ended after {times:attempt|attempts} in a row: the last worker that had it ended without a word.",
         "Look at the workers' logs and at the system's (memory, disk) for why a worker ended, then run again.",
     ),
     "INTERNAL": Entry(

@@ -401,12 +401,17 @@ def get_run(session: Session, run_id: int | str) -> SyncRun:
     return run
 
 
-def find_run(session: Session, name: str) -> SyncRun:
-    """The run of that id, the newest one of that binding, or the newest of all for `latest`."""
+def find_run(session: Session, name: str, *, first: Collection[RunState] = ()) -> SyncRun:
+    """The run of that id, the newest one of that binding, or the newest of all for `latest`.
+
+    Of a binding or of all, one in a state of `first` goes before a newer one: what was skipped behind a held run is
+    not what a person means to approve.
+    """
     if row_id(name) is not None:
         return get_run(session, name)
     binding = None if name == LATEST else find(session, CohortBinding, name)
-    newest = list_runs(session, binding, limit=1)
+    newest = list_runs(session, binding, states=first, limit=1) if first else []
+    newest = newest or list_runs(session, binding, limit=1)
     if not newest:
         raise NotFoundError("NOT_FOUND", kind="run", name=name, listing="runs")
     return newest[0]
