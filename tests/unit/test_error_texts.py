@@ -12,7 +12,8 @@ from shlex import quote
 import pytest
 
 from models import errors
-from models.errors import CATALOGUE, RateLimited, SyncError
+from models.error_catalogue import CATALOGUE
+from models.errors import RateLimited, SyncError
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("config", "models", "scheduler", "worker", "cli", "receiver")
