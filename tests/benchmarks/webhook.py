@@ -58,25 +58,41 @@ def measure(name: str, settings: Settings) -> None:
         for n, some in enumerate(users)
     ]
     with tempfile.TemporaryDirectory() as folder:
-        with bare(settings, Path(folder)) as url:
+        with bare(settings, Path(folder)) as (url, process):
+            started = cpu(process)
             alone = send(url, secret, bodies)
+            alone_cpu = cpu(process) - started
         receiver = Receiver(settings, Path(folder) / "receiver.log")
         try:
             process = psutil.Process(receiver.process.pid)
-            before = process.memory_info().rss
+            before, started = process.memory_info().rss, cpu(process)
             ours = send(receiver.url, secret, bodies)
-            grown = process.memory_info().rss - before
+            grown, ours_cpu = process.memory_info().rss - before, cpu(process) - started
         finally:
             receiver.close()
     table(
         f"{name}: {MESSAGES:,} messages of {USERS:,} users",
         [
-            ("a bare endpoint", f"{alone[0]:.1f} s, slowest answer {alone[1] * 1000:.0f} ms"),
-            ("the receiver", f"{ours[0]:.1f} s, slowest {ours[1] * 1000:.0f} ms, {grown / 1e6:.0f} MB grown"),
+            (
+                "a bare endpoint",
+                f"{alone[0]:.1f} s ({alone_cpu:.1f} s of CPU), slowest answer {alone[1] * 1000:.0f} ms",
+            ),
+            (
+                "the receiver",
+                f"{ours[0]:.1f} s ({ours_cpu:.1f} s of CPU), slowest {ours[1] * 1000:.0f} ms,"
+                f" {grown / 1e6:.0f} MB grown",
+            ),
             ("ratio", f"{ours[0] / alone[0]:.2f}"),
+            ("load of the machine", f"{os.getloadavg()[0]:.1f} on {os.cpu_count()} processors"),
         ],
     )
     db.dispose()
+
+
+def cpu(process: psutil.Process) -> float:
+    """Seconds that the process has computed."""
+    times = process.cpu_times()
+    return float(times.user + times.system)
 
 
 def send(url: str, secret: str, bodies: list[bytes]) -> tuple[float, float]:
@@ -101,8 +117,8 @@ def send(url: str, secret: str, bodies: list[bytes]) -> tuple[float, float]:
 
 
 @contextmanager
-def bare(settings: Settings, folder: Path) -> Iterator[str]:
-    """The other endpoint as a process; its address."""
+def bare(settings: Settings, folder: Path) -> Iterator[tuple[str, psutil.Process]]:
+    """The other endpoint: its address, and its process."""
     log = (folder / "bare.log").open("w+")
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.benchmarks.bare_endpoint"],
@@ -113,7 +129,7 @@ def bare(settings: Settings, folder: Path) -> Iterator[str]:
     )
     try:
         assert process.stdout is not None
-        yield process.stdout.readline().strip()
+        yield process.stdout.readline().strip(), psutil.Process(process.pid)
     finally:
         process.terminate()
         process.wait()

@@ -1,4 +1,4 @@
-"""What is known of a list's base: the failed sync that it overtook, and the last sync that was heard before it."""
+"""When a webhook's last sync failed by Amplitude's own account, and the last sync that was heard before a list's base."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -15,8 +15,7 @@ def upgrade() -> None:
     number = sa.BigInteger().with_variant(sa.Integer(), 'sqlite')
     instant = models.types.UtcDateTime(timezone=True)
     op.add_column('cohort_list', sa.Column('anchored_after', number, nullable=True))
-    for name in ('sync_failed_at', 'overtaken_failure_at'):
-        op.add_column('cohort_list', sa.Column(name, instant, nullable=True))
+    op.add_column('cohort_list', sa.Column('sync_failed_at', instant, nullable=True))
 
 
 def downgrade() -> None:
