@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -23,19 +24,22 @@ from models.forgotten import Forgotten
 from models.membership import webhooks
 from models.membership.webhooks import Column, Message, Outcome
 
+# Of one cohort: while one transaction is written to disk, the next is prepared. SQLite has one writer anyway.
+TURNS = 2
+
 
 @dataclass(slots=True)
 class _Waiting:
     message: Message
-    outcome: Outcome | BaseException | None = None
+    outcome: Future[Outcome] = field(default_factory=Future)
 
 
 @dataclass(slots=True)
 class _Line:
-    """The messages of a cohort that wait; `turn` is held while some of them are stored."""
+    """The messages of a cohort that wait; a `turn` is held while some of them are stored."""
 
     waiting: list[_Waiting] = field(default_factory=list)
-    turn: threading.Lock = field(default_factory=threading.Lock)
+    turns: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(TURNS))
 
 
 class Writer:
@@ -73,17 +77,17 @@ class Writer:
         with self._mutex:
             line = self._lines.setdefault(key, _Line())
             line.waiting.append(mine)
-        with line.turn, self.one_at_a_time:
+        with line.turns, self.one_at_a_time:
             with self._mutex:
                 batch, line.waiting = line.waiting, []
-            if batch:  # else whoever had the turn before has stored mine as well
+            if batch:  # else whoever had a turn before has mine as well
                 self._store(key, batch)
-        if isinstance(mine.outcome, BaseException):
-            raise mine.outcome
-        return bool(mine.outcome)
+        outcome = mine.outcome.result()
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
     def _store(self, key: tuple[int, str], batch: Sequence[_Waiting]) -> None:
-        outcomes: Sequence[Outcome | BaseException]
         try:
             outcomes = self._committed(key, [one.message for one in batch])
         except BaseException as error:  # noqa: BLE001 - whatever it is, each of them is told
@@ -91,9 +95,11 @@ class Writer:
                 for one in batch:
                     self._store(key, [one])
                 return
-            outcomes = [error] * len(batch)
+            for one in batch:
+                one.outcome.set_exception(error)
+            return
         for one, outcome in zip(batch, outcomes, strict=True):
-            one.outcome = outcome
+            one.outcome.set_result(outcome)
 
     def _committed(self, key: tuple[int, str], messages: Sequence[Message]) -> list[Outcome]:
         for alone in (False, True):

@@ -74,6 +74,8 @@ def rebase(
         found.complete, found.base_snapshot_id = True, download.id
         found.based_at = max(found.based_at or 0, based_at)  # of a sync that began the list a moment ago
         found.proven_at, found.doubts, found.refuse_before = None, {}, None
+        if found.sync_failed_at is not None and found.sync_failed_at <= download.requested_at + SKEW:
+            found.overtaken_failure_at = found.sync_failed_at
         found.judged_id = session.scalar(select(func.max(WebhookMessage.id))) or 0
         session.flush()
     download.upto = found.judged_id  # it is used up: no other run may take it for a plan's

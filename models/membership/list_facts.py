@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from models.membership import list_trust
-from models.membership.computed_time import SKEW, instant_of
+from models.membership.computed_time import instant_of
 from models.membership.list_trust import ListFacts, MessageFacts, Size, Verdict
 from models.tables import CohortList, WebhookMessage, WebhookRefusal
 
@@ -50,10 +50,10 @@ def note_failure(found: CohortList, *, failed: datetime | None, succeeded: datet
 
 def _failed(found: CohortList) -> datetime | None:
     """When the last sync failed, unless the list, or its base, is newer than that."""
-    failed, since = found.sync_failed_at, found.created_at
-    if found.based_at is not None:  # by so much earlier than the request of its download
-        since = max(since, instant_of(found.based_at) + 2 * SKEW)
-    return failed if failed is not None and failed >= since else None
+    failed, overtaken = found.sync_failed_at, found.overtaken_failure_at
+    if failed is None or (overtaken is not None and failed <= overtaken):
+        return None
+    return failed if failed >= max(found.created_at, instant_of(found.based_at or 0)) else None
 
 
 def judged(session: Session, found: CohortList, *, now: datetime, settle: timedelta) -> Verdict:

@@ -15,7 +15,8 @@ def upgrade() -> None:
     number = sa.BigInteger().with_variant(sa.Integer(), 'sqlite')
     instant = models.types.UtcDateTime(timezone=True)
     op.add_column('cohort_list', sa.Column('anchored_after', number, nullable=True))
-    op.add_column('cohort_list', sa.Column('sync_failed_at', instant, nullable=True))
+    for name in ('sync_failed_at', 'overtaken_failure_at'):
+        op.add_column('cohort_list', sa.Column(name, instant, nullable=True))
 
 
 def downgrade() -> None:
