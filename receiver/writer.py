@@ -104,7 +104,8 @@ class Writer:
     def _committed(self, key: tuple[int, str], messages: Sequence[Message]) -> list[Outcome]:
         for alone in (False, True):
             with suppress(webhooks.ListMissingError), self._db.write() as session:
-                if gone := forgotten.enforced(session, self._db.keyring):
+                webhooks.let_in(session, *key, alone=alone)
+                if gone := forgotten.load(session, self._db.keyring):
                     messages = [_without(one, gone) for one in messages]
                 return webhooks.accept_all(session, *key, messages, alone=alone)
         raise TransientError("INTERNAL", kind="a list that could not be made")

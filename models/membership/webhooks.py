@@ -19,7 +19,7 @@ from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import Session
 
-from models import audit
+from models import audit, forgotten
 from models.database import lock
 from models.errors import ConfigurationError
 from models.membership.computed_time import MICROSECONDS
@@ -170,24 +170,34 @@ def accept(
     now: datetime,
 ) -> bool:
     """`accept_all` of one message."""
+    let_in(session, project_id, head.cohort_id, alone=True)
     (outcome,) = accept_all(session, project_id, head.cohort_id, [Message(head, columns, now)], alone=True)
     if isinstance(outcome, Exception):
         raise outcome
     return outcome
 
 
+def let_in(session: Session, project_id: int, cohort_id: str, *, alone: bool) -> None:
+    """Let a transaction store messages of the cohort: nobody forgets a contact or removes a list until it ends.
+
+    Such transactions run beside each other, unless one runs `alone`, which only one that makes a list must.
+    """
+    if alone:
+        lock(session, forgotten.LOCK, shared=True)
+        hold_cohort(session, project_id, cohort_id)
+    else:
+        lock(session, forgotten.LOCK, _lock_name(project_id, cohort_id), shared=True)
+
+
 def accept_all(
     session: Session, project_id: int, cohort_id: str, messages: Sequence[Message], *, alone: bool
 ) -> list[Outcome]:
-    """Store messages of one cohort in every list that wants them.
-
-    Transactions of one cohort run beside each other, unless one runs `alone`, which only one that makes a list must.
+    """Store messages of one cohort in every list that wants them, after `let_in`.
 
     A message is refused, so that Amplitude's sync fails and its next one tells it again, where nobody listens any more,
     where it is older than what is remembered, for then its place in the order is gone, or where the list was
     forgotten for a new sync and this is of an old one.
     """
-    lock(session, _lock_name(project_id, cohort_id), shared=not alone)
     lists = _open_lists(session, project_id, cohort_id)
     if not lists:
         raise ConfigurationError("WEBHOOK_COHORT_UNKNOWN", cohort=cohort_id)
