@@ -17,7 +17,7 @@ PYTEST ?= $(PY) -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 # Compiled modules and rewritten tests are kept: a test process would need seconds to make them anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-fast chaos check audit coverage bench dist lock clean
+.PHONY: help demo test test-fast chaos fuzz check audit coverage bench dist lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -46,6 +46,9 @@ SEED := 1
 DB := sqlite
 chaos: $(STAMP)  ## a running product with everything going wrong: SECONDS=600 SEED=1 DB=sqlite (or postgresql)
 	@$(PY) -m tests.chaos --seconds $(SECONDS) --seed $(SEED) --db $(DB)
+
+fuzz: $(STAMP)  ## every door, with what nobody expects: SECONDS=600 SEED=1
+	@$(PY) -m tests.fuzz --seconds $(SECONDS) --seed $(SEED)
 
 check: $(STAMP)  ## ruff, mypy, import-linter and the audit only
 	@$(VENV)/bin/ruff check .

@@ -86,3 +86,7 @@ def main() -> int:
     from cli.main import main as command_line
 
     return command_line()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

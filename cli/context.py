@@ -6,26 +6,29 @@ import os
 import pwd
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from config.settings import Settings, get_settings
+from cli import output
+from config.settings import PREFIX, Settings, get_settings, unknown
 from models import audit, broker, key_check, schema
 from models.database import Database
 from models.errors import ConfigurationError, OldSchemaError
 
-PREFIX = "COHORT_SYNC_"
 ACTOR_MAX = 100
+name_unknown = True  # whether variables that look like settings and are none are named
 # Their values, or parts of them, are secrets.
 UNSHOWN = ("secret_key", "flower_password", "redis_url", "database_url", "notify_urls")
 
 
 def settings() -> Settings:
-    """The process's settings; SETTINGS_INVALID names every mistake at once."""
+    """The process's settings; SETTINGS_INVALID names every mistake at once. What is none is named, once."""
+    if name_unknown:
+        _name_the_unknown()
     try:
         return get_settings()
     except ValidationError as error:
@@ -35,6 +38,16 @@ def settings() -> Settings:
         raise ConfigurationError(
             "SETTINGS_INVALID", mistakes=f"the .env file can't be read ({type(error).__name__})"
         ) from None
+
+
+@lru_cache(maxsize=1)
+def _name_the_unknown() -> None:
+    from dotenv import dotenv_values
+
+    with suppress(OSError, UnicodeDecodeError):
+        for name, meant in unknown([*os.environ, *dotenv_values(".env")]).items():
+            question = f" Did you mean {meant}?" if meant else ""
+            output.note(f"warning: {name} is not a setting, so it changes nothing.{question}")
 
 
 @contextmanager

@@ -10,9 +10,10 @@ import os
 import re
 import sys
 from copy import copy
+from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, get_args
 
 import typer
 from typer.core import TyperGroup
@@ -33,14 +34,11 @@ class Entry(NamedTuple):
 _BEGIN, _SETUP, _WORK, _SERVE = "Begin here", "Set up", "Run and look", "Processes"
 
 COMMANDS = {
-    "up": Entry("cli.commands.operations.processes", _BEGIN, "The whole stack on this machine."),
+    "up": Entry("cli.commands.operations.stack", _BEGIN, "The whole stack on this machine."),
+    "down": Entry("cli.commands.operations.stack", _BEGIN, "Stop the stack of this machine."),
+    "logs": Entry("cli.commands.operations.stack", _BEGIN, "The log of a stack in the background."),
     "demo": Entry(
         "cli.commands.operations.processes", _BEGIN, "See it work: the stack against sandbox vendors."
-    ),
-    "health": Entry(
-        "cli.commands.operations.health",
-        _SERVE,
-        "Whether a process of this machine lives and can work: for probes.",
     ),
     "status": Entry(
         "cli.commands.operations.status",
@@ -64,7 +62,10 @@ COMMANDS = {
     "run": Entry("cli.commands.runs.run", _WORK, "Sync a binding now."),
     "runs": Entry("cli.commands.runs.runs", _WORK, "The newest runs."),
     "watch": Entry("cli.commands.runs.runs", _WORK, "Follow a run to its end."),
-    "show": Entry("cli.commands.runs.runs", _WORK, "One run: counts, requests, error, rejections."),
+    "show": Entry("cli.commands.runs.runs", _WORK, "One run: counts, timeline, batches, error, rejections."),
+    "rejections": Entry(
+        "cli.commands.runs.rejections", _WORK, "The rows that Marketing Cloud refused in a run, by reason."
+    ),
     "why": Entry(
         "cli.commands.runs.why", _WORK, "Whether one person is a member, since which run, and why not."
     ),
@@ -87,6 +88,11 @@ COMMANDS = {
     "monitor": Entry(
         "cli.commands.operations.processes", _SERVE, "The monitor: metrics, and whether the work gets done."
     ),
+    "health": Entry(
+        "cli.commands.operations.health",
+        _SERVE,
+        "Whether a process of this machine lives and can work: for probes.",
+    ),
     "sandbox": Entry(
         "cli.commands.operations.processes", _SERVE, "Both vendors on localhost, for trying things out."
     ),
@@ -101,6 +107,8 @@ COMMANDS = {
 }
 
 
+HELP: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
+METAVARS = {int: "NUMBER", float: "NUMBER", Path: "FILE"}
 ALIASES = {"ls": "list", "rm": "remove"}
 
 
@@ -125,7 +133,36 @@ def load(name: str) -> Any:
                 hidden.hidden = True
     for one in [command, *getattr(command, "commands", {}).values()]:
         one.help = reflowed(one.help)
+        _show_alike(one)
     return command
+
+
+def _show_alike(command: Any) -> None:
+    """One style for what a value is called: `NAME`, `NUMBER`, `FILE`; nothing for an option that takes none."""
+    wanted = command.get_help_option(typer.Context(command, **HELP))
+    for parameter in [*command.params, *([wanted] if wanted is not None else [])]:
+        if parameter.param_type_name == "argument":
+            parameter.metavar = (parameter.metavar or parameter.name).upper().replace("_", "-")
+            # typer would show `{NAME}` in the usage, and `<str>` beside the name.
+            shown = parameter.metavar if parameter.required else f"[{parameter.metavar}]"
+            parameter._usage_display_name = partial(str, shown)  # noqa: SLF001 - there is no other door
+            parameter.display_type_rich = lambda **_: None
+        elif parameter.metavar is None:
+            _name_the_value(parameter)
+
+
+def _name_the_value(option: Any) -> None:
+    annotation = option.type_descriptor.annotation
+    if option.is_flag:
+        option.metavar = ""
+    elif choices := option.type_descriptor.choices:
+        option.metavar = option.name.upper().replace("_", "-")
+        option.help = (
+            f"{option.help} One of: {', '.join(str(getattr(one, 'value', one)) for one in choices)}."
+        )
+    else:
+        kinds = get_args(annotation) or (annotation,)
+        option.metavar = next((METAVARS[kind] for kind in kinds if kind in METAVARS), "TEXT")
 
 
 def reflowed(text: str | None) -> str:
@@ -151,7 +188,7 @@ _UNDECODED = re.compile("[\ud800-\udfff]")
 app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=HELP,
 )
 
 
@@ -202,7 +239,9 @@ def _call(arguments: list[str], *, as_json: bool) -> int:
         output.error("USAGE", "An argument is not UTF-8 text.", "Type it anew, in UTF-8.", as_json=as_json)
         return Code.USAGE
     try:
-        code = typer.main.get_command(app).main(arguments, prog_name="cohort-sync", standalone_mode=False)
+        commands = typer.main.get_command(app)
+        _show_alike(commands)
+        code = commands.main(arguments, prog_name="cohort-sync", standalone_mode=False)
     except typer.Abort:  # a prompt was left
         return Code.INTERRUPTED
     except typer.TyperException as wrong:
@@ -225,12 +264,10 @@ def _call(arguments: list[str], *, as_json: bool) -> int:
 def _show_usage(wrong: typer.TyperException, *, as_json: bool) -> None:
     context = getattr(wrong, "ctx", None)
     path = context.command_path if context is not None else "cohort-sync"
-    if as_json:
-        output.error("USAGE", wrong.format_message(), f"Look at `{path} --help`.", as_json=True)
-    else:
-        from typer.rich_utils import rich_format_error
-
-        rich_format_error(wrong)  # type: ignore[arg-type]
+    message = wrong.format_message().removeprefix("Invalid value: ")
+    # A library's words for itself, and what it tried, tell a person nothing.
+    message = re.sub(r", unable to parse [a-z ]+$", "", message.replace("Value error, ", ""))
+    output.error("USAGE", message, f"Look at `{path} --help`.", as_json=as_json)
 
 
 def _disk_full(failed: Exception) -> SyncError | None:

@@ -6,6 +6,7 @@ from datetime import date
 from typing import Any
 
 from cli.output import iso
+from cli.timeline import Step
 from models.observability.feeds import CohortFeed
 from models.runs.missed import COUNTED
 from models.setup.binding_fields import LIMITS
@@ -45,6 +46,20 @@ def run(row: SyncRun) -> dict[str, Any]:
         "error": run_error(row),
         "held_until": iso(row.held_until),
         "held": row.held_facts,
+    }
+
+
+def step(found: Step) -> dict[str, Any]:
+    """A stage in a run's timeline: when it was taken, how long workers had it, and what it waited for."""
+    return {
+        "stage": found.stage,
+        "claimed_at": iso(found.claimed_at),
+        "claims": found.claims,
+        "workers": found.workers,
+        "worked_seconds": round(found.worked.total_seconds(), 3),
+        "waits": [
+            {"for": name, "seconds": round(length.total_seconds(), 3)} for name, _, length in found.waits
+        ],
     }
 
 

@@ -1,7 +1,7 @@
 """A process's sign of life on its own machine: a file that its main loop touches, and that a probe looks at.
 
 It says nothing of servers: a process that waits for one is alive. A file is read without opening a connection or
-loading a library, so a probe costs next to nothing (`cli/health.py`).
+loading a library, so a probe costs next to nothing (`cli/health.py`). Under systemd each beat also feeds its watchdog.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class Pulse:
         if now < self._next:
             return
         self._next = now + BEAT_SECONDS
+        _tell_systemd("READY=1\nWATCHDOG=1")
         with suppress(OSError):
             if not self._held():
                 self._take()
@@ -62,6 +63,7 @@ class Pulse:
 
     def stop(self) -> None:
         """The process ends."""
+        _tell_systemd("STOPPING=1")
         with suppress(OSError):
             self._path.unlink()
 
@@ -97,3 +99,13 @@ def signs(data_dir: Path, *, now: float) -> list[Sign]:
 
 def _directory(data_dir: Path) -> Path:
     return data_dir / "run"
+
+
+def _tell_systemd(state: str) -> None:
+    """The same sign of life for a service manager, by sd_notify(3); nothing where there is none."""
+    place = os.environ.get("NOTIFY_SOCKET", "")
+    if place[:1] not in {"/", "@"}:
+        return
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.setblocking(False)
+        manager.sendto(state.encode(), place.replace("@", "\0", 1) if place[0] == "@" else place)

@@ -85,17 +85,25 @@ def make_app(settings: Settings) -> Celery:
 class Publish(Protocol):
     """How a run is put on the queue."""
 
-    def __call__(self, run_id: int, stage: str, *, binding: str | None = None, queue: str = QUEUE) -> None:
+    def __call__(
+        self, run_id: int, stage: str, *, binding: str | None = None, queue: str | None = None
+    ) -> None:
         """Wake a worker for the run at `stage`; QueueUnavailableError if the broker can't be reached."""
 
 
 def publish(
-    app: Celery, run_id: int, stage: str, *, binding: str | None = None, queue: str = QUEUE, **sending: Any
+    app: Celery,
+    run_id: int,
+    stage: str,
+    *,
+    binding: str | None = None,
+    queue: str | None = None,
+    **sending: Any,
 ) -> None:
     """Wake a worker for the run at `stage`; QueueUnavailableError if the broker can't be reached.
 
-    After its snapshot a run's messages go to `NEXT_QUEUE`, whatever `queue` says. `binding`, its name, is for whoever
-    watches tasks: it stands beside the message, whose argument is the id alone.
+    By itself a message goes to `QUEUE`, and to `NEXT_QUEUE` after the run's snapshot. `binding`, its name, is for
+    whoever watches tasks: it stands beside the message, whose argument is the id alone.
     """
     try:
         app.send_task(
@@ -104,7 +112,7 @@ def publish(
             argsrepr=f"run {run_id}" if binding is None else f"run {run_id}, {binding}",
             kwargsrepr="",
             ignore_result=True,
-            queue=queue if stage == STAGES[0] else NEXT_QUEUE,
+            queue=queue or (QUEUE if stage == STAGES[0] else NEXT_QUEUE),
             task_id=f"run-{run_id}-{stage}-{uuid.uuid4().hex[:12]}",
             retry=False,
             **sending,

@@ -13,6 +13,7 @@ import structlog
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombu_redis
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError  # noqa: A004 - kombu knows this one for a lost connection
 from redis.retry import Retry
 
 log = structlog.get_logger()
@@ -34,11 +35,20 @@ class _Guarded:
         return {**found, "retry": Retry(NoBackoff(), 0)}
 
     def _brpop_read(self, **options: Any) -> Any:
+        delivered = self.qos._delivered  # type: ignore[attr-defined]  # noqa: SLF001 - kombu has no other way to ask
+        before = dict(delivered)
         try:
             return super()._brpop_read(**options)  # type: ignore[misc]
         except _NO_MESSAGE as error:
             log.error("queue_item_dropped", kind=type(error).__name__)  # noqa: TRY400 - a traceback may hold its text
-            raise Empty from None
+            new = [tag for tag, message in delivered.items() if before.get(tag) is not message]
+            if not new:
+                raise Empty from None
+            # It failed once Celery had it: counted as delivered, maybe as reserved, with a place of the pool. The
+            # worker would take no other then; a new connection begins without it.
+            for tag in new:
+                self.qos.ack(tag)  # type: ignore[attr-defined]
+            raise ConnectionError("an item that is no task") from None
 
 
 class Channel(_Guarded, kombu_redis.Channel):

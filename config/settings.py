@@ -6,6 +6,8 @@ process that first writes to it.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
@@ -16,13 +18,14 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from config.sockets import embedded_socket
 
+PREFIX = "COHORT_SYNC_"
 Seconds = Annotated[float, Field(gt=0)]
 
 
 class Settings(BaseSettings):
     """One process's settings; see the README's table for what each does."""
 
-    model_config = SettingsConfigDict(env_prefix="COHORT_SYNC_", env_file=".env", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=".env", extra="ignore")
 
     data_dir: Path = Path.home() / ".cohort-sync"
     database_url: str = ""  # empty: SQLite in the data directory
@@ -126,6 +129,20 @@ class Settings(BaseSettings):
         """The kombu URL of the same server: kombu spells a socket `redis+socket://`."""
         url = self.redis
         return "redis+socket://" + url.removeprefix("unix://") if url.startswith("unix://") else url
+
+
+def unknown(names: Iterable[str]) -> dict[str, str]:
+    """Of the names of variables those that look like settings and are none, each with the one that may be meant."""
+    known = [f"{PREFIX}{name.upper()}" for name in Settings.model_fields]
+    handed = {
+        f"{PREFIX}{process}_FD" for process in ("FLOWER", "MONITOR")
+    }  # an open port, by whoever starts these
+    strange = {name for name in names if name.upper().startswith(PREFIX)} - handed
+    return {
+        name: next(iter(get_close_matches(name.upper(), known, n=1, cutoff=0.8)), "")
+        for name in sorted(strange)
+        if name.upper() not in known
+    }
 
 
 @lru_cache(maxsize=1)

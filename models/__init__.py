@@ -1,4 +1,4 @@
 """What is known: the tables, their migrations, and every transaction on them.
 
-SQL stands here and nowhere else. Nothing here speaks HTTP or knows Celery.
+All SQL is here. Nothing here speaks HTTP or knows Celery.
 """

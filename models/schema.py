@@ -17,16 +17,20 @@ from models import audit
 from models.database import Database
 from models.database_errors import named_errors
 from models.errors import ConfigurationError, OldSchemaError
+from models.tables import SchemaFloor
 
 if TYPE_CHECKING:
     from alembic.config import Config
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+# Releases from this schema on work with the newest one. A contracting migration raises it to the first schema whose
+# release does not use what it takes away (CONTRIBUTING.md, "A migration").
+FLOOR = "0016"
 _LOCK = 0x636F686F7274  # "cohort": two processes that start at once upgrade one after the other
 
 
 def upgrade(db: Database, *, now: datetime | None = None, actor: str = "") -> None:
-    """Bring the database to this version's schema; a no-op if it is there.
+    """Bring the database to this version's schema; a no-op if it is there, or at a newer one that lets us in.
 
     The audit log says who did, if `actor` is given; a database that is made is no change of one.
     """
@@ -42,7 +46,14 @@ def upgrade(db: Database, *, now: datetime | None = None, actor: str = "") -> No
         config.attributes["connection"] = connection
         try:
             before = MigrationContext.configure(connection).get_current_revision()
+            if before is not None and before > head():
+                with Session(connection) as session:
+                    check(session)
+                return
             command.upgrade(config, "head")
+            with Session(connection) as session:
+                session.merge(SchemaFloor(id=1, oldest=FLOOR))
+                session.flush()
             if actor and now is not None and before not in (None, head()):
                 with Session(connection) as session:
                     audit.record(
@@ -66,7 +77,7 @@ def upgrade(db: Database, *, now: datetime | None = None, actor: str = "") -> No
 
 
 def require_current(db: Database) -> None:
-    """Refuse a database of another version, before anything is read from it."""
+    """Refuse a database that this version can't work with, before anything is read from it."""
     with db.read() as session:
         check(session)
 
@@ -75,8 +86,10 @@ def check(session: Session) -> None:
     """The same, within a transaction that goes on."""
     found = session.scalar(text("SELECT version_num FROM alembic_version"))
     if found is not None and str(found) > head():  # numbers of four digits, in order
-        raise ConfigurationError("DATABASE_NEWER", known=head())
-    if found != head():
+        floor = session.get(SchemaFloor, 1)
+        if floor is None or floor.oldest > head():
+            raise ConfigurationError("DATABASE_NEWER", known=head())
+    elif found != head():
         raise OldSchemaError("DATABASE_SCHEMA")
 
 

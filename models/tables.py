@@ -700,3 +700,12 @@ class NoticeDelivery(Base):
     reminded_at: Mapped[datetime | None]
     over_at: Mapped[datetime | None]  # when the end was told
     given_up_at: Mapped[datetime | None]
+
+
+class SchemaFloor(Base):
+    """The oldest schema whose release may work with this database (models/schema.py). There is one."""
+
+    __tablename__ = "schema_floor"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    oldest: Mapped[str] = mapped_column(String(10))

@@ -185,7 +185,7 @@ IN_FLIGHT_WORDS = literals(IN_FLIGHT)
 
 
 class WriteMode(StrEnum):
-    """How rows are written: by asynchronous jobs, or by synchronous calls where those are not to be had."""
+    """How rows are written: by asynchronous jobs, or by synchronous calls where those are not available."""
 
     ASYNC = "async"
     SYNC = "sync"

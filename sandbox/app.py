@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import orjson
 import uvicorn
@@ -82,9 +82,11 @@ def _listen(host: str, port: int) -> socket.socket:
         found.bind((host, port))
     except OSError as wrong:
         found.close()
-        raise SystemExit(
-            f"cannot listen on {host}:{port}: {wrong.strerror}; choose another --port"
-        ) from wrong
+        said = f"The sandbox can't listen at {host}:{port} ({wrong.strerror})."
+        code = _refused(
+            "PORT_TAKEN", said, "End what listens there, or choose another --port; 0 takes a free one."
+        )
+        raise SystemExit(code) from wrong
     found.listen(512)
     return found
 
@@ -177,8 +179,7 @@ def main(argv: Sequence[str]) -> int:
         for name in asked.fault:
             presets.named(name)
     except ValueError as wrong:
-        sys.stderr.write(f"sandbox: {wrong}\n")
-        return 2
+        return _refused("USAGE", f"{wrong}.", "Look at `cohort-sync sandbox --help`.")
     serve(
         port=asked.port,
         files_port=asked.files_port,
@@ -191,9 +192,22 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+def _refused(code: str, what: str, remedy: str) -> int:
+    """As the product's commands say an error; the exit code."""
+    sys.stderr.write(f"error {code}: {what}\nwhat to do: {remedy}\n")
+    return 2
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """A mistake on the command line."""
+        what = f"{message[:1].upper()}{message[1:]}."
+        raise SystemExit(_refused("USAGE", what, "Look at `cohort-sync sandbox --help`."))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="sandbox",
+    parser = _Parser(
+        prog="cohort-sync sandbox",
         description="Both vendors on localhost, over real HTTP, with faults on request.",
         epilog=f"faults:\n{presets.describe()}\n\nswitches:\n{switches.describe()}",
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -34,6 +34,21 @@ class ControlError(Exception):
     """A mistake of somebody who uses the door."""
 
 
+async def object_of(request: Request) -> dict[str, Any]:
+    """The same where it has to be an object."""
+    body = await json_of(request)
+    if not isinstance(body, dict):
+        raise ControlError("the body is a JSON object")
+    return body
+
+
+def whole(name: str, value: Any, *, most: int = 10_000_000) -> int:
+    """A count or a number that somebody gave: a whole one from 0 to `most`."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
+        raise ControlError(f"{name} is a whole number from 0 to {most:,}, not {value!r}")
+    return value
+
+
 async def json_of(request: Request) -> Any:
     """The door's JSON body; nothing is an empty object."""
     raw = await request.body()

@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from types import MappingProxyType
 
 import structlog
 from redis.client import PubSub
@@ -92,7 +93,7 @@ class Publisher:
         """Send the messages of runs that were given a slot at `now`."""
         names = {one.run_id: one.binding for one in woken}
         runs = [(one.run_id, Stage.PUSH) for one in woken]
-        sent = self._send(runs, names, NEXT_QUEUE)
+        sent = self._send(runs, names)
         if sent < len(runs):
             self._give_back(db, [run for run, _ in runs[sent:]], now)
 
@@ -109,14 +110,21 @@ class Publisher:
             return False
         return True
 
-    def _publish(self, db: Database, wanted: list[int], queue: str, now: datetime, stale: timedelta) -> int:
-        """How many messages were sent, until the broker took no more."""
-        sent = 0
-        for start in range(0, len(wanted), MARKED_AT_ONCE):
+    def _publish(
+        self, db: Database, wanted: dict[int, bool], queue: str, now: datetime, stale: timedelta
+    ) -> int:
+        """How many messages were sent, until the broker took no more.
+
+        `queue` gets those of runs that start. It also gets those that nobody took from `next`: workers of release 0.1
+        do not read that one.
+        """
+        runs, sent = list(wanted), 0
+        for start in range(0, len(runs), MARKED_AT_ONCE):
             with db.write() as session:
-                mine = outbox.mark_published(session, wanted[start : start + MARKED_AT_ONCE], now, stale)
+                mine = outbox.mark_published(session, runs[start : start + MARKED_AT_ONCE], now, stale)
                 names = outbox.names(session, [run for run, _ in mine])
-            reached = self._send(mine, names, queue)
+            queues = {run: queue for run, stage in mine if stage == Stage.SNAPSHOT or wanted[run]}
+            reached = self._send(mine, names, queues)
             sent += reached
             if reached < len(mine):
                 self._give_back(db, [run for run, _ in mine[reached:]], now)
@@ -162,13 +170,18 @@ class Publisher:
         self._reached()
         return fresh, sum(waking)
 
-    def _send(self, runs: Sequence[tuple[int, Stage]], names: dict[int, str], queue: str) -> int:
-        """How many of them the broker took, from the first."""
+    def _send(
+        self,
+        runs: Sequence[tuple[int, Stage]],
+        names: Mapping[int, str],
+        queues: Mapping[int, str] = MappingProxyType({}),
+    ) -> int:
+        """How many of them the broker took, from the first; each goes to its stage's queue if it has no other."""
         sent = 0
         try:
             with publishing(self._app) as send:
                 for run_id, stage in runs:
-                    send(run_id, stage, binding=names.get(run_id), queue=queue)
+                    send(run_id, stage, binding=names.get(run_id), queue=queues.get(run_id))
                     sent += 1
         except QueueUnavailableError as error:
             self._unreachable(error)

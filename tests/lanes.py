@@ -16,7 +16,7 @@ import pytest
 from xdist.scheduler import LoadFileScheduling
 
 ROOT = Path(__file__).parents[1]
-_FIRST = ("acceptance", "faults", "integration", "contract", "unit")
+_FIRST = ("acceptance", "faults", "integration", "contract", "fuzz", "unit")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

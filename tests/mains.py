@@ -5,7 +5,7 @@ Arguments in, the exit code out; settings come from the environment.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cli.main import main
@@ -16,6 +16,7 @@ from models.database import Database
 from monitor import main as monitoring
 from monitor.alert_loop import AlertLoop
 from scheduler import main as scheduling
+from scheduler import publish
 from scheduler.publish import Publisher
 
 
@@ -27,6 +28,12 @@ def monitor(_arguments: list[str]) -> int:
 
 def scheduler(_arguments: list[str]) -> int:
     """The scheduler itself, without the command's look at the database."""
+    return scheduling.main(get_settings())
+
+
+def impatient_scheduler(_arguments: list[str]) -> int:
+    """One that takes a message for lost after a second or two, where it takes ten or two minutes."""
+    publish.STALE_EMPTY, publish.STALE_BACKLOG = timedelta(seconds=1), timedelta(seconds=2)
     return scheduling.main(get_settings())
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 from yaml import nodes
 
+from cli.config_file import given_file
 from cli.config_file.fields import KINDS, Kind, Setting, Without
 from models.errors import ConfigurationError, SyncError
 from models.naming import formed_name, name_key
@@ -87,7 +88,11 @@ class ParsedFile:
 def load(file: str) -> str:
     """The text of the file, or of stdin."""
     try:
-        raw = sys.stdin.buffer.read(FILE_MAX + 1) if file == STDIN else _head(Path(file))
+        raw = (
+            sys.stdin.buffer.read(FILE_MAX + 1)
+            if file == STDIN
+            else given_file.read(Path(file), FILE_MAX + 1)
+        )
         if len(raw) > FILE_MAX:
             raise ConfigurationError("FILE_UNREADABLE", file=file, why=f"more than {FILE_MAX:,} bytes")
         return raw.decode("utf-8-sig")
@@ -117,11 +122,6 @@ def read(text: str) -> ParsedFile:
             found.kinds.append(kind)
             _read_section(found, kind, *given[section])
     return found
-
-
-def _head(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(FILE_MAX + 1)
 
 
 def _root(text: str) -> nodes.MappingNode:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from cli import output
+from cli.config_file import given_file
 from models.contact_keys.compatibility import invisible_at
 from models.errors import ConfigurationError
 
@@ -21,16 +23,21 @@ _REFERENCE = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*|file:.+")
 HELP = "Also env:NAME or file:PATH; - asks without showing what is typed."
 
 
-def read_secret(label: str, given: str | None) -> SecretStr:
-    """The secret behind what was given on the command line; asked for if nothing was."""
+def read_secret(label: str, given: str | None, *, plain: bool = False) -> SecretStr:
+    """The secret behind what was given on the command line; asked for if nothing was. `plain`: it is none really."""
     if given is None or given == PROMPT:
         return SecretStr(_filled(_prompt(label), label))
+    if not plain and not given.startswith((ENV, FILE)):
+        output.note(
+            f"warning: the {label} was typed in clear: the shell's history keeps it, and other processes could see it. "
+            f"Next time give {ENV}NAME, {FILE}PATH, or - to be asked."
+        )
     return SecretStr(resolved(label, given))
 
 
-def read_optional(label: str, given: str | None) -> SecretStr | None:
+def read_optional(label: str, given: str | None, *, plain: bool = False) -> SecretStr | None:
     """The same where nothing given means: leave it as it is."""
-    return None if given is None else read_secret(label, given)
+    return None if given is None else read_secret(label, given, plain=plain)
 
 
 def resolved(label: str, given: str) -> str:
@@ -63,9 +70,9 @@ def _prompt(label: str) -> str:
 
 def _read(reference: str) -> str:
     try:
-        with Path(reference.removeprefix(FILE)).expanduser().open(encoding="utf-8-sig") as file:
-            return file.read(FILE_MAX)
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+        path = Path(reference.removeprefix(FILE)).expanduser()
+        return given_file.read(path, FILE_MAX).decode("utf-8-sig")
+    except (OSError, ValueError, RuntimeError) as error:  # the last: nobody knows whose home ~ is
         raise ConfigurationError(
             "SECRET_UNREADABLE", f"({type(error).__name__})", reference=reference
         ) from None

@@ -23,7 +23,7 @@ from models.errors import ConfigurationError, SyncError
 from models.membership import webhooks
 from models.naming import every
 from models.setup import bindings
-from models.tables import AmplitudeProject, CohortBinding
+from models.tables import AmplitudeProject, CohortBinding, Destination
 
 # Another project, tenant or business unit may answer where one of these has changed.
 ACCESS = {"api_key", "secret_key", "region", "subdomain", "client_id", "client_secret", "account_id"}
@@ -37,6 +37,8 @@ class ApplyTransaction:
     plan: ChangeSet
     mistakes: list[Mistake]
     asked: list[CohortBinding] = field(default_factory=list)  # bindings that are new, or point elsewhere
+    # Sources and destinations whose credentials are new, and that none of these bindings has.
+    others: list[AmplitudeProject | Destination] = field(default_factory=list)
     loads: list[quota.Load] = field(default_factory=list)  # of the sources the file is about
     lost: list[str] = field(default_factory=list)  # cohorts of which a webhook's list would be forgotten
 
@@ -50,6 +52,7 @@ def attempt(db: Database, wanted: ParsedFile, *, prune: bool, now: datetime) -> 
         if not mistakes:
             draft.lost = webhooks.lost(lists, webhooks.lists(session))
             draft.asked = _asked(session, found)
+            draft.others = _others(session, found, draft.asked)
             draft.loads = _loads(session, wanted, now=now)
         session.expunge_all()
         session.rollback()
@@ -120,6 +123,20 @@ def _asked(session: Session, found: ChangeSet) -> list[CohortBinding]:
         if moved((BINDING.name, row.name_key), edits.TARGET)
         or moved((SOURCE.name, row.project.name_key), ACCESS)
         or moved((DESTINATION.name, row.destination.name_key), ACCESS)
+    ]
+
+
+def _others(
+    session: Session, found: ChangeSet, asked: Collection[CohortBinding]
+) -> list[AmplitudeProject | Destination]:
+    """Where no binding asks it, a vendor is asked whether it takes the credentials."""
+    moved = {one.entry.node for one in found.changes if not one.values.keys().isdisjoint(ACCESS)}
+    covered = {row.project_id for row in asked}, {row.destination_id for row in asked}
+    sources = [row for row in every(session, AmplitudeProject) if row.id not in covered[0]]
+    units = [row for row in every(session, Destination) if row.id not in covered[1]]
+    return [
+        *(row for row in sources if (SOURCE.name, row.name_key) in moved),
+        *(row for row in units if (DESTINATION.name, row.name_key) in moved),
     ]
 
 

@@ -6,6 +6,7 @@ embedded server runs only while `up` does): then a server of its own serves this
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -64,6 +65,8 @@ def quiet(settings: Settings) -> None:
 
     level = "WARNING" if settings.log_level == "INFO" else settings.log_level
     configure(settings.model_copy(update={"log_level": level}), "cli")
+    if level != "DEBUG":  # it tells of each attempt, in its own words
+        logging.getLogger("urllib3").setLevel(logging.ERROR)
 
 
 @contextmanager

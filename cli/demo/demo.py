@@ -189,7 +189,9 @@ class _Demo:
     def _sync(self, title: str) -> list[dict[str, Any]]:
         """Both bindings at once, through the queue; their runs."""
         with self._step(title), self.log.open("a") as log:
-            started = [self._start("run", name, "--wait", "--json", errors=log) for name in NAMES.values()]
+            started = [
+                self._start("run", name, "--wait", "--fresh", "--json", errors=log) for name in NAMES.values()
+            ]
             try:
                 ended = [(p.communicate(timeout=STEP_SECONDS)[0], p.returncode) for p in started]
             finally:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from cli.demo import readback
 from cli.stack.stack import Stack
+from models.wording import plural
 
 PLAIN_WIDTH = 110
 TAIL_LINES, TAIL_WIDTH = 20, 300
@@ -26,8 +27,9 @@ def console() -> Console:
 def show_purpose(console: Console, members: int, attributes: Iterable[str]) -> None:
     """The job in a sentence."""
     console.print(
-        f"Two Amplitude cohorts of {members:,} members each, kept flagged in one Marketing Cloud data extension\n"
-        f"(attributes {' and '.join(attributes)}): a first sync, a change, a second sync, and a comparison.\n"
+        f"Two Amplitude cohorts of {plural(members, 'member')} each, kept flagged in one Marketing Cloud "
+        f"data extension\n(attributes {' and '.join(attributes)}): a first sync, a change, a second sync, and "
+        "a comparison.\n"
     )
 
 
@@ -56,11 +58,11 @@ def show_verdict(
     console: Console, reading: readback.DemoReadback, verdicts: list[readback.Verdict], strange: list[str]
 ) -> bool:
     """Attribute by attribute; whether all of it is equal."""
-    console.print(f"{len(reading.rows):,} rows in {reading.pages} pages\n")
+    console.print(f"{plural(len(reading.rows), 'row')} in {plural(reading.pages, 'page')}\n")
     for one in verdicts:
         mark = "[green]equal[/green]" if one.equal else "[red]NOT EQUAL[/red]"
         console.print(
-            f"{one.attribute}: {one.members:,} members, {one.flagged:,} flagged true; "
+            f"{one.attribute}: {plural(one.members, 'member')}, {one.flagged:,} flagged true; "
             f"{one.left:,} have left, {one.unflagged:,} flagged false: {mark}"
         )
         for word in ("missing", "extra", "lost"):
@@ -69,9 +71,9 @@ def show_verdict(
                     f"  {word}: {len(some):,}, such as {', '.join(some[: readback.SHOWN])}", markup=False
                 )
     if strange:
-        console.print(f"[red]{len(strange):,} rows hold what no binding wrote[/red]")
+        console.print(f"[red]{plural(len(strange), 'row holds', 'rows hold')} what no binding wrote[/red]")
     if reading.repeated:
-        console.print(f"[red]{reading.repeated:,} rows came twice[/red]")
+        console.print(f"[red]{plural(reading.repeated, 'row')} came twice[/red]")
     equal = all(one.equal for one in verdicts) and not strange and not reading.repeated
     if equal:
         console.print("\n[bold green]The data extension equals the cohorts, member by member.[/bold green]")

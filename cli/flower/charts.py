@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from xml.sax.saxutils import escape, quoteattr
 
-from cli.flower.timeline import Step
+from cli.timeline import Step
+from models.wording import plural
 
 PAD = 2
 WIDE, TALL = 1000, 160
@@ -60,11 +61,11 @@ def members(results: Sequence[Result]) -> str:
     points = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
     area = f'<polygon points="0,{TALL} {points} {WIDE},{TALL}"/>'
     label = (
-        f"Members after {len(results)} runs: {first.members:,} on {_day(first)}, {last.members:,} on {_day(last)}, "
-        f"at least {low:,}, at most {high:,}"
+        f"Members after {plural(len(results), 'run')}: {first.members:,} on {_day(first)}, {last.members:,} on "
+        f"{_day(last)}, at least {low:,}, at most {high:,}"
     )
     hovers = "".join(
-        _hover(x, WIDE / len(places), f"run {one.run}, {_time(one)}: {one.members:,} members")
+        _hover(x, WIDE / len(places), f"run {one.run}, {_time(one)}: {plural(one.members, 'member')}")
         for (x, _), one in zip(places, results, strict=True)
     )
     drawn = f'{_grid()}{area}<polyline points="{points}"/>{hovers}'
@@ -95,7 +96,8 @@ def changes(results: Sequence[Result]) -> str:
                 f"run {one.run}, {_time(one)}: {one.entered:,} entered, {one.exited:,} exited",
             )
         )
-    label = f"Entered and exited in {len(results)} runs: at most {most_in:,} entered and {most_out:,} exited in one"
+    runs = plural(len(results), "run")
+    label = f"Entered and exited in {runs}: at most {most_in:,} entered and {most_out:,} exited in one"
     scale = (f"+{most_in:,}", f"\N{MINUS SIGN}{most_out:,}")
     return _figure("chart-changes", "".join(drawn), label, scale, (_day(results[0]), _day(results[-1])))
 

@@ -11,6 +11,7 @@ from tornado.escape import xhtml_escape
 from tornado.web import HTTPError
 
 from cli import context, output
+from cli.config_file import timing
 from cli.flower import charts
 from cli.flower.handlers import OTHERS, REMEDIES, CohortsHandler
 from models.errors import SyncError
@@ -121,8 +122,9 @@ def next_run(row: CohortBinding, now: datetime) -> tuple[str, str]:
     """The next run in the binding's own time zone: the time, and how far it is; or why there is none."""
     if row.paused:
         return "paused", row.pause_reason or ""
-    if row.next_due_at is None:
+    starts = timing.next_start(row, now)
+    if starts is None:
         return ("on demand", "") if row.after_name is None else (f"after {row.after_name}", "")
-    far = output.span(abs(row.next_due_at - now))
-    away = f"in {far}" if row.next_due_at > now else f"due {far} ago"
-    return f"{row.next_due_at.astimezone(ZoneInfo(row.timezone)):%a %d %b, %H:%M}", f"{row.timezone}, {away}"
+    far = output.span(abs(starts - now))
+    away = f"in {far}" if starts > now else f"due {far} ago"
+    return f"{starts.astimezone(ZoneInfo(row.timezone)):%a %d %b, %H:%M}", f"{row.timezone}, {away}"

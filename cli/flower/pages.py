@@ -11,11 +11,11 @@ from typing import Any
 from sqlalchemy.orm import Session
 from tornado.web import StaticFileHandler, authenticated, url
 
-from cli import context, output, views
+from cli import context, output, timeline, views
 from cli.commands.runs.report import odd_keys, spared
 from cli.commands.setup.checks import steps_of
 from cli.config_file import timing, vendors
-from cli.flower import charts, timeline
+from cli.flower import charts
 from cli.flower.asks import Ask
 from cli.flower.forecasts import Forecasts
 from cli.flower.handlers import number
@@ -27,6 +27,7 @@ from models.observability import alerts, feeds, overview, run_history
 from models.runs import lifecycle
 from models.tables import AmplitudeProject, CohortBinding, StageClaim, SyncRun
 from models.types import UNFINISHED, RunState, Trigger
+from models.wording import plural
 
 NEEDS_SHOWN = 25
 CHART_RUNS = 60
@@ -95,7 +96,7 @@ def binding_row(session: Session, row: CohortBinding, now: datetime) -> dict[str
         "current": next((one for one in runs if one.state in UNFINISHED), None),
         "last": next(ended, None),
         "line": charts.sparkline(
-            counts, f"Members in the last {len(counts)} runs: {', '.join(map(str, counts))}"
+            counts, f"Members in the last {plural(len(counts), 'run')}: {', '.join(map(str, counts))}"
         ),
         "next": next_run(row, now),
     }

@@ -23,7 +23,7 @@ import threading
 import time
 from typing import NoReturn
 
-PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15  # <linux/prctl.h>
 WATCH_SECONDS = 0.5
 
 _self = 0  # the process that forks next, for the race between a fork and the death of its parent
@@ -75,6 +75,13 @@ def _kill_group() -> NoReturn:
     raise SystemExit(1)
 
 
+def _name(arguments: list[str]) -> None:
+    """What `ps -o comm`, `top` and `pstree` show instead of "python": `cs-worker-1`. What it forks has it too."""
+    if sys.platform == "linux":
+        name = arguments[arguments.index("--name") + 1] if "--name" in arguments else arguments[0]
+        ctypes.CDLL(None).prctl(PR_SET_NAME, f"cs-{name}".encode()[:15], 0, 0, 0)
+
+
 def stay(parent: int, argv: list[str]) -> int:
     """Where the kernel doesn't help: run the program below this process, which watches the parent for it."""
     child = subprocess.Popen(argv, close_fds=False)
@@ -93,8 +100,11 @@ def main(argv: list[str]) -> int:
     parent, mode, *rest = argv
     if mode == "run":
         die_with_forks(int(parent))
+        _name(rest)
+        from cli import context
         from cli.main import main as cohort_sync
 
+        context.name_unknown = False  # who started us has done that
         return cohort_sync(rest)
     if sys.platform == "linux" and mode == "exec":
         die_with(int(parent))

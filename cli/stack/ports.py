@@ -6,15 +6,12 @@ What is served there is not known here.
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 from dataclasses import dataclass
 
 from config.settings import Settings
 from models.errors import ConfigurationError
-
-_log = logging.getLogger("cohort-sync.stack")
 
 
 @dataclass(frozen=True)
@@ -40,27 +37,12 @@ class Port:
             return socket.create_server((address, port), family=family)
         except OSError as error:
             raise ConfigurationError(
-                "SETTING_INVALID",
-                f"({error.strerror or error})",
-                field=f"COHORT_SYNC_{self.address_setting.upper()}, COHORT_SYNC_{self.port_setting.upper()}",
-                value=f"{address}:{port}",
-                hint="Choose another port; 0 takes a free one.",
+                "PORT_TAKEN",
+                process=self.name.capitalize(),
+                address=f"{address}:{port}",
+                why=os.strerror(error.errno) if error.errno and error.errno > 0 else str(error),
+                setting=f"COHORT_SYNC_{self.port_setting.upper()}",
             ) from error
-
-    def open_somewhere(self, settings: Settings) -> socket.socket:
-        """The open port; a free one if it is taken, so that a stack always comes up and says where."""
-        try:
-            return self.open(settings)
-        except ConfigurationError as taken:
-            listening = self.open(settings.model_copy(update={self.port_setting: 0}))
-            _log.warning(
-                "port %d is taken (%s): %s is at %s instead",
-                getattr(settings, self.port_setting),
-                taken.detail.strip("()"),
-                self.name,
-                url_of(listening),
-            )
-            return listening
 
     def handed_over(self) -> socket.socket | None:
         """The port that the starter of this process opened for it, if it did."""

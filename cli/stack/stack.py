@@ -16,10 +16,9 @@ import logging
 import os
 import signal
 import socket
-import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -28,20 +27,19 @@ from typing import Any, Self
 from kombu.exceptions import OperationalError
 from pydantic import SecretStr
 from redis.exceptions import RedisError
-from sqlalchemy.engine import make_url
 
-from cli import context, output
+from cli import context
 from cli.flower import server
 from cli.stack import ports
 from cli.stack.lock import DirectoryLock
 from cli.stack.supervise import Program, Supervisor
 from cli.stack.valkey import EmbeddedValkey
 from config.graceful_stop import GracefulStop
-from config.logging import configure
 from config.queue import make_app
 from config.settings import Settings
 from models import key_check, schema
 from models.database import Database
+from models.errors import ConfigurationError
 
 # A worker ends when its tasks have; what is cut off is resumed by whoever claims the run next.
 WORKER_GRACE_SECONDS = 25.0
@@ -77,13 +75,13 @@ class Stack:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
+            listening = self._listen(stack)
             if self.settings.embedded_broker:
                 self.valkey = stack.enter_context(EmbeddedValkey(self.settings))
             else:
                 stack.enter_context(DirectoryLock(self.settings.data_dir))
             _upgrade(self.settings)
             self.password = server.credentials(self.settings)
-            listening = {p: stack.enter_context(p.open_somewhere(self.settings)) for p in self._pages}
             if listening:
                 self.flower_url, self.monitor_url = map(ports.url_of, listening.values())
             stack.enter_context(self._supervisor)
@@ -97,6 +95,14 @@ class Stack:
     ) -> None:
         """Workers finish what they are at, within their grace; the queue's server goes last."""
         self._open.close()
+
+    def _listen(self, stack: ExitStack) -> dict[ports.Port, socket.socket]:
+        """The open ports, before anything is started. Where a stack has this directory, that is what is wrong."""
+        try:
+            return {page: stack.enter_context(page.open(self.settings)) for page in self._pages}
+        except ConfigurationError:
+            with DirectoryLock(self.settings.data_dir):
+                raise
 
     @property
     def names(self) -> list[str]:
@@ -172,46 +178,6 @@ class StopRequested(GracefulStop):
             raise KeyboardInterrupt
 
 
-def up(settings: Settings, *, workers: int = 1, ready: Callable[[Stack], None] | None = None) -> int:
-    """Run the stack until Ctrl-C or SIGTERM; `ready` is called when everything answers."""
-    configure(settings, "stack")
-    leave = StopRequested()
-    leave.install()
-    with suppress(KeyboardInterrupt), Stack(settings, workers=workers) as stack:
-        for line in introduction(stack):
-            output.say(line)
-        sys.stdout.flush()
-        if stack.wait_until_ready(leave=leave):
-            output.say("ready; Ctrl-C stops it")
-        elif not leave.asked:
-            output.note("not everything answers yet: the log above says why; it goes on trying")
-        sys.stdout.flush()
-        if ready:
-            ready(stack)
-        leave.wait()
-    output.note("stopped")
-    return 0
-
-
-def introduction(stack: Stack) -> Iterator[str]:
-    """Where to look; a password only if nobody has seen it yet."""
-    settings, known = stack.settings, stack.password
-    kept = settings.data_dir / server.PASSWORD_FILE
-    yield "cohort-sync is starting"
-    yield f"  Flower    {stack.flower_url}"
-    if known.made:
-        yield f"            user {known.user}, password {known.password}"
-        yield f"            shown this once; kept in {kept}"
-    elif settings.flower_password:
-        yield f"            user {known.user}, password as configured"
-    else:
-        yield f"            user {known.user}, password in {kept}"
-    yield f"  metrics   {stack.monitor_url}/metrics"
-    yield f"  database  {make_url(settings.database).render_as_string(hide_password=True)}"
-    yield f"  queue     {'embedded Valkey' if stack.valkey else _without_password(settings.redis_url)}"
-    yield f"  data      {settings.data_dir}"
-
-
 def environment_of(settings: Settings) -> dict[str, str]:
     """The environment that gives another process these settings, whatever its own `.env` says."""
     return {f"COHORT_SYNC_{name.upper()}": _text(value) for name, value in settings}
@@ -242,8 +208,3 @@ def _answers(url: str) -> bool:
             return bool(answer.status == 200)  # noqa: PLR2004 - HTTP's OK
     except OSError:
         return False
-
-
-def _without_password(url: str) -> str:
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"

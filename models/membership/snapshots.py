@@ -71,6 +71,42 @@ def shareable(
     )
 
 
+def recent(
+    session: Session, binding: CohortBinding, *, now: datetime, fresh: FreshnessPolicy
+) -> Snapshot | None:
+    """The newest download of the binding's cohort, if it is no older than `fresh.seconds`, whoever has used it.
+
+    For a run by hand that does not ask for a new one; its file is fetched again, which costs nothing.
+    """
+    return session.scalar(
+        select(Snapshot)
+        .where(
+            Snapshot.project_id == binding.project_id,
+            Snapshot.cohort_id == binding.cohort_id,
+            Snapshot.kind == SnapshotKind.DOWNLOAD,
+            Snapshot.property == binding.destination.contact_key_property,
+            Snapshot.state == SnapshotState.COMPLETED,
+            Snapshot.request_id.is_not(None),
+            Snapshot.completed_at >= now - timedelta(seconds=fresh.seconds),
+        )
+        .order_by(Snapshot.requested_at.desc())
+        .limit(1)
+    )
+
+
+def use_up(session: Session, binding: CohortBinding) -> None:
+    """A new download is wanted: no run may take one for a plan's that was paid for before."""
+    unused = select(Snapshot.id).where(
+        Snapshot.project_id == binding.project_id,
+        Snapshot.cohort_id == binding.cohort_id,
+        Snapshot.kind == SnapshotKind.DOWNLOAD,
+        Snapshot.state == SnapshotState.COMPLETED,
+        _of_a_plan(binding),
+    )
+    used_up = update(Snapshot).where(Snapshot.id.in_(unused)).values(upto=0)
+    session.execute(used_up.execution_options(synchronize_session=False))
+
+
 def _of_a_plan(binding: CohortBinding) -> ColumnElement[bool]:
     """The condition for a snapshot of the binding's cohort that no run has used: a run joins its own at once."""
     return Snapshot.upto.is_(None) & ~exists().where(

@@ -409,7 +409,7 @@ def hold_cohort(session: Session, project_id: int, cohort_id: str) -> None:
 def lists(session: Session) -> dict[int, str]:
     """The lists that are stored, by their id: the cohort of each."""
     session.flush()
-    return dict(session.execute(select(CohortList.id, CohortList.cohort_id)).tuples().all())
+    return {row.id: row.cohort_id for row in session.execute(select(CohortList.id, CohortList.cohort_id))}
 
 
 def lost(before: Mapping[int, str], after: Mapping[int, str]) -> list[str]:

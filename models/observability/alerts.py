@@ -13,12 +13,21 @@ from datetime import date, datetime, timedelta
 from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
+from models.audit import PROGRAMS
 from models.errors import SyncError, TerminalError
 from models.membership.snapshots import month_of, spent_since
 from models.naming import name_key
 from models.observability import feeds, health
 from models.setup.destinations import SECRET_DAYS, SECRET_WARN_DAYS
-from models.tables import AmplitudeProject, CohortBinding, Destination, NoticeChannel, Snapshot, SyncRun
+from models.tables import (
+    AmplitudeProject,
+    AuditEvent,
+    CohortBinding,
+    Destination,
+    NoticeChannel,
+    Snapshot,
+    SyncRun,
+)
 from models.types import UNFINISHED_WORDS, RunState
 
 QUOTA_WARN = 0.9
@@ -151,7 +160,7 @@ def _ended_badly(session: Session, now: datetime) -> Iterator[Alert]:
     for row in session.execute(bad):
         binding, name, run, code, message, remedy, state, rejected, retry_at, retrying = row
         if state == RunState.PARTIAL:
-            error = TerminalError("ROWS_REJECTED", rows=f"{rejected:,}", run=run)
+            error = TerminalError("ROWS_REJECTED", rows=rejected, run=run)
             yield _need("binding", binding, name, error)
             continue
         hope = ""
@@ -163,8 +172,24 @@ def _ended_badly(session: Session, now: datetime) -> Iterator[Alert]:
 
 
 def _paused(session: Session) -> Iterator[Alert]:
-    paused = select(CohortBinding.id, CohortBinding.name, CohortBinding.pause_reason)
-    for binding, name, reason in session.execute(paused.where(CohortBinding.paused)):
+    """Bindings that paused themselves: who paused one by hand knows of it, and `status` shows that it is."""
+    event = aliased(AuditEvent)
+    last = (
+        select(event.id)
+        .where(event.binding_id == CohortBinding.id, event.action == "pause", event.kind == "binding")
+        .order_by(event.id.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    paused = (
+        select(CohortBinding.id, CohortBinding.name, CohortBinding.pause_reason)
+        .outerjoin(AuditEvent, AuditEvent.id == last)
+        .where(
+            CohortBinding.paused,
+            or_(AuditEvent.id.is_(None), and_(AuditEvent.actor.in_(PROGRAMS), AuditEvent.door.is_(None))),
+        )
+    )
+    for binding, name, reason in session.execute(paused):
         error = TerminalError("PAUSED", binding=name, reason=reason or "no reason was given")
         yield _need("binding", binding, name, error)
 

@@ -207,15 +207,22 @@ def give_back(db: Database, worker: str, *, now: datetime, lost: bool) -> list[i
                 StageClaim.worker == worker,
             )
         )
-        return list(
-            session.scalars(
-                update(SyncRun)
-                .where(SyncRun.id.in_(held))
-                .values(lease_until=now if lost else None, published_at=None)
-                .returning(SyncRun.id)
-                .execution_options(synchronize_session=False)
-            )
-        )
+        given = session.execute(
+            update(SyncRun)
+            .where(SyncRun.id.in_(held))
+            .values(lease_until=now if lost else None, published_at=None)
+            .returning(SyncRun.id, SyncRun.fence, SyncRun.stage)
+            .execution_options(synchronize_session=False)
+        ).all()
+        if not lost:
+            for run, fence, stage in given:
+                session.execute(
+                    update(StageClaim)
+                    .where(StageClaim.run_id == run, StageClaim.fence == fence)
+                    .values(left_at=now, left=stage)
+                    .execution_options(synchronize_session=False)
+                )
+        return [run for run, _, _ in given]
 
 
 def still_held(db: Database, held: Claim, *, now: datetime) -> bool:
@@ -394,12 +401,17 @@ def get_run(session: Session, run_id: int | str) -> SyncRun:
     return run
 
 
-def find_run(session: Session, name: str) -> SyncRun:
-    """The run of that id, the newest one of that binding, or the newest of all for `latest`."""
+def find_run(session: Session, name: str, *, first: Collection[RunState] = ()) -> SyncRun:
+    """The run of that id, the newest one of that binding, or the newest of all for `latest`.
+
+    Of a binding or of all, one in a state of `first` goes before a newer one: what was skipped behind a held run is
+    not what a person means to approve.
+    """
     if row_id(name) is not None:
         return get_run(session, name)
     binding = None if name == LATEST else find(session, CohortBinding, name)
-    newest = list_runs(session, binding, limit=1)
+    newest = list_runs(session, binding, states=first, limit=1) if first else []
+    newest = newest or list_runs(session, binding, limit=1)
     if not newest:
         raise NotFoundError("NOT_FOUND", kind="run", name=name, listing="runs")
     return newest[0]

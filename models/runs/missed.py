@@ -1,4 +1,4 @@
-"""How many occurrences were missed, and how that is said: the count has a bound, and the bound stands here alone.
+"""How many occurrences were missed, and how that is said. The count has a bound, which only this module knows.
 
 An occurrence that no run was made for is counted in exactly one row of `sync_run`: the run after it, or a skipped row
 where the downtime got no run. Whoever counts (`scheduler/policy.py`) or shows must not know another bound.

@@ -14,11 +14,15 @@ from typing import TypeAlias
 from sqlalchemy import (
     BindParameter,
     ColumnElement,
+    Label,
     ScalarSelect,
     and_,
+    case,
+    func,
     literal,
     or_,
     select,
+    true,
     union_all,
     update,
 )
@@ -31,26 +35,31 @@ from models.types import RunState, Stage, literal_word
 Instant: TypeAlias = datetime | BindParameter[datetime]
 
 
-def unclaimed(session: Session, now: datetime, stale: timedelta, limit: int) -> list[int]:
-    """Runs that need a message, by `scheduled_for`: to start, to go on, or to rescue from an ended lease."""
+def unclaimed(session: Session, now: datetime, stale: timedelta, limit: int) -> dict[int, bool]:
+    """Runs that need a message, by `scheduled_for`: to start, to go on, or to rescue from an ended lease.
+
+    True where a message was sent for it and nobody took it.
+    """
     parts = [
-        select(SyncRun.id, SyncRun.scheduled_for).where(SyncRun.finished_at.is_(None), condition)
+        select(SyncRun.id, SyncRun.scheduled_for, _in_vain(now - stale)).where(
+            SyncRun.finished_at.is_(None), condition
+        )
         for condition in _needs(now, now - stale)
     ]
     together = union_all(*parts).subquery()
-    return list(session.scalars(select(together.c.id).order_by(together.c.scheduled_for).limit(limit)))
+    wanted = select(together.c.id, together.c.in_vain).order_by(together.c.scheduled_for).limit(limit)
+    return {run: bool(in_vain) for run, in_vain in session.execute(wanted)}
 
 
-def waking(session: Session, now: datetime, stale: timedelta, limit: int) -> list[int]:
-    """Runs whose time to wake has come: whoever should have been woken first is first."""
-    return list(
-        session.scalars(
-            select(SyncRun.id)
-            .where(SyncRun.finished_at.is_(None), _wakes(now, now - stale))
-            .order_by(SyncRun.wake_at)
-            .limit(limit)
-        )
+def waking(session: Session, now: datetime, stale: timedelta, limit: int) -> dict[int, bool]:
+    """Runs whose time to wake has come, whoever should have been woken first is first; True as for `unclaimed`."""
+    wanted = (
+        select(SyncRun.id, _in_vain(now - stale))
+        .where(SyncRun.finished_at.is_(None), _wakes(now, now - stale))
+        .order_by(SyncRun.wake_at)
+        .limit(limit)
     )
+    return {run: bool(in_vain) for run, in_vain in session.execute(wanted)}
 
 
 def mark_published(
@@ -154,6 +163,18 @@ def _wakes(now: Instant, lost: Instant) -> ColumnElement[bool]:
             SyncRun.published_at <= lost,
         ),
     )
+
+
+def _in_vain(lost: Instant) -> Label[bool]:
+    """Whether a message was sent for what the run waits for, so long ago that nobody takes it."""
+    waited_for = case(
+        (SyncRun.state == RunState.RUNNING, SyncRun.lease_until),
+        (SyncRun.state == RunState.WAITING, SyncRun.wake_at),
+    )
+    return and_(
+        SyncRun.published_at <= lost,
+        func.coalesce(SyncRun.published_at >= waited_for, true()),
+    ).label("in_vain")
 
 
 def _in_state(state: RunState) -> ColumnElement[bool]:

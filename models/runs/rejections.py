@@ -5,10 +5,11 @@ A rejection belongs to the last run that met it, and is settled when a run of th
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import delete
+from sqlalchemy import delete, select
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import Session
@@ -66,6 +67,13 @@ def record(session: Session, run: SyncRun, direction: str, rows: list[RejectedRo
                 },
             )
         )
+
+
+def of_run(session: Session, run_id: int) -> Iterator[Rejection]:
+    """The rows that this run was the last to meet, by reason; a few at a time in memory."""
+    query = select(Rejection).where(Rejection.run_id == run_id)
+    ordered = query.order_by(Rejection.direction, Rejection.code, Rejection.comparison_key)
+    yield from session.scalars(ordered.execution_options(yield_per=1_000))
 
 
 def forget_settled(session: Session, run: SyncRun) -> None:

@@ -1,6 +1,6 @@
 """Blackouts: stretches of every day in which nothing is pushed.
 
-The decision stands here and not in `scheduler/`, because it is the worker that must not send: the two may not
+The decision is made here and not in `scheduler/`, because it is the worker that must not send: the two may not
 import each other, and a window is a property of the binding. Pure: `now` is an argument.
 """
 

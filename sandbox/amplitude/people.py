@@ -54,6 +54,9 @@ def properties_of(person: Person | str) -> Mapping[str, Any]:
     }
 
 
+KINDS = ("uuid", "email")
+
+
 def user_ids(count: int, seed: int, kind: str = "uuid", prefix: str = "") -> list[str]:
     """The first `count` user ids of a seed: the same call gives the same people, and a longer one begins with them."""
     rng = random.Random(f"people {seed}")

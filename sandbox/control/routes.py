@@ -16,8 +16,10 @@ from starlette.routing import Route
 from sandbox import presets
 from sandbox.clock import iso
 from sandbox.control import inspection, setup, webhooks
-from sandbox.replies import ControlError, json_of, reply
+from sandbox.replies import ControlError, json_of, object_of, reply
 from sandbox.world import World
+
+MOST_SECONDS = 10 * 366 * 86_400
 
 DoorHandler = Callable[[World, Request], Awaitable[Response]]
 
@@ -29,8 +31,13 @@ def build(world: World) -> Starlette:
         async def answer(request: Request) -> Response:
             try:
                 return await handler(world, request)
-            except (ControlError, ValueError, KeyError, TypeError) as wrong:
+            except (ControlError, ValueError) as wrong:
                 return reply({"error": str(wrong)}, 400)
+            except KeyError as wrong:
+                return reply({"error": f"{wrong} is missing"}, 400)
+            except Exception as wrong:  # noqa: BLE001 - a body of another shape, whatever it trips over
+                what = f"{type(wrong).__name__}: {wrong}"
+                return reply({"error": f"the request has not the shape of docs/sandbox.md ({what})"}, 400)
 
         return Route(f"/_sandbox/{path}", answer, methods=list(methods))
 
@@ -71,6 +78,8 @@ async def put_faults(world: World, request: Request) -> Response:
     body = await json_of(request)
     if isinstance(body, list):
         body = {"rules": body}
+    if not isinstance(body, dict):
+        raise ControlError("the body is a list of rules, or an object with rules and presets")
     chosen = [presets.named(n) for n in body.get("presets", ())]
     described = [*body.get("rules", ()), *(r for p in chosen for r in p.rules)]
     world.faults.replace(described)
@@ -92,14 +101,17 @@ async def get_switches(world: World, _request: Request) -> Response:
 
 async def put_switches(world: World, request: Request) -> Response:
     """Turn some switches."""
-    world.switches.update(await json_of(request))
+    world.switches.update(await object_of(request))
     return reply(vars(world.switches))
 
 
 async def post_clock(world: World, request: Request) -> Response:
     """Let time pass: {"advance": seconds}."""
-    body = await json_of(request)
-    now = world.clock.advance(float(body.get("advance", 0)))
+    body = await object_of(request)
+    seconds = body.get("advance", 0)
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= MOST_SECONDS:
+        raise ControlError(f"advance is a number of seconds from 0 to {MOST_SECONDS:,}, not {seconds!r}")
+    now = world.clock.advance(float(seconds))
     world.settle()
     return reply({"now": iso(now), "epoch": now, "offset": world.clock.offset})
 

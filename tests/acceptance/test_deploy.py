@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from cli import main as cli
+from config.pulse import STALE_SECONDS
 from config.settings import Settings
 from monitor import definitions
 
@@ -273,6 +274,7 @@ def test_the_units_run_unprivileged_with_one_environment() -> None:
         "cohort-sync-receiver.service",
         "cohort-sync-scheduler.service",
         "cohort-sync-worker@.service",
+        "cohort-sync.service",
     }
     for unit in UNITS:
         lines = set(unit.read_text().splitlines())
@@ -282,9 +284,16 @@ def test_the_units_run_unprivileged_with_one_environment() -> None:
             "NoNewPrivileges=yes",
             "ProtectSystem=strict",
         } <= lines
+        if "migrate" not in unit.name:
+            assert {"Type=notify", "WatchdogSignal=SIGKILL", "Restart=always"} <= lines
+            [seconds] = [int(line.partition("=")[2]) for line in lines if line.startswith("WatchdogSec=")]
+            assert seconds > STALE_SECONDS, "a probe says it first"
     worker = (DEPLOY / "systemd" / "cohort-sync-worker@.service").read_text()
     assert "KillMode=mixed" in worker
     assert "TimeoutStopSec=40" in worker
+    whole = (DEPLOY / "systemd" / "cohort-sync.service").read_text()
+    assert "ExecStart=/opt/cohort-sync/bin/cohort-sync up\n" in whole
+    assert "Restart=on-failure\n" in whole  # `down` is no failure
 
 
 def test_flowers_file_leaves_the_address_and_the_password_alone() -> None:

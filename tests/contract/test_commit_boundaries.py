@@ -53,7 +53,9 @@ SCENARIOS = {
     "a rate limit": Scenario((status(paths.UPSERT, 429, {"errorcode": 50100}, times=1),)),
     "an upsert unanswered": Scenario((rule(paths.UPSERT, "reset_after"),)),
     "jobs that fail": Scenario((rule(paths.UPSERT, "job_error", times=2),)),
-    "too large": Scenario(switches={"async_max_bytes": 250}),
+    "too large": Scenario(
+        switches={"async_max_bytes": 250}, patches={"worker.stages.write_outcome.SYNC_ROWS": 1}
+    ),
     "too large together": Scenario(patches={"worker.stages.push.BATCH_BYTES": 600}),
     "long at work": Scenario(patches={"worker.stages.push.CLAIM_SECONDS": 0.0}),
     "deadlocks": Scenario((rule(paths.UPSERT, "deadlock_rows", every=3),)),

@@ -208,6 +208,11 @@ def test_every_preset_can_be_set(sandbox: Sandbox, name: str) -> None:
     assert {k: switches[k] for k in preset.switches} == dict(preset.switches)
 
 
+def test_an_amount_alone_generates_so_many(sandbox: Sandbox) -> None:
+    assert sandbox.door("PUT", "cohorts/big", {"generate": 300_000})["members"] == 300_000
+    assert sandbox.door("PUT", "cohorts/big", {"generate": {"count": 5}})["members"] == 5
+
+
 def test_a_mistake_changes_nothing(sandbox: Sandbox) -> None:
     """A wrong rule or switch is a 400 that says what is wrong."""
     for path, body in (
@@ -218,10 +223,37 @@ def test_a_mistake_changes_nothing(sandbox: Sandbox) -> None:
         ("switches", {"csv_gzip": "sometimes"}),
         ("switches", {"csv_tab": True, "no_such_switch": 1}),
         ("cohorts/purchrs", {"membres": []}),
+        ("cohorts/purchrs", {"members": None}),
+        ("cohorts/purchrs", {"members": ["a"], "exit": 5}),
+        ("cohorts/purchrs", {"members": ["a"], "countGroup": {}}),
+        ("cohorts/purchrs", 5),
+        ("cohorts/purchrs", {"generate": -1}),
+        ("cohorts/purchrs", {"generate": "many"}),
+        ("cohorts/purchrs", {"generate": 1e300}),
+        ("cohorts/purchrs", {"generate": {"members": 5}}),
+        ("cohorts/purchrs", {"generate": {"count": True}}),
+        ("cohorts/purchrs", {"churn": 5}),
+        ("cohorts/purchrs", {"churn": {"enter": "x"}}),
+        ("faults", 5),
+        ("faults", [5]),
+        ("switches", 5),
+        ("package", []),
+        ("package", {"scopes": ["a"], "accounts": 5}),
+        ("package", {"nothing": 1}),
+        ("data-extensions/other", []),
+        ("data-extensions/other", {"fields": [5]}),
+        ("data-extensions/other", {"retention": 5}),
+        ("data-extensions/Amplitude Engage", {"key": "new", "add_fields": [{"name": "X"}], "retention": 5}),
     ):
+        before = sandbox.door("GET", "state") | {"now": "", "requests": 0}
         answer = sandbox.http.put(f"{sandbox.url}/_sandbox/{path}", json=body)
         assert answer.status_code == 400, path
         assert answer.json()["error"]
+        assert sandbox.door("GET", "state") | {"now": "", "requests": 0} == before, body
+        assert len(sandbox.members("purchrs")) > 2
+    for seconds in ("x", [], -1, 1e300, True):
+        answer = sandbox.http.post(f"{sandbox.url}/_sandbox/clock", json={"advance": seconds})
+        assert answer.status_code == 400, seconds
     assert sandbox.door("GET", "faults")["faults"] == []
     assert sandbox.door("GET", "switches")["csv_tab"] is False
     assert sandbox.amplitude("3/cohorts", auth=KEYS).status_code == 200

@@ -65,10 +65,16 @@ def test_options_of_the_command_line() -> None:
         assert sandbox.door("GET", "switches")["csv_tab"] is True
         sandbox.reset()
         assert sandbox.put([{"Contact Key": "u1"}]).status_code == 503  # a reset is a new start
-    for arguments in (["--fault", "nothing"], ["--switch", "nothing=1"], ["--switch", "csv_gzip=maybe"]):
+    for arguments in (
+        ["--fault", "nothing"],
+        ["--switch", "nothing=1"],
+        ["--switch", "csv_gzip=maybe"],
+        ["--no=", "x"],
+    ):
         found = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, check=False)
         assert (found.returncode, found.stdout) == (2, "")
         assert arguments[1].partition("=")[0] in found.stderr
+        assert found.stderr.startswith("error USAGE: ")
 
 
 def test_a_busy_port_is_said_in_a_sentence() -> None:
@@ -78,8 +84,8 @@ def test_a_busy_port_is_said_in_a_sentence() -> None:
         taken.listen()
         port = str(taken.getsockname()[1])
         found = subprocess.run([*COMMAND, "--port", port], capture_output=True, text=True, check=False)
-    assert found.returncode == 1
-    assert found.stderr.startswith(f"cannot listen on 127.0.0.1:{port}")
+    assert found.returncode == 2
+    assert found.stderr.startswith(f"error PORT_TAKEN: The sandbox can't listen at 127.0.0.1:{port}")
 
 
 def test_help_names_every_fault_and_switch() -> None:

@@ -44,7 +44,7 @@ def filled(db: Database) -> Database:
     make_destination(db, client_secret=SecretStr(CLIENT_SECRET), client_secret_made_on=BEGAN.date())
     make_binding(db, "buyers")
     with db.write() as session:
-        bindings.pause_binding(session, "buyers", reason="a campaign", now=BEGAN, actor="test")
+        bindings.pause_binding(session, "buyers", reason="a campaign", now=BEGAN, actor="worker")
     return db
 
 

@@ -36,6 +36,14 @@ ITEMS = {
     "a task nobody has": json.dumps(
         JSON | {"body": "[[], {}, {}]", "properties": PROPERTIES, "headers": {"task": "x", "id": "1"}}
     ).encode(),
+    "a task whose body is false": json.dumps(
+        JSON
+        | {
+            "body": False,
+            "properties": PROPERTIES,
+            "headers": {"task": "sync.push", "id": "1", "argsrepr": ""},
+        }
+    ).encode(),
     "a task with odd arguments": json.dumps(
         JSON
         | {

@@ -101,6 +101,7 @@ def test_of_a_newer_schema_or_under_another_key_it_is_refused(
     refused(door, filled, tmp_path / "copy.db", "SECRET_KEY_WRONG", COHORT_SYNC_SECRET_KEY=key)
     with closing(sqlite3.connect(tmp_path / "copy.db")) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
+        connection.execute("UPDATE schema_floor SET oldest = '9999'")
         connection.commit()
     refused(door, filled, tmp_path / "copy.db", "DATABASE_NEWER")
 

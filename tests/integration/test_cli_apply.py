@@ -150,10 +150,13 @@ def test_apply_leaves_what_the_single_commands_leave(
     hand = Door(singly.settings, tmp_path)
     bind = ("--source", "shop", "--destination", "mc", "--no-check")
     for command in (
-        ("source", "add", "shop", "--api-key", "env:AK", "--secret-key", "env:SK", "--tier", "audiences"),
+        (
+            *("source", "add", "shop", "--api-key", "env:AK", "--secret-key", "env:SK"),
+            *("--tier", "audiences", "--no-check"),
+        ),
         (
             *("destination", "add", "mc", "--subdomain", SUBDOMAIN, "--client-id", "package"),
-            *("--client-secret", "env:CS", "--contact-key-property", "user_id"),
+            *("--client-secret", "env:CS", "--contact-key-property", "user_id", "--no-check"),
         ),
         (
             *("binding", "add", "first", "--cohort", "abc123", "--attribute", "First", *bind),

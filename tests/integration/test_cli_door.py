@@ -49,6 +49,13 @@ def test_usage_errors_exit_2_and_are_json_when_asked(door: Door) -> None:
     said = door("source", "add", "x", "--tier", "gold", "--json")
     assert (said.code, said.error) == (2, "USAGE")
     assert "audiences" in said.json["error"]["message"]
+    assert "Value error" not in said.out
+    said = door("runs", "--limit", "x")
+    assert said.err.splitlines() == [
+        "error USAGE: Invalid value for '--limit': Input should be a valid integer",
+        "what to do: Look at `cohort-sync runs --help`.",
+    ]
+    assert "Did you mean 'status'?" in door("stauts").err
 
 
 def test_an_error_has_a_name_and_a_remedy(door: Door) -> None:
@@ -106,6 +113,7 @@ def test_sqlite_is_upgraded_by_whoever_comes_first(door: Door, settings: Setting
     schema.require_current(database)
     with database.write() as session:
         session.connection().exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+        session.connection().exec_driver_sql("UPDATE schema_floor SET oldest = '9999'")
     database.dispose()
     said = door("runs", "--json")
     assert (said.code, said.error) == (2, "DATABASE_NEWER")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -95,11 +98,81 @@ def test_a_run_is_found_by_its_id_its_binding_and_as_the_latest(door: Door, runs
         assert (said.code, said.error) == (2, "NOT_FOUND")
 
 
+@pytest.mark.parametrize("name", ["latest", "vips"])
+@pytest.mark.parametrize(
+    ("command", "becomes"), [("approve", "queued"), ("reject", "cancelled"), ("cancel", "cancelled")]
+)
+def test_the_run_that_is_held_is_meant_not_the_one_skipped_behind_it(
+    door: Door, sqlite_db: Database, name: str, command: str, becomes: str
+) -> None:
+    now = datetime.now(UTC)
+    held = made(sqlite_db, "vips", RunState.QUEUED, now)
+    with sqlite_db.write() as session:
+        lifecycle.hold(session.get_one(SyncRun, held), ConfigurationError("EMPTY_GUARD", members=5, run=held))
+    with sqlite_db.write() as session:
+        vips = find(session, CohortBinding, "vips")
+        behind = {"trigger": Trigger.SCHEDULE, "scheduled_for": now, "created_at": now, "finished_at": now}
+        session.add(SyncRun(binding=vips, state=RunState.SKIPPED, **behind))
+    said = door.ok(command, name, "--json").json
+    assert (said["id"], said["state"]) == (held, becomes)
+    assert door.ok("show", name, "--json").json["state"] == "skipped"
+
+
+@pytest.mark.parametrize("command", ["approve", "reject", "cancel", "watch", "show"])
+def test_a_run_that_is_none_is_refused_alike_by_every_command(door: Door, command: str) -> None:
+    for name in ("latest", "vips", "7", "nobody"):
+        said = door(command, name, "--json")
+        assert (said.code, said.error) == (2, "NOT_FOUND")
+
+
 def test_a_name_nearly_right_is_answered_with_the_right_one(door: Door) -> None:
     said = door("binding", "show", "buyres", "--json")
     assert said.error == "NOT_FOUND"
     assert "Did you mean 'buyers'?" in said.json["error"]["message"]
     assert "Did you mean" not in door("binding", "show", "xyz", "--json").json["error"]["message"]
+
+
+def completed(door: Door, *words: str, shell: str = "bash", **env: str) -> list[str]:
+    asked = {"COMP_WORDS": " ".join(["cohort-sync", *words]), "COMP_CWORD": str(len(words))}
+    said = door(_COHORT_SYNC_COMPLETE=f"complete_{shell}", **asked, **env)
+    assert said.err == ""
+    return [line for line in said.out.split("\n") if line]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("binding", "show", ""), ["buyers", "'many words'", "vips"]),
+        (("run", "v"), ["vips"]),
+        (("runs", "b"), ["buyers"]),
+        (("binding", "add", "x", "--source", ""), ["amplitude"]),
+        (("binding", "update", "vips", "--destination", "m"), ["marketing"]),
+        (("destination", "update", ""), ["marketing"]),
+        (("runs", "--state", "he"), ["held"]),
+        (("source", "add", ""), []),
+    ],
+)
+def test_a_shell_completes_what_there_is(
+    door: Door, sqlite_db: Database, words: tuple[str, ...], expected: list[str]
+) -> None:
+    make_binding(sqlite_db, "many words")
+    assert completed(door, *words) == expected
+
+
+def test_runs_are_completed_by_id_and_binding(door: Door, runs: list[int]) -> None:
+    found = completed(door, "show", "")
+    assert [*map(str, reversed(runs)), "latest", "buyers", "vips"] == found
+
+
+def test_completion_without_a_usable_database_is_silent_and_makes_none(door: Door, tmp_path: Path) -> None:
+    for env in (
+        {"COHORT_SYNC_DATA_DIR": str(tmp_path / "nowhere")},
+        {"COHORT_SYNC_DATABASE_URL": "postgresql://me:hunter2@127.0.0.1:1/x"},
+        {"COHORT_SYNC_TICK_SECONDS": "soon"},
+    ):
+        assert completed(door, "binding", "show", "", **env) == []
+        assert completed(door, "show", "", **env) == ["latest"]
+    assert not (tmp_path / "nowhere").exists()
 
 
 def test_short_names_of_commands(door: Door) -> None:
@@ -119,6 +192,21 @@ def test_a_run_is_watched_from_where_it_is_to_its_end(
         lifecycle.finish(session, run, RunState.PARTIAL, now=datetime.now(UTC))
     said = ended(watching)
     assert (said.code, said.json["state"]) == (3, "partial")
+
+
+def test_a_run_that_nobody_is_left_to_carry_on_is_not_waited_for(door: Door, runs: list[int]) -> None:
+    impatient = "from cli.commands.runs import wait\nfrom cli.main import main\nimport sys\n"
+    impatient += "wait.ALIVE_SECONDS, wait.STOPPED_SECONDS = 0.1, 0.5\nsys.exit(main(['watch', '--json']))\n"
+    said = subprocess.run(
+        [sys.executable, "-c", impatient],
+        env=door.environment,
+        cwd=door.cwd,
+        capture_output=True,
+        check=False,
+    )
+    error = json.loads(said.stdout)["error"]
+    assert (said.returncode, error["code"]) == (1, "STACK_STOPPED")
+    assert f"`cohort-sync watch {runs[3]}`" in error["remedy"]
 
 
 def test_ctrl_c_says_that_the_run_continues_and_how_to_come_back(door: Door, runs: list[int]) -> None:

@@ -44,10 +44,10 @@ def test_what_is_open_and_what_was_told(door: Door, sqlite_db: Database, ear: Ea
     for second in range(0, 400, 10):
         with sqlite_db.write() as session:
             if second == 0:
-                bindings.pause_binding(session, "buyers", reason="a campaign", now=NOW, actor="test")
+                bindings.pause_binding(session, "buyers", reason="a campaign", now=NOW, actor="worker")
             if second == 60:
                 bindings.resume_binding(session, "buyers", timing=Timing(), now=NOW, actor="test")
-                bindings.pause_binding(session, "vips", reason="no idea", now=NOW, actor="test")
+                bindings.pause_binding(session, "vips", reason="no idea", now=NOW, actor="worker")
         watchman.look(NOW + second * SECOND, 1)
 
     (one,) = door.ok("notices", "--json").json

@@ -46,7 +46,7 @@ def test_a_source_from_its_first_to_its_last_day(door: Door, sqlite_db: Database
     said = [
         door.ok(
             *("source", "add", "shop", "--api-key", "env:MY_KEY", "--secret-key", "file:secret", "--tier"),
-            *("audiences", "--region", "eu", "--json"),
+            *("audiences", "--region", "eu", "--no-check", "--json"),
             MY_KEY=API,
         ),
         door.ok("source", "list"),
@@ -73,6 +73,7 @@ def test_a_source_from_its_first_to_its_last_day(door: Door, sqlite_db: Database
         "store",
         "--api-key",
         "a literal one",
+        "--no-check",
         "--yes",
         "--tier",
         "growth",
@@ -133,7 +134,7 @@ def test_a_secret_with_a_character_that_nobody_sees_is_refused_by_its_position(
 def test_a_secret_is_asked_for_and_not_shown_on_a_terminal(sqlite_db: Database, tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     with subprocess.Popen(
-        [COMMAND, "source", "add", "shop", "--secret-key", SECRET],
+        [COMMAND, "source", "add", "shop", "--no-check", "--secret-key", SECRET],
         cwd=tmp_path,
         env=environment(sqlite_db.settings),
         stdin=theirs,
@@ -168,7 +169,7 @@ def _rest(terminal: int) -> bytes:
 
 def test_a_destination_and_the_subdomain_alone(door: Door, sqlite_db: Database) -> None:
     add = ("destination", "add", "mc", "--client-id", "env:MY_ID", "--client-secret", SECRET)
-    more = ("--contact-key-property", "user_id", "--json")
+    more = ("--contact-key-property", "user_id", "--no-check", "--json")
     said = door(
         *add, "--subdomain", f"https://{SUBDOMAIN}.auth.marketingcloudapis.com/", *more, MY_ID="package"
     )
@@ -184,7 +185,8 @@ def test_a_destination_and_the_subdomain_alone(door: Door, sqlite_db: Database) 
     assert made["data_extension"] is None
     assert "set (since 2026-01-31)" in door.ok("destination", "show", "mc").out
     changed = door.ok(
-        "destination", "update", "mc", "--account-id", "7001", "--client-secret", "new", "--yes", "--json"
+        *("destination", "update", "mc", "--account-id", "7001", "--client-secret", "new"),
+        *("--no-check", "--yes", "--json"),
     )
     assert changed.json["account_id"] == "7001"
     assert changed.json["client_secret"]["since"] == datetime.now(UTC).date().isoformat()

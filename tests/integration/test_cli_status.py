@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from models import audit
 from models.database import Database
 from models.errors import ConfigurationError
 from models.naming import find
@@ -95,7 +96,7 @@ def test_everything_that_needs_somebody_is_named_with_what_to_do(door: Door, sql
     _finish(sqlite_db, _run(sqlite_db, "skipped"), RunState.SKIPPED)
     _run(sqlite_db, "unclaimed", created=long_ago)
     with sqlite_db.write() as session:
-        bindings.pause_binding(session, "paused", reason="a campaign", now=NOW, actor="test")
+        bindings.pause_binding(session, "paused", reason="5 failures", now=NOW, actor="worker")
         session.add(
             Snapshot(
                 project_id=1,
@@ -121,11 +122,45 @@ def test_everything_that_needs_somebody_is_named_with_what_to_do(door: Door, sql
         ("amplitude", "AMPLITUDE_QUOTA"),
     }
     assert "cohort-sync approve 1" in needs["held", "EMPTY_GUARD"]["remedy"]
-    assert "a campaign" in needs["paused", "PAUSED"]["message"]
+    assert "5 failures" in needs["paused", "PAUSED"]["message"]
     assert "1,234 rows" in needs["partial", "ROWS_REJECTED"]["message"]
     assert "cohort-sync scheduler" in needs["overdue", "OVERDUE"]["remedy"]
     said = door.ok("status")
     assert all(f"! {about}: {code}" in said.out for about, code in needs)
+
+
+def test_a_binding_that_a_person_paused_needs_nobody_and_says_why_it_is(
+    door: Door, sqlite_db: Database
+) -> None:
+    make_source(sqlite_db)
+    make_destination(sqlite_db, client_secret_made_on=NOW.date())
+    make_binding(sqlite_db, "buyers")
+    with sqlite_db.write() as session, audit.through(audit.CLI):
+        bindings.pause_binding(session, "buyers", reason="until the sale is over", now=NOW, actor="ann")
+    said = door.ok("status")
+    assert "paused: until the sale is over" in said.out
+    assert door.ok("status", "--json").json["needs"] == []
+
+
+def test_a_binding_that_follows_another_says_after_which_one(door: Door, sqlite_db: Database) -> None:
+    make_source(sqlite_db)
+    make_destination(sqlite_db)
+    make_binding(sqlite_db, "buyers")
+    make_binding(sqlite_db, "vips", after="buyers")
+    rows = {line.split()[0]: line for line in door.ok("status").out.splitlines() if line}
+    assert rows["vips"].endswith("after buyers")
+    assert rows["buyers"].endswith("on demand")
+
+
+def test_commands_agree_about_a_run_that_a_blackout_puts_off(door: Door, sqlite_db: Database) -> None:
+    make_source(sqlite_db)
+    make_destination(sqlite_db)
+    start = (NOW + timedelta(days=1)).replace(hour=3, minute=0, second=0, microsecond=0)
+    timing = Timing("0 3 * * *", "UTC", start, start, blackouts="02:00-05:30")
+    make_binding(sqlite_db, "buyers", timing=timing)
+    expected = f"{start:%Y-%m-%d} 05:30 UTC"
+    for command in (("status",), ("binding", "show", "buyers"), ("schedule", "--days", "3")):
+        assert expected in door.ok(*command).out
 
 
 def test_a_queue_that_is_away_is_said_at_once(door: Door, sqlite_db: Database, valkey: Valkey) -> None:

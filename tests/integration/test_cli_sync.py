@@ -45,16 +45,18 @@ def _settings(folder: Path, vendors: Sandbox, **more: Any) -> Settings:
     )
 
 
-def _prepare(settings: Settings, cwd: Path) -> Door:
+def _prepare(settings: Settings, cwd: Path, *more: str) -> Door:
     """A source and a destination that the sandbox knows."""
     database = Database(settings)
     schema.upgrade(database)
     database.dispose()
     door = Door(settings, cwd)
-    door.ok("source", "add", "shop", "--api-key", "sandbox-api-key", "--secret-key", "sandbox-secret-key")
+    door.ok(
+        "source", "add", "shop", "--api-key", "sandbox-api-key", "--secret-key", "sandbox-secret-key", *more
+    )
     door.ok(
         *("destination", "add", "mc", "--subdomain", SUBDOMAIN, "--client-id", "sandbox-client-id"),
-        *("--client-secret", "sandbox-client-secret", "--contact-key-property", "user_id"),
+        *("--client-secret", "sandbox-client-secret", "--contact-key-property", "user_id", *more),
     )
     return door
 
@@ -109,7 +111,7 @@ def test_the_vendors_are_asked_before_anything_is_stored(
     assert door("check", "q").code == 5
     assert "scopes" in door.ok("check", "p").out
 
-    door.ok("destination", "update", "mc", "--client-secret", "a-wrong-hunter2", "--yes")
+    door.ok("destination", "update", "mc", "--client-secret", "a-wrong-hunter2", "--no-check", "--yes")
     said = door("check", "p", "--json")
     assert said.code == 5
     assert any(step["code"] == "MC_CREDENTIALS" for step in said.json["bindings"][0]["steps"])
@@ -118,7 +120,7 @@ def test_the_vendors_are_asked_before_anything_is_stored(
 
 def test_a_queue_somewhere_else_that_is_away_is_a_failure(vendors: Sandbox, tmp_path: Path) -> None:
     settings = _settings(tmp_path / "data", vendors, redis_url="redis://127.0.0.1:1/0")
-    door = _prepare(settings, tmp_path)
+    door = _prepare(settings, tmp_path, "--no-check")
     said = _bind(door, "p", "purchrs", "Purchasers", "--json")
     assert (said.code, said.error) == (1, "BROKER_UNREACHABLE")
     assert _bind(door, "p", "purchrs", "Purchasers", "--no-check").code == 0

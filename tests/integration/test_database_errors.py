@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, text
 
 from config.settings import Settings
 from models import schema
@@ -77,9 +77,11 @@ def test_a_server_that_takes_no_writes(postgres_db: Database) -> None:
     assert caught.value.code == "DATABASE_READ_ONLY"
 
 
-def test_a_newer_schema_is_no_reason_to_upgrade(db: Database, tmp_path: Path) -> None:
+@pytest.mark.parametrize("floor", ["UPDATE schema_floor SET oldest = '9999'", "DELETE FROM schema_floor"])
+def test_a_newer_schema_is_no_reason_to_upgrade(db: Database, tmp_path: Path, floor: str) -> None:
     with db.write() as session:
         session.connection().exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+        session.connection().exec_driver_sql(floor)
     with pytest.raises(ConfigurationError, match="DATABASE_NEWER"):
         schema.require_current(db)
     door = Door(db.settings, tmp_path)
@@ -87,6 +89,19 @@ def test_a_newer_schema_is_no_reason_to_upgrade(db: Database, tmp_path: Path) ->
         said = door(*words)
         assert (said.code, said.error) == (2, "DATABASE_NEWER")
         assert "db upgrade" not in said.out
+
+
+def test_a_newer_schema_that_only_has_more_is_worked_with(db: Database, tmp_path: Path) -> None:
+    """As after going back to the release before: what is newer has only added to the schema."""
+    schema.upgrade(db)
+    with db.write() as session:
+        session.connection().exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    door = Door(db.settings, tmp_path)
+    door.ok("runs", "--json")
+    door.ok("db", "upgrade", "--json")
+    with db.read() as session:
+        version = session.scalar(text("SELECT version_num FROM alembic_version"))
+        assert (version, session.scalar(text("SELECT oldest FROM schema_floor"))) == ("9999", schema.FLOOR)
 
 
 def test_nobody_else_may_read_what_is_stored(

@@ -147,8 +147,8 @@ def test_a_taken_port_is_named(settings: Settings) -> None:
             check=False,
         )
     assert answer.returncode == 2
-    assert "COHORT_SYNC_MONITOR_HOST, COHORT_SYNC_MONITOR_PORT" in answer.stderr
-    assert "Choose another port" in answer.stderr
+    assert "error PORT_TAKEN" in answer.stderr
+    assert "COHORT_SYNC_MONITOR_PORT" in answer.stderr
 
 
 def test_a_loop_that_is_stuck_is_not_alive(sqlite_db: Database, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,7 +66,7 @@ def filled(db: Database) -> Database:
 
 def pause(db: Database, name: str = "buyers") -> None:
     with db.write() as session:
-        bindings.pause_binding(session, name, reason="a campaign", now=BEGAN, actor="test")
+        bindings.pause_binding(session, name, reason="a campaign", now=BEGAN, actor="worker")
 
 
 def resume(db: Database, name: str = "buyers") -> None:

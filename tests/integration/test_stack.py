@@ -124,14 +124,17 @@ def test_a_person_is_told_where_to_look_and_the_password_once(
 ) -> None:
     settings = settings.model_copy(update={"flower_port": _free_port()})
     with socket.create_server(("127.0.0.1", settings.flower_port)):
-        process = up(flower_port=settings.flower_port)
-        said = text_of(tmp_path / "up.txt")
+        assert up(flower_port=settings.flower_port).wait(WITHIN) == 2
+        refused = text_of(tmp_path / "up.txt")
+    assert "error PORT_TAKEN" in refused
+    assert "COHORT_SYNC_FLOWER_PORT" in refused
+    process = up(flower_port=settings.flower_port)
+    said = refused + text_of(tmp_path / "up.txt")
     password = (settings.data_dir / "flower.password").read_text().strip()
     assert said.count(password) == 1
-    assert f"port {settings.flower_port} is taken" in said
     port = re.search(r"Flower    http://127\.0\.0\.1:(\d+)", said)
     assert port
-    assert int(port[1]) != settings.flower_port
+    assert int(port[1]) == settings.flower_port
     for shown in (f"sqlite:///{settings.data_dir}/cohort-sync.db", "embedded Valkey", str(settings.data_dir)):
         assert shown in said
     everything = below(process.pid)

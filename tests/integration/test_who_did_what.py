@@ -41,21 +41,32 @@ ADD = [
     "--no-check",
 ]
 CREDENTIALS = ["--client-id", "env:SECRET", "--client-secret", "env:SECRET"]
+KEYS = ["--api-key", "env:SECRET", "--secret-key", "env:SECRET"]
 SECRET = "hunter2hunter2hunter2"
 
 # Each command that changes something: its arguments for the setup below, and what the log says of it.
 CHANGING: dict[str, tuple[list[str], str, str, str]] = {
-    "source add": (["new", "--api-key", "env:SECRET", "--secret-key", "env:SECRET"], "add", "source", "new"),
-    "source update": (["amplitude", "--api-key", "env:SECRET", "--yes"], "update", "source", "amplitude"),
+    "source add": (["new", *KEYS, "--no-check"], "add", "source", "new"),
+    "source update": (
+        ["amplitude", "--api-key", "env:SECRET", "--no-check", "--yes"],
+        "update",
+        "source",
+        "amplitude",
+    ),
     "source webhook": (["amplitude"], "update", "source", "amplitude"),
     "source remove": (["spare", "--yes"], "remove", "source", "spare"),
     "destination add": (
-        ["new", "--subdomain", "sub2", *CREDENTIALS, "--contact-key-property", "user_id"],
+        ["new", "--subdomain", "sub2", *CREDENTIALS, "--contact-key-property", "user_id", "--no-check"],
         "add",
         "destination",
         "new",
     ),
-    "destination update": (["spare", "--client-id", "env:SECRET"], "update", "destination", "spare"),
+    "destination update": (
+        ["spare", "--client-id", "env:SECRET", "--no-check"],
+        "update",
+        "destination",
+        "spare",
+    ),
     "destination remove": (["spare", "--yes"], "remove", "destination", "spare"),
     "binding add": (["new", *ADD], "add", "binding", "new"),
     "binding update": (["vips", "--max-removal-percent", "10"], "update", "binding", "vips"),
@@ -77,12 +88,25 @@ CHANGING: dict[str, tuple[list[str], str, str, str]] = {
 # `verify --repair` makes a run, and needs a vendor for it: tests/acceptance/test_repair.py finds its event.
 ELSEWHERE = {"verify"}
 READING = {
-    *("status", "notices", "export", "check", "plan", "runs", "watch", "show", "why", "schedule", "audit"),
+    *(
+        "status",
+        "notices",
+        "export",
+        "check",
+        "plan",
+        "runs",
+        "watch",
+        "show",
+        "rejections",
+        "why",
+        "schedule",
+        "audit",
+    ),
     *("source list", "source show", "source cohorts", "source usage"),
     *("destination list", "destination show", "binding list", "binding show"),
     *("health", "db compact"),  # what is stored stays as it is
 }
-PROCESSES = {"up", "demo", "worker", "scheduler", "receiver", "flower", "monitor", "sandbox"}
+PROCESSES = {"up", "down", "logs", "demo", "worker", "scheduler", "receiver", "flower", "monitor", "sandbox"}
 
 
 def test_every_command_is_one_that_changes_reads_or_serves() -> None:
@@ -178,6 +202,7 @@ def test_old_and_new_values_and_the_last_content(filled: Database, tmp_path: Pat
         "other",
         "--client-secret",
         "env:SECRET",
+        "--no-check",
         "--yes",
         SECRET=SECRET,
     )

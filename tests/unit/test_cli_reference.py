@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from enum import Enum
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from cli.main import COMMANDS, load
 
@@ -28,9 +27,6 @@ Names are the ones you gave; ids work too. Settings come from the environment, p
 | 5 | a check failed |
 | 130 | interrupted |
 """
-
-
-KINDS = {int: "NUMBER", float: "NUMBER", Path: "FILE"}
 
 
 def page() -> str:
@@ -82,17 +78,7 @@ def usage(argument: Any) -> str:
 
 def names(option: Any) -> str:
     spelt = ", ".join(f"`{one}`" for one in option.opts + option.secondary_opts)
-    return spelt if option.is_flag else f"{spelt} {value(option)}"
-
-
-def value(option: Any) -> str:
-    if option.metavar:
-        return f"`{option.metavar}`"
-    kind = option.type_descriptor.annotation
-    kind = (get_args(kind) or (kind,))[0]
-    if isinstance(kind, type) and issubclass(kind, Enum):
-        return " \\| ".join(f"`{choice.value}`" for choice in kind)
-    return f"`{KINDS.get(kind, 'TEXT')}`"
+    return spelt if option.is_flag else f"{spelt} `{option.metavar}`"
 
 
 def default(option: Any) -> str:
@@ -109,6 +95,14 @@ def cell(text: str | None) -> str:
 
 def test_the_page_is_what_the_commands_are() -> None:
     assert PAGE.read_text() == page()
+
+
+def test_values_have_one_style_and_flags_have_none() -> None:
+    text = page()
+    assert set(re.findall(r"`--[a-z-]+` `([^`]+)`", text)) >= {"TEXT", "NUMBER", "FILE", "TIME", "STATE"}
+    assert re.findall(r"` `([^`A-Z]+)`", text) == []
+    assert re.findall(r"<[a-z]+>", text) == []
+    assert "install-completion" not in text
 
 
 def test_every_command_has_a_sentence_and_an_example_or_is_a_process() -> None:

@@ -12,7 +12,8 @@ from shlex import quote
 import pytest
 
 from models import errors
-from models.errors import CATALOGUE, RateLimited, SyncError
+from models.error_catalogue import CATALOGUE
+from models.errors import RateLimited, SyncError
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("config", "models", "scheduler", "worker", "cli", "receiver")
@@ -120,6 +121,21 @@ def commands(remedy: str) -> list[str]:
 
 def test_enough_remedies_name_something_to_type() -> None:
     assert sum("{" in one for entry in CATALOGUE.values() for one in commands(entry.remedy)) > 15
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [
+        (1, "1 run waits for"),
+        ("1", "1 run waits for"),
+        (0, "0 runs wait for"),
+        (12_000, "12,000 runs wait for"),
+    ],
+)
+def test_what_is_counted_is_in_its_number(count: object, expected: str) -> None:
+    error = SyncError("WORKERS_SILENT", count=count, since="noon")
+    assert error.message.startswith(expected)
+    assert str(SyncError("WORKERS_SILENT")).startswith("WORKERS_SILENT: <count> runs wait")
 
 
 def test_errors_survive_a_pickle() -> None:

@@ -9,9 +9,10 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from cli.flower import charts, timeline
+from cli import timeline
+from cli.flower import charts
 from cli.flower.charts import Result
-from cli.flower.timeline import LOST, PERSON, WORKER
+from cli.timeline import LOST, PERSON, WORKER
 from models.tables import StageClaim, SyncRun
 
 BEGAN = datetime(2026, 3, 2, 12, tzinfo=UTC)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from models.errors import CATALOGUE
+from models.error_catalogue import CATALOGUE
 from models.tables import CohortBinding
 from worker.membership.diff import DiffCounts
 from worker.stages import guard

@@ -16,6 +16,7 @@ from models.membership import snapshots
 from models.setup.destinations import SECRET_DAYS, SECRET_WARN_DAYS
 from models.tables import AmplitudeProject, CohortBinding, Destination
 from models.types import Feed, Tier, WriteMode
+from models.wording import plural
 from worker.context import Context
 from worker.inspection.check_extension import Step, extension_steps, failed, flag_value, is_flagged
 from worker.vendors.amplitude.client import Amplitude, Cohort
@@ -77,9 +78,18 @@ def check_bindings(ctx: Context, bindings: Sequence[CohortBinding]) -> list[list
     ]
 
 
-def check_source(ctx: Context, source: AmplitudeProject) -> list[Step]:
-    """The plan, the credentials and the month's downloads."""
-    return _source_steps(_ask_amplitude(ctx, source, downloads=True), source, None)
+def check_access(ctx: Context, row: AmplitudeProject | Destination) -> list[Step]:
+    """Whether the vendor takes the credentials of a source or destination, stored or a draft; no more is asked."""
+    if isinstance(row, AmplitudeProject):
+        return _ask_amplitude(ctx, row, downloads=False).steps
+    try:
+        with closing(MarketingCloud(ctx, row)) as cloud:
+            scopes = _scopes(cloud.checked_token())
+    except SyncError as error:
+        return [_of(error)]
+    accepted = Step("Marketing Cloud credentials", "ok", "accepted")
+    # A binding is refused without them; here they may be granted later.
+    return [accepted, replace(scopes, status="warn", error=None) if scopes.error else scopes]
 
 
 def _ask_amplitude(ctx: Context, source: AmplitudeProject, *, downloads: bool) -> _Project:
@@ -229,7 +239,7 @@ def _cohort(cohort: Cohort) -> Step:
         return Step(
             "cohort", "warn", detail, remedy="Nothing, or open it in Amplitude and see that it computes."
         )
-    size = "never computed" if cohort.size is None else f"{cohort.size:,} members when last computed"
+    size = "never computed" if cohort.size is None else f"{plural(cohort.size, 'member')} when last computed"
     return Step("cohort", "ok", f"{cohort.name!r}, {size}")
 
 
@@ -287,10 +297,10 @@ def _secret_age(destination: Destination, now: datetime) -> Step:
         return Step(
             "client secret's age",
             "warn",
-            f"{days} days; {ended} after {SECRET_DAYS}",
+            f"{plural(days, 'day')}; {ended} after {SECRET_DAYS}",
             remedy=f"Make a new one, then `cohort-sync destination update {destination.name} --client-secret …`.",
         )
-    return Step("client secret's age", "ok", f"{days} days of {SECRET_DAYS}")
+    return Step("client secret's age", "ok", f"{plural(days, 'day')} of {SECRET_DAYS}")
 
 
 def _of(error: SyncError) -> Step:

@@ -56,7 +56,7 @@ def read(hold: ClaimedRun, run: SyncRun, known: StateReader, workdir: Path) -> F
         begun = reading.pages
         try:
             reading.go_on(cloud, _watched(hold))
-        except TerminalError:
+        except (TerminalError, Cancelled):
             shutil.rmtree(folder)  # nobody will go on with it
             raise
         except SyncError:

@@ -25,6 +25,7 @@ from models.membership.list_trust import ONE_SECOND, REPEATED, Doubts, Verdict
 from models.runs import lifecycle, reconciling
 from models.tables import CohortBinding, CohortList, SyncRun
 from models.types import Feed, Reconcile, SnapshotKind, Stage
+from models.wording import plural
 from worker.claim import ClaimedRun
 from worker.membership.fingerprint import Fingerprints
 from worker.vendors.amplitude.client import COHORT_MAX_MEMBERS, Amplitude
@@ -72,7 +73,7 @@ def objection(
     facts = {name: fact for name, fact in verdict.doubts[code].items() if name != "lasting"}
     return HeldForApproval(
         code,
-        f"Run {run} would remove {removed:,} members by this list.",
+        f"Run {run} would remove {plural(removed, 'member')} by this list.",
         binding=binding.name,
         cohort=binding.cohort_id,
         **facts,

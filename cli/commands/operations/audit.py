@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import context, output
+from cli import context, names, output
 from cli.config_file.timing import moment
 from models import audit as log
 from models.tables import AuditEvent
@@ -20,7 +20,11 @@ SINCE = "Only what was done from then on: a length of time ago such as 90m, 6h o
 @app.command()
 def audit(
     binding: Annotated[
-        str | None, typer.Option(help="Only what was done to this binding and its runs, also if it is gone.")
+        str | None,
+        typer.Option(
+            autocompletion=names.bindings,
+            help="Only what was done to this binding and its runs, also if it is gone.",
+        ),
     ] = None,
     actor: Annotated[str | None, typer.Option(help="Only what this person or program did.")] = None,
     since: Annotated[str | None, typer.Option(metavar="TIME", help=SINCE)] = None,

@@ -12,6 +12,7 @@ from models import audit, key_check, schema
 from models import backup as copies
 from models.database import Database
 from models.errors import ConfigurationError
+from models.wording import plural
 
 app = typer.Typer(add_completion=False)
 
@@ -67,7 +68,7 @@ def restore(
     with DirectoryLock(settings.data_dir), audit.through(audit.CLI):
         bindings = _in_place(yes=yes) if file is None else _from(file, yes=yes)
         copies.clear_files(settings.data_dir)
-    text = f"Restored: {bindings:,} bindings. The next run of each reads the data extension first."
+    text = f"Restored: {plural(bindings, 'binding')}. The next run of each reads the data extension first."
     output.done(text, {"file": str(file) if file else None, "bindings": bindings}, as_json=as_json)
 
 

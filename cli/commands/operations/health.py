@@ -9,7 +9,7 @@ import typer
 from cli import health as probe
 from config.pulse import ROLES
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

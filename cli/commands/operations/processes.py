@@ -1,7 +1,7 @@
-"""`up`, `demo`, `worker`, `scheduler`, `flower`, `monitor`, `sandbox`: what keeps running until it is stopped.
+"""`demo`, `worker`, `scheduler`, `flower`, `monitor`, `sandbox`: what keeps running until it is stopped.
 
-Each is a process of its own in production; what it does stands in `cli/stack/stack.py`, `cli/demo/demo.py`,
-`cli/flower/server.py`, `worker/`, `scheduler/` and `monitor/`. The sandbox is started from here and known nowhere else.
+Each is a process of its own in production; what it does stands in `cli/demo/demo.py`, `cli/flower/server.py`,
+`worker/`, `scheduler/` and `monitor/`. The sandbox is started from here and known nowhere else.
 """
 
 from __future__ import annotations
@@ -11,33 +11,13 @@ from typing import Annotated
 import typer
 
 from cli import context
+from cli.commands.operations import port_options
 from cli.exit_codes import Code
 from models.errors import SyncError, WrongSecretKeyError
-from models.secrets import Keyring
 
 app = typer.Typer(add_completion=False)
 
 DEMO_MEMBERS = 50_000
-
-
-@app.command()
-def up(
-    workers: Annotated[int, typer.Option(min=1, max=64, help="Worker processes.")] = 1,
-) -> None:
-    """The whole stack on this machine: queue, scheduler, workers, Flower and the monitor.
-
-    Prints where to look; Ctrl-C stops it cleanly and leaves nothing behind.
-
-    Example: cohort-sync up
-    """
-    from cli.stack import stack
-
-    settings = context.settings()
-    if settings.notify_urls:  # one that can't be used is said here, before anything is started
-        from monitor.channels import channels
-
-        channels(settings, Keyring.load(settings))
-    raise typer.Exit(stack.up(settings, workers=workers))
 
 
 @app.command()
@@ -71,6 +51,10 @@ def worker(
     settings = context.settings()
     with context.database(proven=True):
         pass  # a wrong database is said here and not by the first task
+    import warnings
+
+    from celery.exceptions import SecurityWarning
+
     from config.queue_names import QUEUES
     from worker.app import app as celery
     from worker.departure import Departure
@@ -78,6 +62,8 @@ def worker(
 
     celery.steps["consumer"].add(PulseStep)
     departure = Departure(settings)
+    # Eight lines about pickled messages from anybody: ours are JSON, and nothing else is accepted.
+    warnings.simplefilter("ignore", SecurityWarning)
     celery.worker_main(
         [
             "--quiet",  # no banner on stdout: what it says stands in the log
@@ -112,25 +98,25 @@ def scheduler() -> None:
 
 
 @app.command()
-def flower() -> None:
+def flower(port: port_options.Flower = None) -> None:
     """Flower: watch the queue and the workers in a browser.
 
-    Example: COHORT_SYNC_FLOWER_PORT=8080 cohort-sync flower
+    Example: cohort-sync flower --port 8080
     """
     from cli.flower import server as page
 
-    settings = context.settings()
+    settings = port_options.applied(context.settings(), flower=port)
     _prove_if_there()
     raise typer.Exit(page.run(settings))
 
 
 @app.command()
-def monitor() -> None:
+def monitor(port: port_options.Monitor = None) -> None:
     """A monitor: looks every few seconds whether the work gets done, and serves metrics for Prometheus.
 
-    Example: COHORT_SYNC_MONITOR_PORT=9464 cohort-sync monitor
+    Example: cohort-sync monitor --port 9464
     """
-    settings = context.settings()
+    settings = port_options.applied(context.settings(), monitor=port)
     _prove_if_there()  # SQLite is made if need be
     from cli.commands.operations import monitor as watching
 

@@ -6,20 +6,22 @@ scheduler, a run that nobody takes means no worker. That is true on every host t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
 import typer
 
 from cli import context, output, views
+from cli.config_file import timing
+from cli.stack import running
 from cli.tables import NONE, Column, State
 from models.membership import snapshots
 from models.naming import every
 from models.observability import alerts, feeds, health, overview
-from models.setup.blackouts import blackout_until, parse_blackouts
 from models.tables import AmplitudeProject, CohortBinding, SyncRun
 from models.types import RunState
+from models.wording import plural
 
 app = typer.Typer(add_completion=False)
 
@@ -36,6 +38,7 @@ class Page:
     watched: health.HealthFacts
     needs: list[alerts.Alert]
     feeds: list[feeds.CohortFeed]
+    here: running.Running | None  # the stack of this machine
     now: datetime
 
     @property
@@ -75,6 +78,7 @@ def _read() -> Page:
             watched=health.facts(session, now, schedulers=living),
             needs=alerts.current(session, now, schedulers=living),
             feeds=feeds.feeds(session, now),
+            here=running.find(context.settings().data_dir),
             now=now,
         )
 
@@ -84,6 +88,7 @@ def _document(page: Page) -> dict[str, Any]:
         "at": output.iso(page.now),
         "queue": {"reachable": page.queue},
         "schedulers": page.schedulers,
+        "here": asdict(page.here) if page.here else None,
         "work": {
             "overdue": page.watched.overdue,
             "overdue_since": output.iso(page.watched.overdue_since),
@@ -147,9 +152,11 @@ def _print(page: Page) -> None:
     if page.downloads:
         output.say()
     for source, spent, allowed in page.downloads:
-        output.say(f"Source {source.name}: {spent:,} of {allowed:,} downloads this month.")
+        output.say(f"Source {source.name}: {spent:,} of {plural(allowed, 'download')} this month.")
     for feed in page.feeds:
         output.say(f"Webhook of {feed.binding}: {_fed(feed, page.now)}.")
+    if page.here is not None and page.here.flower:
+        output.say(f"Here: Flower {page.here.flower}, metrics {page.here.metrics} (process {page.here.pid}).")
     output.say()
     if not page.needs:
         output.say("Nothing needs you.")
@@ -165,7 +172,7 @@ def _fed(feed: feeds.CohortFeed, now: datetime) -> str:
         heard = f"last message {output.span(now - feed.last_message)} ago"
     if feed.lag is not None:
         heard += f", last complete sync computed {output.span(feed.lag)} ago"
-    return f"{heard}; {feed.messages:,} messages, {feed.refused:,} refused"
+    return f"{heard}; {plural(feed.messages, 'message')}, {feed.refused:,} refused"
 
 
 def _current(run: SyncRun | None) -> str | None:
@@ -184,10 +191,9 @@ def _last(run: SyncRun | None, now: datetime) -> str:
 
 def _next(binding: CohortBinding, now: datetime) -> str:
     if binding.paused:
-        return "paused"
-    if binding.next_due_at is None:
-        return "on demand" if binding.cron is None else NONE
-    # As `schedule` foresees it: a run that is due in a blackout starts at its end.
-    blackouts = parse_blackouts(binding.blackouts.split(",")) if binding.blackouts else ()
-    starts = blackout_until(blackouts, binding.timezone, max(binding.next_due_at, now)) or binding.next_due_at
-    return output.local(starts, binding.timezone, now)
+        return f"paused: {binding.pause_reason}" if binding.pause_reason else "paused"
+    if (starts := timing.next_start(binding, now)) is not None:
+        return output.local(starts, binding.timezone, now)
+    if binding.after_name is not None:
+        return f"after {binding.after_name}"
+    return "on demand" if binding.cron is None else NONE

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import datetime, timedelta
 from math import ceil
 from pathlib import Path
@@ -14,8 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import context, output
+from cli import bars, context, names, output
+from cli.commands.runs.rejections import note_keys_shown
 from cli.commands.runs.report import odd_keys, spared
+from cli.commands.runs.run import note_reuse, recent_download
 from cli.commands.setup import checks
 from cli.config_file import vendors
 from cli.exit_codes import Code
@@ -26,8 +30,9 @@ from models.errors import ConfigurationError, ContractError, SyncError
 from models.membership import snapshots
 from models.naming import find
 from models.observability import overview
-from models.tables import CohortBinding
+from models.tables import CohortBinding, Snapshot
 from models.types import Feed, SnapshotKind, WriteMode
+from models.wording import plural
 
 if TYPE_CHECKING:
     from worker.context import Context
@@ -47,7 +52,7 @@ COUNTS = (
 
 @app.command()
 def plan(
-    binding: Annotated[str, typer.Argument(help="The binding's name or id.")],
+    binding: Annotated[str, typer.Argument(autocompletion=names.bindings, help="The binding's name or id.")],
     snapshot: Annotated[
         Path | None,
         typer.Option(
@@ -55,10 +60,18 @@ def plan(
         ),
     ] = None,
     show_keys: Annotated[
-        bool, typer.Option("--show-keys", help="Show the sampled contact keys in full (personal data).")
+        bool,
+        typer.Option(
+            "--show-keys",
+            help="Show the sampled contact keys in full: personal data, and audited.",
+        ),
     ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Request a download even if the month's quota is used up.")
+    ] = False,
+    fresh: Annotated[
+        bool,
+        typer.Option("--fresh", help="Ask for a new download even if there is one of the last minutes."),
     ] = False,
     wait_seconds: Annotated[
         float, typer.Option(min=0, help="How long to wait for the vendors, mainly Amplitude's job.")
@@ -74,9 +87,11 @@ def plan(
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(Code.INTERRUPTED))  # so that its files go with it
     with context.database() as db:
-        row = _admitted(db, binding, snapshot, force=force)
+        row, reused = _admitted(db, binding, snapshot, force=force, fresh=fresh)
+        if show_keys:
+            note_keys_shown(db, row, "plan")
         with vendors.opened(db) as outside:
-            found = _Plan(outside, row, snapshot, force=force, patience=wait_seconds)
+            found = _Plan(outside, row, snapshot, reused, force=force, patience=wait_seconds)
     document = found.document(keys=show_keys)
     if as_json:
         output.emit(document)
@@ -88,23 +103,35 @@ def plan(
         raise typer.Exit(Code.HELD)
 
 
-def _admitted(db: Database, name: str, file: Path | None, *, force: bool) -> CohortBinding:
-    """The binding, refused where a run by hand would be refused at the door."""
-    with db.read() as session:
+def _admitted(
+    db: Database, name: str, file: Path | None, *, force: bool, fresh: bool
+) -> tuple[CohortBinding, Snapshot | None]:
+    """The binding, refused where a run by hand would be refused at the door, and the download that one would reuse."""
+    with db.write() as session:
         row = find(session, CohortBinding, name)
+        if fresh:
+            snapshots.use_up(session, row)
         if file is not None and row.feed == Feed.WEBHOOK:
             raise ConfigurationError("WEBHOOK_FED", binding=row.name)
-        if file is None and not force:
-            fresh = snapshots.FreshnessPolicy.of(db.settings)
-            snapshots.require_quota(session, row, now=context.now(), fresh=fresh)
-    return row
+        reused = None if file or force or fresh else recent_download(session, row, context.now())
+        if file is None and not force and reused is None:
+            policy = snapshots.FreshnessPolicy.of(db.settings)
+            snapshots.require_quota(session, row, now=context.now(), fresh=policy)
+    return row, reused
 
 
 class _Plan:
     """What was found out. Where a check fails that needs no snapshot, nothing else is."""
 
     def __init__(
-        self, outside: Context, row: CohortBinding, file: Path | None, *, force: bool, patience: float
+        self,
+        outside: Context,
+        row: CohortBinding,
+        file: Path | None,
+        reused: Snapshot | None,
+        *,
+        force: bool,
+        patience: float,
     ) -> None:
         from worker.stages.dry_run import DryRun, waits_until
 
@@ -113,6 +140,9 @@ class _Plan:
         # The door has looked at the quota already: what can be shared costs nothing.
         self.failed = [step for step in steps if step.status == "fail" and step.name != QUOTA_STEP]
         self.rehearsal: DryRun = DryRun.of(outside, row, force=force, patience=patience)
+        if reused is not None:
+            self.rehearsal.draft.snapshot_id = reused.id
+            note_reuse(reused, self.now)
         self.found: Findings | None = None
         self.estimate: Estimate | None = None
         self.in_the_way: list[SyncError] = list(waits_until(row, self.now))
@@ -130,7 +160,8 @@ class _Plan:
                 "note: the next run is a full one; what differs in the data extension is not known here"
             )
         try:
-            self.found = self.rehearsal.find(self.file)
+            with bars.shown("finding out what a run would do") if sys.stderr.isatty() else nullcontext():
+                self.found = self.rehearsal.find(self.file)
         except ContractError as error:
             if self.file is None:
                 raise
@@ -204,13 +235,13 @@ def _error(error: SyncError | None) -> dict[str, str] | None:
 def _source(cost: Estimate, mode: str) -> str:
     """What the range of seconds rests on."""
     if not cost.upserts:
-        return "nothing to push"
+        return "there is nothing to push"
     turns = "one after the other" if mode == WriteMode.SYNC else "two at a time"
     if cost.measured:
-        return f"the binding's last {cost.measured} batches of about this size, {turns}"
+        return f"as the binding's last {plural(cost.measured, 'batch', 'batches')} of about this size took, {turns}"
     if cost.seconds is None:
-        return "nothing: the binding has pushed no such batch yet"
-    return f"what is told of other accounts' jobs, 0.5 to 20 s each, minutes on a bad day; {turns}"
+        return "the binding has pushed nothing like it yet"
+    return f"a first guess: a job takes 0.5 to 20 s elsewhere, minutes on a bad day; {turns}"
 
 
 def _print(told: dict[str, Any]) -> None:
@@ -223,41 +254,53 @@ def _print(told: dict[str, Any]) -> None:
         output.say(f"a run would be held, {told['guard']['code']}: {told['guard']['message']}")
     for error in told["in_the_way"]:
         output.say(f"note {error['code']}: {error['message']}")
-    output.say("Nothing was pushed." if told["counts"] else "Nothing was fetched, no download was spent.")
+    if told["counts"] is None:
+        output.say("Nothing was fetched, and no download was spent.")
+    elif told["upserts"]:
+        output.say("This is a plan: nothing was pushed.")
+    else:
+        output.say("There is nothing to push.")
 
 
-def _facts(told: dict[str, Any]) -> list[tuple[str, object]]:
+def _facts(told: dict[str, Any]) -> Iterator[tuple[str, object]]:
+    """What a person has to know; what is nought and needs no thought is left out."""
     counts, samples = told["counts"], told["samples"]
-    return [
-        ("snapshot", _cost(told["snapshot"])),
-        (
-            "rows",
-            f"{counts['snapshot_rows']:,}: {counts['blank']:,} blank, {counts['duplicate']:,} duplicate",
-        ),
-        ("members", f"{counts['members']:,}; Marketing Cloud has acknowledged {counts['state_members']:,}"),
-        ("odd keys", odd_keys(counts["odd"], told["odd_examples"])),
-        ("lines in quotes", counts["spanned"]),
-        ("would enter", counts["entered"]),
-        ("such as", ", ".join(samples["entered"])),
-        ("would leave", counts["exited"]),
-        ("such as", ", ".join(samples["exited"])),
-        ("stay flagged", spared(counts["spared"])),
-        ("upserts", f"{told['upserts']:,}, and at least a look at each"),
-        ("time", f"{_range(told['seconds'])}, going by {told['seconds_from']}"),
-    ]
+    yield "snapshot", _cost(told["snapshot"])
+    blank, twice = counts["blank"], counts["duplicate"]
+    apart = f": {blank:,} without a contact key, {twice:,} naming a contact again" if blank or twice else ""
+    yield "rows", f"{counts['snapshot_rows']:,}{apart}"
+    yield "members", f"{counts['members']:,}, of whom {counts['unchanged']:,} are flagged already"
+    for label, name, direction in (
+        ("would enter", "entered", "entered"),
+        ("would leave", "exited", "exited"),
+    ):
+        some = f", such as {', '.join(samples[direction])}" if samples[direction] else ""
+        yield label, f"{counts[name]:,}{some}"
+    if counts["odd"]:
+        yield "odd keys", odd_keys(counts["odd"], told["odd_examples"])
+    if counts["spanned"]:
+        yield "lines in quotes", counts["spanned"]
+    if counts["spared"]:
+        yield "stay flagged", spared(counts["spared"])
+    if told["upserts"]:
+        yield (
+            "API calls",
+            f"{plural(told['upserts'], 'upload')}, and at least one question for the result of each",
+        )
+        yield "time", f"{_range(told['seconds'])} ({told['seconds_from']})"
 
 
 def _cost(snapshot: dict[str, Any]) -> str:
     if snapshot["kind"] == SnapshotKind.UPLOAD:
-        return "the file that was given; no download was spent"
+        return "the file that was given; costs no download"
     if snapshot["kind"] != SnapshotKind.DOWNLOAD:
-        return "what the webhook has told by now; no download was spent"
-    month = f"{snapshot['month']['spent']:,} of {snapshot['month']['quota']:,} this month"
+        return "what the webhook has delivered so far; costs no download"
     asked, until = (
-        output.text(datetime.fromisoformat(snapshot[name])) for name in ("requested_at", "usable_until")
+        f"{datetime.fromisoformat(snapshot[name]):%H:%M} UTC" for name in ("requested_at", "usable_until")
     )
-    spent = "one download was spent" if snapshot["downloads_spent"] else "shared, no download was spent"
-    return f"asked for at {asked}: {spent} ({month}); a run before {until} asks for no other"
+    spent = "it cost one download" if snapshot["downloads_spent"] else "it was there already and cost nothing"
+    month = f"{snapshot['month']['spent']:,} of {snapshot['month']['quota']:,} this month"
+    return f"requested at {asked}; {spent} ({month}). A run until {until} uses it too"
 
 
 def _range(seconds: list[int] | None) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cli import confirm, context, output, views
+from cli import confirm, context, names, output, views
 from cli.commands.runs import wait
 from cli.commands.runs.run import publish
 from models.database import Database
@@ -21,7 +21,7 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def reconcile(
-    binding: Annotated[str, typer.Argument(help="The binding's name or id.")],
+    binding: Annotated[str, typer.Argument(autocompletion=names.bindings, help="The binding's name or id.")],
     new_sync: Annotated[
         bool,
         typer.Option(

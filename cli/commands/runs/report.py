@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 
 from cli import context, output
+from cli.tables import Column
+from cli.timeline import Step
 from models.observability import overview
 from models.retention import Retention
 from models.runs.missed import counted
 from models.tables import SyncRun
 from models.types import RunState
 
+SECOND = timedelta(seconds=1)
 
-def report(row: SyncRun, now: datetime, reasons: list[overview.Reason]) -> None:
-    """A run as a person reads it."""
+
+def report(
+    row: SyncRun,
+    now: datetime,
+    reasons: list[overview.Reason],
+    *,
+    steps: Sequence[Step] = (),
+    batches: Mapping[str, int] | None = None,
+) -> None:
+    """A run as a person reads it; with `steps` its timeline, with `batches` how many are in which state."""
     output.facts(
         [
             ("run", str(row.id)),
             ("binding", row.binding.name),
+            ("cohort", row.binding.cohort_id),
             ("state", state_of(row)),
             ("stage", row.stage),
             ("trigger", f"{row.trigger}, full" if row.full else row.trigger),
@@ -41,8 +54,10 @@ def report(row: SyncRun, now: datetime, reasons: list[overview.Reason]) -> None:
                 "requests",
                 f"{row.amplitude_requests:,} Amplitude, {row.marketing_cloud_requests:,} Marketing Cloud",
             ),
+            *([("batches", _batches(batches))] if batches else []),
         ]
     )
+    _timeline(steps)
     if row.state == RunState.HELD:
         _held(row, now)
     kept = Retention.at(context.settings(), now).batches
@@ -55,6 +70,34 @@ def report(row: SyncRun, now: datetime, reasons: list[overview.Reason]) -> None:
     if row.error_code:
         output.say(f"{row.error_code}: {row.error_message}")
         output.say(f"what to do: {row.error_remedy}")
+
+
+def _batches(counts: Mapping[str, int]) -> str:
+    told = ", ".join(f"{n:,} {state}" for state, n in sorted(counts.items(), key=lambda item: -item[1]))
+    return f"{sum(counts.values()):,}: {told}"
+
+
+def _timeline(steps: Sequence[Step]) -> None:
+    if not steps:
+        return
+    output.say()
+    output.table(
+        [Column("stage"), Column("from (UTC)"), Column("worked"), Column("waited for"), Column("worker", 1)],
+        [
+            (
+                step.stage,
+                None if step.claimed_at is None else f"{step.claimed_at:%H:%M:%S}",
+                output.span(step.worked),
+                ", ".join(
+                    f"{name} {output.span(length)}" for name, _, length in step.waits if length >= SECOND
+                ),
+                ", ".join(step.workers),
+            )
+            for step in steps
+        ],
+        empty="",
+    )
+    output.say()
 
 
 def took(row: SyncRun, now: datetime) -> str | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli import confirm, context, output, views
+from cli import confirm, context, names, output, views
 from cli.commands.runs import wait
 from models import forgotten
 from models.database import Database
@@ -18,8 +18,9 @@ from models.membership.snapshots import FreshnessPolicy
 from models.naming import find
 from models.runs import lifecycle
 from models.secrets import Keyring
-from models.tables import CohortBinding, SyncRun
+from models.tables import CohortBinding, Snapshot, SyncRun
 from models.types import Feed, RunState, Trigger
+from models.wording import plural
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -32,7 +33,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 @app.command()
 def run(
-    binding: Annotated[str, typer.Argument(help="The binding's name or id.")],
+    binding: Annotated[str, typer.Argument(autocompletion=names.bindings, help="The binding's name or id.")],
     waited: Annotated[bool, typer.Option("--wait", help="Follow the run, and exit with its code.")] = False,
     snapshot: Annotated[
         Path | None,
@@ -48,6 +49,10 @@ def run(
     ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Request a download even if the month's quota is used up.")
+    ] = False,
+    fresh: Annotated[
+        bool,
+        typer.Option("--fresh", help="Ask for a new download even if there is one of the last minutes."),
     ] = False,
     full: Annotated[
         bool,
@@ -74,6 +79,8 @@ def run(
 
     Example: cohort-sync run vips --wait
 
+    A download of the cohort that ended in the last five minutes is used again, so that trying out costs one.
+
     With --wait it exits 0 if the run succeeded, 1 if it failed, 3 if rows were rejected, 4 if it is held.
     """
     if idempotency_key is not None and not 0 < len(idempotency_key) <= KEY_MAX:
@@ -90,6 +97,7 @@ def run(
             idempotency_key,
             queue=queue,
             force=force or clear,
+            fresh=fresh,
             full=full or clear,
             clear=clear,
             approved=yes and not clear,
@@ -110,6 +118,7 @@ def _dispatch(
     *,
     queue: bool,
     force: bool,
+    fresh: bool,
     full: bool,
     clear: bool,
     approved: bool,
@@ -123,7 +132,12 @@ def _dispatch(
         _inspect(file, asked.destination.contact_key_property)
     with db.write() as session:
         binding = find(session, CohortBinding, name)
-        if file is None and not force:
+        reused = None
+        if fresh:
+            snapshots.use_up(session, binding)
+        if file is None and not (force or fresh):
+            reused = recent_download(session, binding, now)
+        if file is None and not force and reused is None:
             snapshots.require_quota(session, binding, now=now, fresh=FreshnessPolicy.of(db.settings))
         made = lifecycle.dispatch(
             session,
@@ -138,6 +152,10 @@ def _dispatch(
             idempotency_key=idempotency_key,
             actor=context.actor(),
         )
+        if reused is not None and made.created_at == now and made.state == RunState.QUEUED:
+            made.snapshot_id = reused.id
+            session.flush()
+            note_reuse(reused, now)
         if file is not None and made.created_at == now:
             made.snapshot_id = _store(session, binding, file, now)
             session.flush()
@@ -147,11 +165,24 @@ def _dispatch(
     return made
 
 
+def recent_download(session: Session, binding: CohortBinding, now: datetime) -> Snapshot | None:
+    """The download that a run by hand uses again, if there is one."""
+    if binding.feed == Feed.WEBHOOK:
+        return None
+    return snapshots.recent(session, binding, now=now, fresh=FreshnessPolicy.of(context.settings()))
+
+
+def note_reuse(download: Snapshot, now: datetime) -> None:
+    """Say that no new one is asked for."""
+    age = output.span(now - (download.completed_at or now))
+    output.note(f"note: the download of {age} ago is used again; `--fresh` asks for a new one")
+
+
 def _confirm_clearing(db: Database, name: str, *, yes: bool) -> None:
     with db.read() as session:
         found = find(session, CohortBinding, name)
     confirm.require(
-        f"Set {found.attribute!r} to false for everybody, {found.member_count:,} members of {found.name!r}?",
+        f"Set {found.attribute!r} to false for everybody, {plural(found.member_count, 'member')} of {found.name!r}?",
         doing=f"Setting every flag of binding {found.name!r} to false",
         yes=yes,
     )

@@ -13,6 +13,7 @@ from cli.config_file import quota
 from cli.tables import Column
 from models.naming import every
 from models.tables import AmplitudeProject, CohortBinding
+from models.wording import plural
 from scheduler.forecast import Expected, downloads, planned
 
 app = typer.Typer(add_completion=False)
@@ -96,7 +97,7 @@ def _print(seen: _Seen, sources: list[tuple[str, list[quota.Month]]], now: datet
         for one in found:
             verdict = "" if one.fits else ": more than the quota; scheduled runs past it are skipped"
             output.say(
-                f"Source {name}, {one.month}: {one.spent:,} downloads spent, {one.to_come:,} to come, "
+                f"Source {name}, {one.month}: {plural(one.spent, 'download')} spent, {one.to_come:,} to come, "
                 f"{one.total:,} of {one.quota:,}{verdict}."
             )
 

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from cli import confirm, context, output, views
+from cli import bars, confirm, context, names, output, views
 from cli.commands.runs import wait
+from cli.commands.runs.rejections import note_keys_shown
 from cli.commands.runs.run import publish
 from cli.config_file import vendors
 from cli.exit_codes import OF_STATE, Code
@@ -29,6 +30,7 @@ from models.private_files import make_private_dir
 from models.runs import manual, quiescence
 from models.tables import CohortBinding, SyncRun
 from models.types import RunState
+from models.wording import plural
 
 if TYPE_CHECKING:
     from worker.context import Context
@@ -52,7 +54,7 @@ class Looked:
 
 @app.command()
 def verify(
-    binding: Annotated[str, typer.Argument(help="The binding's name or id.")],
+    binding: Annotated[str, typer.Argument(autocompletion=names.bindings, help="The binding's name or id.")],
     anyway: Annotated[
         bool,
         typer.Option(
@@ -61,7 +63,10 @@ def verify(
     ] = False,
     show_keys: Annotated[
         bool,
-        typer.Option("--show-keys", help=f"Show up to {SHOWN} contact keys of each kind: personal data."),
+        typer.Option(
+            "--show-keys",
+            help=f"Show up to {SHOWN} contact keys of each kind: personal data, and audited.",
+        ),
     ] = False,
     repair: Annotated[
         bool,
@@ -90,6 +95,8 @@ def verify(
             row = find(session, CohortBinding, binding)
         if repair:
             confirm.require_answerable(doing=_doing(row), yes=yes)
+        if show_keys:
+            note_keys_shown(db, row, "verify")
         looked = look(db, row, anyway=anyway)
         run = None
         if repair and not looked.audit.equal:
@@ -134,7 +141,7 @@ def _doing(binding: CohortBinding) -> str:
 def _confirm(binding: CohortBinding, looked: Looked, *, yes: bool) -> None:
     found = looked.audit
     confirm.require(
-        f"Flag {found.missing:,} contacts and unflag {found.extra:,} in {binding.attribute!r}?",
+        f"Flag {plural(found.missing, 'contact')} and unflag {found.extra:,} in {binding.attribute!r}?",
         doing=_doing(binding),
         yes=yes,
     )
@@ -196,14 +203,12 @@ def _patiently(outside: Context, step: Callable[[], Result], reached: Callable[[
 
 @contextmanager
 def _progress() -> Iterator[Told]:
-    """Something to call with (rows read, rows there): a line that changes on a terminal, nothing elsewhere."""
+    """Something to call with (rows read, rows there): a bar on a terminal, nothing elsewhere."""
     if not sys.stderr.isatty():
         yield lambda *_: None
         return
-    from rich.console import Console
-
-    with Console(stderr=True).status("asking for the data extension") as status:
-        yield lambda rows, count: status.update(f"{rows:,} of {count:,} rows read")
+    with bars.shown("asking for the data extension") as bar:
+        yield lambda rows, count: bar.tell("reading the data extension", rows, count)
 
 
 def _show(binding: CohortBinding, looked: Looked, run: SyncRun | None, *, keys: bool, as_json: bool) -> None:
@@ -217,7 +222,7 @@ def _show(binding: CohortBinding, looked: Looked, run: SyncRun | None, *, keys: 
         "equal": found.equal,
     }
     samples = dict(zip(("missing_keys", "extra_keys"), found.sample(SHOWN), strict=True)) if keys else {}
-    output.note(f"{looked.rows:,} rows read in {looked.requests:,} calls to Marketing Cloud")
+    output.note(f"{plural(looked.rows, 'row')} read in {plural(looked.requests, 'call')} to Marketing Cloud")
     if as_json:
         output.emit(document | samples | ({"run": views.run(run)} if run is not None else {}))
         return

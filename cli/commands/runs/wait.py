@@ -10,11 +10,11 @@ import sys
 import time
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import typer
 
-from cli import context, output, views
+from cli import bars, context, output, views
 from cli.commands.runs.report import report
 from cli.exit_codes import OF_STATE
 from models.database import Database
@@ -23,13 +23,13 @@ from models.observability import overview
 from models.runs import batches, lifecycle
 from models.tables import SyncRun
 from models.types import BatchState, RunState, Stage
-
-if TYPE_CHECKING:
-    from rich.status import Status
+from models.wording import plural
 
 LOOK_SECONDS = 0.2
 UNCLAIMED_SECONDS = 15.0
 DATABASE_AWAY_SECONDS = 60.0
+ALIVE_SECONDS = 5.0  # how often somebody's sign of life is looked for
+STOPPED_SECONDS = 60.0
 _SETTLED = (BatchState.ACKNOWLEDGED, BatchState.LOST, BatchState.DROPPED, BatchState.SUPERSEDED)
 
 
@@ -40,6 +40,7 @@ class Progress:
     state: str
     stage: str
     doing: str
+    rows: tuple[int, int] = (0, 0)  # done, and how many there are; no bar without
 
     def __str__(self) -> str:
         return f"{self.stage}: {self.doing}" if self.state in {"running", "waiting"} else self.doing
@@ -80,16 +81,11 @@ def _in_lines(db: Database, run_id: int) -> SyncRun:
 
 
 def _on_terminal(db: Database, run_id: int) -> SyncRun:
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console(stderr=True)
     watch = _Poller(db, run_id)
-    status: Status
-    with console.status(Text(f"run {run_id}")) as status:
+    with bars.shown(f"run {run_id}") as bar:
         while True:
             row, progress = watch.look()
-            status.update(Text(output.clean(f"run {run_id} {progress}")))
+            bar.tell(f"run {run_id} {progress}", *progress.rows)
             if row.state in OF_STATE:
                 return row
             time.sleep(LOOK_SECONDS)
@@ -104,6 +100,8 @@ class _Poller:
         self._since = time.monotonic()
         self._seen = time.monotonic()
         self._warned = False
+        self._moved = self._asked = time.monotonic()
+        self._before: object = None
 
     def look(self) -> tuple[SyncRun, Progress]:
         """The run as it stands, and that in words."""
@@ -119,6 +117,7 @@ class _Poller:
                 continue
             self._seen = time.monotonic()
             self._warn_if_unclaimed(row)
+            self._leave_if_stopped(row)
             return row, _progress(row, counts, context.now())
 
     def _warn_if_unclaimed(self, row: SyncRun) -> None:
@@ -130,6 +129,19 @@ class _Poller:
                 "Ctrl-C stops the waiting, not the run."
             )
 
+    def _leave_if_stopped(self, row: SyncRun) -> None:
+        """STACK_STOPPED where nobody is left to carry the run on: it would be waited for without an end."""
+        now, stands = time.monotonic(), (row.state, row.stage, row.fence, row.lease_until, row.acknowledged)
+        if row.state in OF_STATE or stands != self._before:
+            self._before, self._moved = stands, now
+        elif now - self._asked > ALIVE_SECONDS:
+            self._asked = now
+            held = row.lease_until is not None and row.lease_until > context.now()
+            if held or context.schedulers():
+                self._moved = now
+            elif now - self._moved > STOPPED_SECONDS:
+                raise TransientError("STACK_STOPPED", run=row.id, seconds=round(now - self._moved))
+
 
 def _progress(row: SyncRun, counts: dict[str, int], now: datetime) -> Progress:
     doing: str = row.state
@@ -139,9 +151,9 @@ def _progress(row: SyncRun, counts: dict[str, int], now: datetime) -> Progress:
         doing = _running(row)
     if counts and row.stage == Stage.PUSH and row.state in {RunState.RUNNING, RunState.WAITING}:
         settled = sum(n for state, n in counts.items() if state in _SETTLED)
-        doing = (
-            f"{settled} of {sum(counts.values())} batches, {row.acknowledged:,} rows acknowledged; {doing}"
-        )
+        batches_done = f"{settled} of {plural(sum(counts.values()), 'batch', 'batches')}"
+        doing = f"{batches_done}, {plural(row.acknowledged, 'row')} acknowledged; {doing}"
+        return Progress(row.state, row.stage, doing, (row.acknowledged, row.entered + row.exited))
     return Progress(row.state, row.stage, doing)
 
 

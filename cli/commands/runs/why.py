@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import context, output
+from cli import context, names, output
 from models import forgotten
 from models.direction import Direction
 from models.membership.contact_history import ContactPush
@@ -31,7 +31,7 @@ _WAY = {Direction.ENTER: "in", Direction.EXIT: "out"}
 
 @app.command()
 def why(
-    binding: Annotated[str, typer.Argument(help="The binding's name or id.")],
+    binding: Annotated[str, typer.Argument(autocompletion=names.bindings, help="The binding's name or id.")],
     contact_key: Annotated[
         str,
         typer.Argument(

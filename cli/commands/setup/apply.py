@@ -17,11 +17,11 @@ from cli.commands.setup.binding_options import NEW_SYNC
 from cli.config_file import parser, quota
 from cli.config_file import transaction as drafts
 from cli.config_file.differ import Change, ChangeSet
-from cli.config_file.fields import BINDING
+from cli.config_file.fields import KINDS
 from cli.config_file.parser import Mistake, ParsedFile
 from cli.exit_codes import Code
 from models.errors import ConfigurationError, SyncError
-from models.tables import CohortBinding
+from models.naming import Row
 from models.types import Feed
 
 app = typer.Typer(add_completion=False)
@@ -52,8 +52,9 @@ def apply(
     with context.database() as db:
         draft = drafts.attempt(db, wanted, prune=prune, now=now)
         _refuse("FILE_REFUSED", file, draft.mistakes, Code.USAGE, as_json=as_json)
-        if draft.asked and not no_check:
-            unmet = [_unmet(wanted, *failure) for failure in checks.failures(db, draft.asked)]
+        if (draft.asked or draft.others) and not no_check:
+            found = checks.failures(db, draft.asked, draft.others)
+            unmet = [_unmet(wanted, *failure) for failure in found]
             _refuse("CHECKS_FAILED", file, unmet, Code.CHECK_FAILED, as_json=as_json)
         warnings = [one for load in draft.loads for one in quota.warnings(load, now=now)]
         if not as_json:
@@ -97,12 +98,13 @@ def _refuse(code: str, file: str, mistakes: Sequence[Mistake], exit_code: Code, 
     raise typer.Exit(exit_code)
 
 
-def _unmet(wanted: ParsedFile, row: CohortBinding, error: SyncError) -> Mistake:
-    """What a vendor said of a binding, at the binding's place, if the file names it."""
+def _unmet(wanted: ParsedFile, row: Row, error: SyncError) -> Mistake:
+    """What a vendor said of one, at its place, if the file names it."""
     entries = {entry.node: entry for entry in wanted.entries}
-    entry = entries.get((BINDING.name, row.name_key))
+    kind = next(kind for kind in KINDS if isinstance(row, kind.table))
+    entry = entries.get((kind.name, row.name_key))
     if entry is None:
-        return Mistake(f"{BINDING.section}.{row.name}", None, error)
+        return Mistake(f"{kind.section}.{row.name}", None, error)
     setting = next((name for name in ("cohort", "attribute") if name in error.context), "")
     return entry.mistake(error, setting)
 

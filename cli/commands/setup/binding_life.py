@@ -17,6 +17,7 @@ from models.naming import find
 from models.setup import bindings
 from models.tables import CohortBinding, SyncRun
 from models.types import RunState
+from models.wording import plural
 
 
 def remove(
@@ -43,7 +44,7 @@ def remove(
             found = find(session, CohortBinding, name)
         after = "are set to false first" if clear_flags else "stay as they are"
         confirm.require(
-            f"Forget {found.name!r}, its {found.member_count:,} members and its history? "
+            f"Forget {found.name!r}, its {plural(found.member_count, 'member')} and its history? "
             f"The flags in Marketing Cloud {after}.",
             doing=f"Removing binding {found.name!r}, whose flags in Marketing Cloud {after},",
             yes=yes,
@@ -109,5 +110,6 @@ def resume(name: Name, as_json: Json = False) -> None:
         stored = find(session, CohortBinding, name)
         planned = timing.timing_of(stored, now) if stored.cron is not None else None
         row = bindings.resume_binding(session, name, timing=planned, now=now, actor=context.actor())
-    following = f": next at {output.when(row.next_due_at, now)}" if row.next_due_at else ""
+    starts = timing.next_start(row, now)
+    following = f": next at {output.local(starts, row.timezone, now)}" if starts else ""
     output.done(f"Binding {row.name!r} is resumed{following}.", views.binding(row), as_json=as_json)

@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 
 import typer
 
-Name = Annotated[str, typer.Argument(help="The binding's name or id.")]
+from cli import names
+
+Name = Annotated[str, typer.Argument(autocompletion=names.bindings, help="The binding's name or id.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 OverlapName = Literal["skip", "queue"]
 CatchupName = Literal["latest", "none"]
@@ -52,4 +54,7 @@ Cron = Annotated[str | None, typer.Option(help=CRON)]
 Start = Annotated[str | None, typer.Option(help=START, metavar="DAY")]
 End = Annotated[str | None, typer.Option(help=END, metavar="DAY")]
 Blackout = Annotated[list[str] | None, typer.Option(help=BLACKOUT, metavar="HH:MM-HH:MM")]
-After = Annotated[str | None, typer.Option(help=AFTER, metavar="BINDING")]
+After = Annotated[
+    str | None,
+    typer.Option(autocompletion=names.bindings, help=AFTER, metavar="BINDING"),
+]

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 from sqlalchemy.orm import Session
 
-from cli import confirm, context, output, views
-from cli.commands.setup import binding_life, checks
+from cli import confirm, context, names, output, views
+from cli.commands.setup import binding_life, changes, checks
 from cli.commands.setup.binding_options import (
     ATTRIBUTE,
     CATCHUP,
@@ -65,9 +65,9 @@ def group() -> None:
 @app.command()
 def add(
     name: Annotated[str, typer.Argument(help="A name of your choice.")],
-    source: Annotated[str, typer.Option(help=SOURCE)],
+    source: Annotated[str, typer.Option(autocompletion=names.sources, help=SOURCE)],
     cohort: Annotated[str, typer.Option(help=COHORT)],
-    destination: Annotated[str, typer.Option(help=DESTINATION)],
+    destination: Annotated[str, typer.Option(autocompletion=names.destinations, help=DESTINATION)],
     attribute: Annotated[str, typer.Option(help=ATTRIBUTE)],
     cron: Cron = None,
     timezone: Annotated[str, typer.Option(help=TIMEZONE)] = "UTC",
@@ -215,7 +215,7 @@ def show(name: Name, as_json: Json = False) -> None:
     if row.cron is not None:  # dates, chain and blackouts stand in its words
         pairs[10:10] = [
             ("cron", row.cron),
-            ("next", output.when(row.next_due_at, now)),
+            ("next", output.local(timing.next_start(row, now), row.timezone, now)),
             ("overlap", row.overlap),
             ("catch-up", f"{row.catchup}, within {row.catchup_window_seconds} s"),
             ("jitter", f"{row.jitter_seconds} s"),
@@ -225,11 +225,16 @@ def show(name: Name, as_json: Json = False) -> None:
 
 @app.command()
 def update(
+    ctx: typer.Context,
     name: Name,
     new_name: Annotated[str | None, typer.Option("--name", help="A new name.")] = None,
-    source: Annotated[str | None, typer.Option(help=f"{SOURCE} {MOVES}")] = None,
+    source: Annotated[
+        str | None, typer.Option(autocompletion=names.sources, help=f"{SOURCE} {MOVES}")
+    ] = None,
     cohort: Annotated[str | None, typer.Option(help=f"{COHORT} {MOVES}")] = None,
-    destination: Annotated[str | None, typer.Option(help=f"{DESTINATION} {MOVES}")] = None,
+    destination: Annotated[
+        str | None, typer.Option(autocompletion=names.destinations, help=f"{DESTINATION} {MOVES}")
+    ] = None,
     attribute: Annotated[str | None, typer.Option(help=f"{ATTRIBUTE} {MOVES}")] = None,
     cron: Cron = None,
     on_demand: Annotated[bool, typer.Option("--on-demand", help="Remove the schedule and --after.")] = False,
@@ -262,6 +267,7 @@ def update(
 
     Example: cohort-sync binding update vips --cron '0 7 * * mon-fri'
     """
+    changes.require_some(ctx)
     changed = BINDING.given(locals())  # the options by their names
     _refuse_both("--on-demand", on_demand, cron=cron, after=after)
     _refuse_both("--no-dates", no_dates, start=start, end=end)

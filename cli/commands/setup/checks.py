@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import context, output
+from cli import context, names, output
 from cli.config_file import vendors
 from cli.exit_codes import Code
 from models.database import Database
-from models.errors import SyncError
-from models.naming import every, find
-from models.tables import CohortBinding
+from models.errors import RateLimited, SyncError, TransientError
+from models.naming import Row, every, find
+from models.tables import AmplitudeProject, CohortBinding, Destination
 
 if TYPE_CHECKING:
     from worker.context import Context
@@ -24,7 +24,10 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def check(
-    binding: Annotated[str | None, typer.Argument(help="The binding's name or id (default: all).")] = None,
+    binding: Annotated[
+        str | None,
+        typer.Argument(autocompletion=names.bindings, help="The binding's name or id (default: all)."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Every precondition of a sync by name, with its remedy.
@@ -59,27 +62,48 @@ def steps_of(outside: Context, rows: Sequence[CohortBinding]) -> list[list[Step]
         return [[Step("vendors", "fail", error.message, error.code, error.remedy, error)] for _ in rows]
 
 
-def failures(db: Database, drafts: Sequence[CohortBinding]) -> list[tuple[CohortBinding, SyncError]]:
-    """Ask the vendors about bindings that are not stored yet: what fails, and for which one first."""
+def failures(
+    db: Database, drafts: Sequence[CohortBinding], others: Sequence[AmplitudeProject | Destination] = ()
+) -> list[tuple[Row, SyncError]]:
+    """Ask the vendors about bindings that are not stored yet, and whether they take the credentials of the `others`:
+    what fails, and for which one first.
+    """
     with vendors.opened(db) as outside:
-        results = steps_of(outside, drafts)
-    found: dict[str, tuple[CohortBinding, SyncError]] = {}
+        results: list[tuple[Row, list[Step]]] = list(zip(drafts, steps_of(outside, drafts), strict=True))
+        results += [(row, _access(outside, row)) for row in others]
+    found: dict[str, tuple[Row, SyncError]] = {}
     advice: set[str] = set()
-    for draft, steps in zip(drafts, results, strict=True):
+    for draft, steps in results:
         for step in steps:
             if step.error is not None:
-                found.setdefault(str(step.error), (draft, step.error))
+                found.setdefault(str(step.error), (draft, _at_the_door(step.error)))
             elif step.status == "warn":
-                advice.add(f"note: {step.name}: {step.detail}. {step.remedy or ''}".rstrip())
+                advice.add(f"note: {step.name}: {step.detail.rstrip('.')}. {step.remedy or ''}".rstrip())
     for line in sorted(advice):
         output.note(line)
     return list(found.values())
 
 
-def require(db: Database, draft: CohortBinding) -> None:
-    """The same of one binding, whose first failing step is raised."""
-    for _, error in failures(db, [draft]):
+def require(db: Database, draft: Row) -> None:
+    """The same of one, whose first failing step is raised."""
+    for _, error in failures(db, [draft]) if isinstance(draft, CohortBinding) else failures(db, [], [draft]):
         raise error
+
+
+def _access(outside: Context, row: AmplitudeProject | Destination) -> list[Step]:
+    from worker.inspection.check import check_access
+
+    return check_access(outside, row)
+
+
+def _at_the_door(error: SyncError) -> SyncError:
+    """What would pass by itself for a run: here a person has to come again."""
+    if not isinstance(error, TransientError | RateLimited):
+        return error
+    vendor = "Marketing Cloud" if error.code.startswith("MC") else "Amplitude"
+    if not error.code.startswith(("MC", "AMPLITUDE")):
+        return error  # of our own: the queue, the disk
+    return TransientError("VENDOR_UNASKED", vendor=vendor, problem=error.code, why=error.message.rstrip("."))
 
 
 def _passed(steps: Sequence[Step]) -> bool:

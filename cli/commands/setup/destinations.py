@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from cli import confirm, context, output, views
+from cli import confirm, context, names, output, views
+from cli.commands.setup import changes, doors
 from cli.config_file import secret_sources
 from cli.tables import Column
 from models.naming import every, find
@@ -17,7 +18,7 @@ from models.types import WriteMode
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="The destination's name or id.")]
+Name = Annotated[str, typer.Argument(autocompletion=names.destinations, help="The destination's name or id.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 ClientSecret = Annotated[str | None, typer.Option(help=f"The package's client secret. {secret_sources.HELP}")]
 AccountId = Annotated[
@@ -56,29 +57,36 @@ def add(
     account_id: AccountId = None,
     made_on: MadeOn = None,
     write_mode: Annotated[WriteModeName, typer.Option(help=WRITE_MODE)] = "async",
+    no_check: doors.NoCheck = False,
     as_json: Json = False,
 ) -> None:
     """Add a Marketing Cloud business unit.
 
+    Marketing Cloud is asked first whether it takes the client; nothing is stored if it does not.
+
     Example: cohort-sync destination add mc --subdomain mc563885gzs27c5t9-63k636ttgm --client-id env:MC_ID
     --client-secret env:MC_SECRET --contact-key-property user_id
     """
-    identity = secret_sources.read_secret("client id", client_id).get_secret_value()
+    identity = secret_sources.read_secret("client id", client_id, plain=True).get_secret_value()
     secret = secret_sources.read_secret("client secret", client_secret)
-    with context.database(proven=True) as db, db.edit() as session:
-        row = destinations.add_destination(
-            session,
-            db.keyring,
-            name=name,
-            subdomain=subdomain,
-            client_id=identity,
-            client_secret=secret,
-            contact_key_property=contact_key_property,
-            account_id=account_id,
-            write_mode=WriteMode(write_mode),
-            client_secret_made_on=made_on.date() if made_on else None,
-            now=context.now(),
-            actor=context.actor(),
+    with context.database(proven=True) as db:
+        row = doors.store(
+            db,
+            lambda session: destinations.add_destination(
+                session,
+                db.keyring,
+                name=name,
+                subdomain=subdomain,
+                client_id=identity,
+                client_secret=secret,
+                contact_key_property=contact_key_property,
+                account_id=account_id,
+                write_mode=WriteMode(write_mode),
+                client_secret_made_on=made_on.date() if made_on else None,
+                now=context.now(),
+                actor=context.actor(),
+            ),
+            ask=not no_check,
         )
     output.done(f"Destination {row.name!r} is added.", views.destination(row), as_json=as_json)
 
@@ -155,6 +163,7 @@ def show(name: Name, as_json: Json = False) -> None:
 
 @app.command()
 def update(
+    ctx: typer.Context,
     name: Name,
     new_name: Annotated[str | None, typer.Option("--name", help="A new name.")] = None,
     subdomain: Annotated[str | None, typer.Option(help=SUBDOMAIN)] = None,
@@ -164,22 +173,27 @@ def update(
     account_id: AccountId = None,
     made_on: MadeOn = None,
     write_mode: Annotated[WriteModeName | None, typer.Option(help=WRITE_MODE)] = None,
+    no_check: doors.NoCheck = False,
     yes: confirm.Yes = False,
     as_json: Json = False,
 ) -> None:
     """Change what is given, leave the rest. Asks before the stored client secret is replaced by another one.
 
+    Marketing Cloud is asked first whether it takes another client, subdomain or business unit.
+
     Example: cohort-sync destination update mc --client-secret file:/run/secrets/mc
     """
-    identity = secret_sources.read_optional("client id", client_id)
+    changes.require_some(ctx)
+    identity = secret_sources.read_optional("client id", client_id, plain=True)
     secret = secret_sources.read_optional("client secret", client_secret)
     with context.database() as db:
         with db.read() as session:
             found = find(session, Destination, name)
         replaced = ["client secret"] if db.keyring.differs(found.client_secret_token, secret) else []
         confirm.require_for_secrets("destination", found.name, replaced, yes=yes)
-        with db.edit() as session:
-            row = destinations.update_destination(
+        row = doors.store(
+            db,
+            lambda session: destinations.update_destination(
                 session,
                 db.keyring,
                 str(found.id),
@@ -193,7 +207,9 @@ def update(
                 write_mode=WriteMode(write_mode) if write_mode else None,
                 now=context.now(),
                 actor=context.actor(),
-            )
+            ),
+            ask=not no_check and any((subdomain, identity, secret, account_id)),
+        )
     output.done(f"Destination {row.name!r} is updated.", views.destination(row), as_json=as_json)
 
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cli import confirm, context, output, views
-from cli.commands.setup import webhooks
+from cli import confirm, context, names, output, views
+from cli.commands.setup import changes, doors, webhooks
 from cli.config_file import secret_sources, vendors
 from models.membership import snapshots
 from models.naming import every, find
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="The source's name or id.")]
+Name = Annotated[str, typer.Argument(autocompletion=names.sources, help="The source's name or id.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 RegionName = Literal["default", "eu"]
 TierName = Literal["growth", "enterprise", "audiences"]
@@ -44,9 +44,10 @@ def add(
         TierName, typer.Option(help="The project's plan; only Audiences allows schedules.")
     ] = "growth",
     monthly_quota: Quota = sources.MONTHLY_DOWNLOADS,
+    no_check: doors.NoCheck = False,
     as_json: Json = False,
 ) -> None:
-    """Add an Amplitude project.
+    """Add an Amplitude project. Amplitude is asked first whether it takes the keys; nothing is stored if it does not.
 
     Example: cohort-sync source add shop --api-key env:AMPLITUDE_API_KEY --secret-key env:AMPLITUDE_SECRET_KEY
     --tier audiences
@@ -55,18 +56,22 @@ def add(
         secret_sources.read_secret("API key", api_key),
         secret_sources.read_secret("secret key", secret_key),
     )
-    with context.database(proven=True) as db, db.edit() as session:
-        row = sources.add_source(
-            session,
-            db.keyring,
-            name=name,
-            api_key=keys[0],
-            secret_key=keys[1],
-            region=Region(region),
-            tier=Tier(tier),
-            monthly_quota=monthly_quota,
-            now=context.now(),
-            actor=context.actor(),
+    with context.database(proven=True) as db:
+        row = doors.store(
+            db,
+            lambda session: sources.add_source(
+                session,
+                db.keyring,
+                name=name,
+                api_key=keys[0],
+                secret_key=keys[1],
+                region=Region(region),
+                tier=Tier(tier),
+                monthly_quota=monthly_quota,
+                now=context.now(),
+                actor=context.actor(),
+            ),
+            ask=not no_check,
         )
     output.done(f"Source {row.name!r} is added.", views.source(row), as_json=as_json)
 
@@ -115,6 +120,7 @@ def show(name: Name, as_json: Json = False) -> None:
 
 @app.command()
 def update(
+    ctx: typer.Context,
     name: Name,
     new_name: Annotated[str | None, typer.Option("--name", help="A new name.")] = None,
     api_key: ApiKey = None,
@@ -122,13 +128,17 @@ def update(
     region: Annotated[RegionName | None, typer.Option(help="Amplitude's region of the project.")] = None,
     tier: Annotated[TierName | None, typer.Option(help="The project's plan.")] = None,
     monthly_quota: Annotated[int | None, typer.Option(min=0, help="Cohort downloads a month.")] = None,
+    no_check: doors.NoCheck = False,
     yes: confirm.Yes = False,
     as_json: Json = False,
 ) -> None:
     """Change what is given, leave the rest. Asks before a stored key is replaced by another one.
 
+    Amplitude is asked first whether it takes new keys, or the old ones in another region.
+
     Example: cohort-sync source update shop --secret-key file:/run/secrets/amplitude
     """
+    changes.require_some(ctx)
     new_api_key = secret_sources.read_optional("API key", api_key)
     new_secret_key = secret_sources.read_optional("secret key", secret_key)
     with context.database() as db:
@@ -140,8 +150,9 @@ def update(
         }
         replaced = [one for one, pair in given.items() if db.keyring.differs(*pair)]
         confirm.require_for_secrets("source", found.name, replaced, yes=yes)
-        with db.edit() as session:
-            row = sources.update_source(
+        row = doors.store(
+            db,
+            lambda session: sources.update_source(
                 session,
                 db.keyring,
                 str(found.id),
@@ -153,7 +164,9 @@ def update(
                 monthly_quota=monthly_quota,
                 now=context.now(),
                 actor=context.actor(),
-            )
+            ),
+            ask=not no_check and any((new_api_key, new_secret_key, region)),
+        )
     output.done(f"Source {row.name!r} is updated.", views.source(row), as_json=as_json)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli import confirm, context, output
+from cli import confirm, context, names, output
 from models.membership import webhooks
 from models.naming import find
 from models.tables import AmplitudeProject
@@ -46,7 +46,7 @@ def receiver(
 
 
 def webhook(
-    name: Annotated[str, typer.Argument(help="The source's name or id.")],
+    name: Annotated[str, typer.Argument(autocompletion=names.sources, help="The source's name or id.")],
     rotate: Annotated[bool, typer.Option("--rotate", help="Create a new secret.")] = False,
     overlap_hours: Annotated[
         float,

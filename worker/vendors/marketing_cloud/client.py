@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import Any
 from urllib.parse import quote
@@ -20,6 +20,7 @@ import requests
 from models.errors import ConfigurationError, ContractError, RateLimited, TransientError
 from models.tables import Destination
 from worker.context import Context
+from worker.vendors.ahead import Ahead
 from worker.vendors.http import AnswerLostError, json_of, who
 from worker.vendors.marketing_cloud import acknowledgement
 from worker.vendors.marketing_cloud import data_extension as described
@@ -231,18 +232,17 @@ class MarketingCloud:
     def pages(self, key: str, first: int = 1) -> Iterator[RowsPage]:
         """The rows with all their fields, page by page: there is no choosing of fields that could be relied on."""
         path = f"data/v1/customobjectdata/key/{quote(key, safe='')}/rowset?%24page={first}&%24pagesize={PAGE_ROWS}"
-        with ThreadPoolExecutor(1, "page") as pool:  # asks for the next page while this one is taken
-            asked = pool.submit(self._read, path)
-            for number in count(first):
-                answer = asked.result()
-                links = answer.get("links")
-                following = links.get("next") if isinstance(links, dict) else None
-                more = isinstance(following, str) and following.startswith("/") and bool(answer.get("items"))
-                if more:
-                    asked = pool.submit(self._read, f"data{following}")  # the link lacks the /data prefix
-                yield page_of(answer, number)
-                if not more:
-                    return
+        asked = Ahead(lambda: self._read(path))
+        for number in count(first):
+            answer = asked.result()
+            links = answer.get("links")
+            following = links.get("next") if isinstance(links, dict) else None
+            more = isinstance(following, str) and following.startswith("/") and bool(answer.get("items"))
+            if more:  # asked for while this page is taken; the link lacks the /data prefix
+                asked = Ahead(partial(self._read, f"data{following}"))
+            yield page_of(answer, number)
+            if not more:
+                return
 
     def rows(self, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
         """Every row as (contact key, {field in lower case: value})."""
