@@ -1,4 +1,4 @@
-"""When a webhook's last sync failed by Amplitude's own account, and the last sync that was heard before a list's base."""
+"""What is known of a list's base: the failed sync that it overtook, and the last sync that was heard before it."""
 
 import sqlalchemy as sa
 from alembic import op
