@@ -296,8 +296,7 @@ def _refusal(
     if not message.columns.keys() >= {one.property for one in lists}:
         return PropertyMissingError()
     for one in lists:
-        code = None if one.overtaken(message.head) else one.refuses(message.head)
-        if code is None:
+        if one.overtaken(message.head) or (code := one.refuses(message.head)) is None:
             continue
         there = select(WebhookMessage.id).where(
             WebhookMessage.list_id == one.id, WebhookMessage.message_id == message.head.message_id
