@@ -84,7 +84,7 @@ class Loop:
             look_at_lists(self._db, now)
         if todo.decide:
             try:
-                ticked = tick(self._db, now)
+                ticked = tick(self._db, now, todo=todo)
             except TransientError:
                 raise
             except Exception as error:  # noqa: BLE001 - what is queued already must be woken all the same

@@ -13,13 +13,13 @@ from datetime import datetime, timedelta
 from typing import cast
 
 import structlog
-from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
 from models.database import Database
 from models.errors import ConfigurationError, SyncError
 from models.naming import schedule_key
-from models.runs import holds, reconciling, retries, schedule
+from models.runs import due_work, holds, reconciling, retries, schedule
+from models.runs.due_work import DueWork
 from models.runs.missed import counted
 from models.runs.schedule import DueBinding, OccurrenceDecision
 from models.types import RunState, Tier
@@ -53,22 +53,23 @@ class Ticked:
         return bool(self.bindings or self.started or self.retried)
 
 
-def tick(db: Database, now: datetime, *, limit: int = SLICE) -> Ticked:
+def tick(db: Database, now: datetime, *, todo: DueWork | None = None, limit: int = SLICE) -> Ticked:
     """One slice of the bindings due at `now`, and the deferred runs that may start.
 
-    Without anything to do it only reads: a writer of SQLite is never kept waiting by an idle tick.
+    `todo` is what a look found; without one it looks. Without anything to do nothing is written: a writer of SQLite is
+    never kept waiting by an idle tick.
     """
-    with db.read() as session:
-        due, startable, retry = schedule.anything_due(session, now)
-        held_until = session.scalar(select(holds.first_end()))
-    if held_until is not None and held_until <= now:
+    if todo is None:
+        with db.read() as session:
+            todo = due_work.look(session, now, timedelta())
+    if todo.held:
         with db.write() as session:
             expired = holds.expire(session, now, DEFERRED_AT_ONCE)
         log.info("held_runs_expired", runs=expired)
-    started = _start_deferred(db) if startable else 0
-    ticked = _make_runs(db, now, limit) if due else Ticked()
+    started = _start_deferred(db) if todo.startable else 0
+    ticked = _make_runs(db, now, limit) if todo.bindings else Ticked()
     # After what is due by its schedule: a new occurrence makes a retry of the last one needless.
-    retried = _start_retries(db, now) if retry and not ticked.more else 0
+    retried = _start_retries(db, now) if todo.retries and not ticked.more else 0
     return replace(ticked, started=started, retried=retried)
 
 

@@ -21,14 +21,24 @@ from models.types import UtcDateTime
 
 @dataclass(frozen=True, slots=True)
 class DueWork:
-    """What there is to do. `decide`: bindings, deferred runs, retries or ends of held runs are due.
-    `publish`: runs need a message. `asleep`: runs want a slot. `next_wake`: when the next run wakes by itself.
+    """What there is to do.
+
+    `bindings` are due; deferred runs are `startable`; `retries` are due; `held` runs have reached their end. `publish`:
+    runs need a message. `asleep`: runs want a slot. `next_wake`: when the next run wakes by itself.
     """
 
-    decide: bool
+    bindings: bool
+    startable: bool
+    retries: bool
+    held: bool
     publish: bool
     asleep: bool
     next_wake: datetime | None
+
+    @property
+    def decide(self) -> bool:
+        """Whether runs are to be made, started or ended."""
+        return self.bindings or self.startable or self.retries or self.held
 
 
 def look(session: Session, now: datetime, stale: timedelta) -> DueWork:
@@ -37,10 +47,10 @@ def look(session: Session, now: datetime, stale: timedelta) -> DueWork:
         _question(), {"now": now, "lost": now - stale}
     ).one()
     return DueWork(
-        decide=(due is not None and due <= now)
-        or bool(startable)
-        or bool(retry)
-        or (held_until is not None and held_until <= now),
+        bindings=due is not None and due <= now,
+        startable=bool(startable),
+        retries=bool(retry),
+        held=held_until is not None and held_until <= now,
         publish=any(run is not None for run in unpublished),
         asleep=asleep is not None,
         next_wake=next_wake,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
+from typing import TypeAlias
 
 from sqlalchemy.orm import Session
 
@@ -11,10 +13,11 @@ from models.membership import snapshots
 from models.membership.snapshots import FreshnessPolicy
 from models.naming import find
 from models.runs import lifecycle
-from models.tables import CohortBinding, SyncRun
-from models.types import Trigger
+from models.tables import CohortBinding, Snapshot, SyncRun
+from models.types import Feed, RunState, Trigger
 
 KEY_MAX = 200
+MakeSnapshot: TypeAlias = Callable[[Session, CohortBinding], Snapshot]
 
 
 def of_state(session: Session, binding: CohortBinding, *, now: datetime, actor: str, full: bool) -> SyncRun:
@@ -44,8 +47,13 @@ def make(
     full: bool = False,
     approved: bool = False,
     idempotency_key: str | None = None,
+    snapshot: MakeSnapshot | None = None,
+    anew: bool | None = None,
 ) -> SyncRun:
     """A manual run of the binding with this name or id, to be published after the commit if it is queued.
+
+    `snapshot` makes the snapshot, once there is a run, and costs no download. Else `anew` says whether a download of
+    the last minutes is used again (False) or none that was made before (True); none: as a scheduled run would.
 
     `queue`: wait behind an unfinished run instead of being refused; `force`: past the month's quota; `full`: the
     data extension is read first; `approved`: past the guards. A key that was seen before gives the run made then,
@@ -69,9 +77,16 @@ def make(
             hint=f"Use 1 to {KEY_MAX} characters; no run was made.",
         )
     found = find(session, CohortBinding, binding)
-    if not force and lifecycle.known(session, found, idempotency_key) is None:
+    if (before := lifecycle.known(session, found, idempotency_key)) is not None:
+        return before
+    reused = None
+    if anew:
+        snapshots.use_up(session, found)
+    elif anew is not None and snapshot is None and not force and found.feed != Feed.WEBHOOK:
+        reused = snapshots.recent(session, found, now=now, fresh=fresh)
+    if not force and snapshot is None and reused is None:
         snapshots.require_quota(session, found, now=now, fresh=fresh)
-    return lifecycle.dispatch(
+    made = lifecycle.dispatch(
         session,
         found,
         trigger=trigger,
@@ -84,3 +99,9 @@ def make(
         idempotency_key=idempotency_key,
         actor=actor,
     )
+    if snapshot is not None:
+        made.snapshot_id = snapshot(session, found).id
+    elif reused is not None and made.state == RunState.QUEUED:
+        made.snapshot_id = reused.id
+    session.flush()
+    return made

@@ -30,7 +30,7 @@ from sqlalchemy.orm import Session, aliased
 from models import audit, bulk
 from models.database import bound_locks
 from models.errors import TerminalError
-from models.runs import new_runs, retries
+from models.runs import new_runs
 from models.runs.missed import counted
 from models.tables import AmplitudeProject, CohortBinding, SyncRun
 from models.types import ASKED, UNFINISHED_WORDS, RunState, Tier, Trigger, literal_word
@@ -78,12 +78,6 @@ class OccurrenceDecision:
     missed: int = 0
     missed_since: datetime | None = None
     pause_reason: str | None = None
-
-
-def anything_due(session: Session, now: datetime) -> tuple[bool, bool, bool]:
-    """Whether a binding is due, a deferred run may start, and a retry is due: asked before any lock is taken."""
-    due, startable, retry = session.execute(select(first_due(), any_startable(), retries.due(now))).one()
-    return due is not None and due <= now, bool(startable), bool(retry)
 
 
 def first_due() -> ScalarSelect[Any]:

@@ -104,7 +104,8 @@ def test_a_run_is_made_once_and_published_after_the_commit(
     assert (again["id"], again["state"], again["counts"]["members"]) == (made["id"], "succeeded", 7)
     assert len(valkey.messages()) == 1
     assert door.ok("runs", "vips", "--json").json == [again]
-    assert door.ok("show", str(made["id"]), "--json").json == again
+    shown = door.ok("show", str(made["id"]), "--json").json
+    assert shown.items() >= again.items()
 
 
 def test_without_a_queue_the_run_waits_in_the_database(bound: Database, tmp_path: Path) -> None:

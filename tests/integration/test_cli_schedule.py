@@ -125,7 +125,10 @@ def test_manual_run_past_the_quota_needs_force(door: Door, sqlite_db: Database) 
     refused = door("run", "a", "--json")
     assert (refused.code, refused.error) == (2, "AMPLITUDE_QUOTA")
     assert "--force" in refused.json["error"]["remedy"]
-    assert door.ok("run", "a", "--force", "--json").json["state"] == "queued"
+    once = ("run", "a", "--force", "--idempotency-key", "once", "--json")
+    made = door.ok(*once).json
+    assert made["state"] == "queued"
+    assert door.ok(*(word for word in once if word != "--force")).json["id"] == made["id"], "it costs nothing"
     assert door("run", "a", "--force", "--json").error == "RUN_UNFINISHED"
     behind = door.ok("run", "a", "--force", "--queue", "--json").json
     assert behind["state"] == "deferred"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,10 +17,10 @@ from models.errors import ConfigurationError, ContractError, TerminalError
 from models.membership import snapshots
 from models.membership.snapshots import FreshnessPolicy
 from models.naming import find
-from models.runs import lifecycle
+from models.runs import manual
 from models.secrets import Keyring
 from models.tables import CohortBinding, Snapshot, SyncRun
-from models.types import Feed, RunState, Trigger
+from models.types import Feed, RunState
 from models.wording import plural
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False)
 
-KEY_MAX = 200
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
@@ -83,8 +83,8 @@ def run(
 
     With --wait it exits 0 if the run succeeded, 1 if it failed, 3 if rows were rejected, 4 if it is held.
     """
-    if idempotency_key is not None and not 0 < len(idempotency_key) <= KEY_MAX:
-        raise typer.BadParameter(f"1 to {KEY_MAX} characters", param_hint="--idempotency-key")
+    if idempotency_key is not None and not 0 < len(idempotency_key) <= manual.KEY_MAX:
+        raise typer.BadParameter(f"1 to {manual.KEY_MAX} characters", param_hint="--idempotency-key")
     if clear and snapshot is not None:
         raise typer.BadParameter("--clear and --snapshot exclude each other")
     with context.database() as db:
@@ -124,44 +124,33 @@ def _dispatch(
     approved: bool,
 ) -> SyncRun:
     now = context.now()
+    snapshot: manual.MakeSnapshot | None = None
+    if clear:
+        snapshot = partial(snapshots.of_nobody, now=now)
     if file is not None:
         with db.read() as session:
             asked = find(session, CohortBinding, name)
         if asked.feed == Feed.WEBHOOK:
             raise ConfigurationError("WEBHOOK_FED", binding=asked.name)
         _inspect(file, asked.destination.contact_key_property)
+        snapshot = partial(_store, file=file, now=now)
     with db.write() as session:
-        binding = find(session, CohortBinding, name)
-        reused = None
-        if fresh:
-            snapshots.use_up(session, binding)
-        if file is None and not (force or fresh):
-            reused = recent_download(session, binding, now)
-        if file is None and not force and reused is None:
-            snapshots.require_quota(session, binding, now=now, fresh=FreshnessPolicy.of(db.settings))
-        made = lifecycle.dispatch(
+        made = manual.make(
             session,
-            binding,
-            trigger=Trigger.MANUAL,
-            scheduled_for=now,
+            name,
+            fresh=FreshnessPolicy.of(db.settings),
             now=now,
-            full=full,
-            force=force,
+            actor=context.actor(),
             queue=queue,
+            force=force,
+            full=full,
             approved=approved,
             idempotency_key=idempotency_key,
-            actor=context.actor(),
+            snapshot=snapshot,
+            anew=fresh,
         )
-        if reused is not None and made.created_at == now and made.state == RunState.QUEUED:
-            made.snapshot_id = reused.id
-            session.flush()
-            note_reuse(reused, now)
-        if file is not None and made.created_at == now:
-            made.snapshot_id = _store(session, binding, file, now)
-            session.flush()
-        if clear and made.created_at == now:
-            made.snapshot_id = snapshots.of_nobody(session, binding, now=now).id
-            session.flush()
+        if snapshot is None and made.snapshot_id is not None and made.created_at == now:
+            note_reuse(session.get_one(Snapshot, made.snapshot_id), now)
     return made
 
 
@@ -188,7 +177,7 @@ def _confirm_clearing(db: Database, name: str, *, yes: bool) -> None:
     )
 
 
-def _store(session: Session, binding: CohortBinding, file: Path, now: datetime) -> int:
+def _store(session: Session, binding: CohortBinding, *, file: Path, now: datetime) -> Snapshot:
     """The file as it is; without who is forgotten, where somebody is."""
     import tempfile
 
@@ -202,7 +191,7 @@ def _store(session: Session, binding: CohortBinding, file: Path, now: datetime) 
             without(file, allowed, column, gone.__contains__, max_bytes=limit, workdir=Path(folder))
             file = allowed
         with file.open("rb") as opened:
-            return snapshots.store_upload(session, binding, opened, now=now).id
+            return snapshots.store_upload(session, binding, opened, now=now)
 
 
 def _inspect(file: Path, prop: str) -> None:
