@@ -83,6 +83,12 @@ def queue_answers() -> bool:
         return broker.ask(client) is not None
 
 
+def require_queue() -> None:
+    """BROKER_CLUSTER if the queue's server can be none. One that is away is waited for."""
+    with broker.redis_client(settings().redis, seconds=2.0) as client:
+        broker.refuse_cluster(client)
+
+
 def schedulers() -> dict[str, str] | None:
     """The schedulers that tick, each with the instant of its last sign of life; none if the queue is away."""
     with broker.redis_client(settings().redis, seconds=2.0) as client:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import ssl
 import sys
@@ -23,7 +24,7 @@ from config.sockets import embedded_socket
 
 SECONDS = 2.0
 SILENT = "PROCESS_SILENT"
-USAGE = f"cohort-sync health [{'|'.join(ROLES)}] [--live|--ready] [--json]"
+USAGE = f"cohort-sync health [{'|'.join(ROLES)}] [--live [--kill]|--ready] [--json]"
 _SSL_REQUEST = (
     b"\x00\x00\x00\x08\x04\xd2\x16\x2f"  # PostgreSQL's SSLRequest: answered by one byte before any login
 )
@@ -33,10 +34,16 @@ def main(arguments: list[str]) -> int:
     """0 if it is well, 1 if not, 2 for a mistake of the caller's; one line says why."""
     names = [word for word in arguments if not word.startswith("-")]
     flags = {word for word in arguments if word.startswith("-")}
-    if len(names) > 1 or not set(names) <= set(ROLES) or not flags <= {"--live", "--ready", "--json"}:
+    known = flags <= {"--live", "--ready", "--kill", "--json"} and not (
+        "--kill" in flags and "--live" not in flags
+    )
+    if len(names) > 1 or not set(names) <= set(ROLES) or not known:
         print(f"error USAGE: {USAGE}", file=sys.stderr)
         return 2
-    found = ill(os.environ, names[0] if names else None, ready="--live" not in flags, now=time.time())
+    role, now = names[0] if names else None, time.time()
+    found = ill(os.environ, role, ready="--live" not in flags, now=now)
+    if found is not None and "--kill" in flags:
+        kill_stuck(os.environ, role, now=now)
     if "--json" in flags:
         error = None if found is None else {"code": found[0], "message": found[1]}
         print(json.dumps({"ok": found is None, "error": error}, indent=2))
@@ -52,7 +59,7 @@ def ill(
 ) -> tuple[str, str] | None:
     """The code of what is wrong and a sentence; none if all is well. `ready`: the servers have to answer as well."""
     given = _settings(environment)
-    data_dir = Path(given.get("DATA_DIR") or Path.home() / ".cohort-sync").expanduser()
+    data_dir = _data_dir(given)
     living = [one for one in signs(data_dir, now=now) if role in {None, one.role}]
     if not living:
         where = data_dir / "run"
@@ -73,6 +80,18 @@ def ill(
             "The queue can't be used: its server does not answer, or takes no messages.",
         )
     return None
+
+
+def kill_stuck(environment: Mapping[str, str], role: str | None, *, now: float) -> None:
+    """End the processes that are stuck, for a supervisor that starts what has ended but does nothing about a probe."""
+    for one in signs(_data_dir(_settings(environment)), now=now):
+        if role in {None, one.role} and one.age > STALE_SECONDS:
+            with suppress(OSError):
+                os.kill(one.pid, signal.SIGKILL)
+
+
+def _data_dir(given: Mapping[str, str]) -> Path:
+    return Path(given.get("DATA_DIR") or Path.home() / ".cohort-sync").expanduser()
 
 
 def _settings(environment: Mapping[str, str]) -> dict[str, str]:

@@ -55,10 +55,6 @@ class Channel(_Guarded, kombu_redis.Channel):
     """A channel of one server."""
 
 
-class SentinelChannel(_Guarded, kombu_redis.SentinelChannel):
-    """A channel of servers that a Sentinel watches."""
-
-
 class _Attempts:
     """Says so at each attempt to connect: kombu and Celery wait in many places until one succeeds."""
 
@@ -73,17 +69,11 @@ class Transport(_Attempts, kombu_redis.Transport):
     Channel = Channel
 
 
-class SentinelTransport(_Attempts, kombu_redis.SentinelTransport):
-    """`sentinel://`."""
-
-    Channel = SentinelChannel
-
-
 def on_attempt() -> None:
     """Called at each attempt to connect; a worker puts its own in this place (`worker/liveness.py`)."""
 
 
 def use() -> None:
     """Let kombu take these for its own."""
-    ours = {"redis": "Transport", "rediss": "Transport", "sentinel": "SentinelTransport"}
+    ours = dict.fromkeys(("redis", "rediss"), "Transport")
     TRANSPORT_ALIASES.update({scheme: f"{__name__}:{name}" for scheme, name in ours.items()})

@@ -93,6 +93,18 @@ class Settings(BaseSettings):
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()
 
+    @field_validator("redis_url")
+    @classmethod
+    def _one_server(cls, value: str) -> str:
+        scheme = value.partition("://")[0].lower() if value else ""
+        if "sentinel" in scheme:
+            raise ValueError(
+                "Sentinel is not supported: give the address of a proxy or service that follows the primary"
+            )
+        if scheme not in {"", "redis", "rediss", "unix"}:
+            raise ValueError("must start with redis://, rediss:// or unix:///")
+        return value
+
     @field_validator("amplitude_base_url", "marketing_cloud_auth_url")
     @classmethod
     def _http_url(cls, value: str) -> str:
@@ -126,8 +138,14 @@ class Settings(BaseSettings):
 
     @property
     def broker(self) -> str:
-        """The kombu URL of the same server: kombu spells a socket `redis+socket://`."""
+        """The kombu URL of the same server: kombu spells a socket `redis+socket://`.
+
+        With TLS it says what to check: without that kombu 5.7 trusts any certificate, where redis-py trusts none
+        that is not signed, and Celery's results refuse the URL.
+        """
         url = self.redis
+        if url.startswith("rediss:") and "ssl_cert_reqs=" not in url:
+            url += f"{'&' if '?' in url else '?'}ssl_cert_reqs=required"
         return "redis+socket://" + url.removeprefix("unix://") if url.startswith("unix://") else url
 
 

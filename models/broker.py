@@ -56,8 +56,11 @@ def ask(client: Redis) -> BrokerState | None:
     try:
         keys = sorted(key.decode() for key in client.scan_iter(f"{HEARTBEATS}*", count=1000))
         values: list[Any] = client.mget(keys) if keys else []
-        client.set(PROBE, b"", ex=PROBE_SECONDS)
-        messages = {queue: int(client.llen(KEY_PREFIX + queue)) for queue in QUEUES}
+        with client.pipeline() as at_once:  # as Celery uses several keys; a cluster refuses this
+            at_once.set(PROBE, b"", ex=PROBE_SECONDS)
+            for queue in QUEUES:
+                at_once.llen(KEY_PREFIX + queue)
+            messages = dict(zip(QUEUES, map(int, at_once.execute()[1:]), strict=True))
     except (RedisError, OSError):
         return None
     schedulers = {
@@ -66,3 +69,15 @@ def ask(client: Redis) -> BrokerState | None:
         if value is not None
     }
     return BrokerState(schedulers, messages)
+
+
+def refuse_cluster(client: Redis) -> None:
+    """BROKER_CLUSTER if the server is one of a cluster; one that does not answer is waited for elsewhere."""
+    from redis.exceptions import RedisError
+
+    try:
+        clustered = client.info("cluster").get("cluster_enabled")
+    except (RedisError, OSError):
+        return
+    if clustered:
+        raise ConfigurationError("BROKER_CLUSTER")

@@ -121,14 +121,15 @@ class Database:
         self.engine.dispose()
 
 
-def lock(session: Session, name: str, *, shared: bool = False) -> None:
+def lock(session: Session, *names: str, shared: bool = False) -> None:
     """Let one transaction at a time past this point, per name. On SQLite `write()` holds the one lock already.
 
-    `shared`: any number of those, and nobody else.
+    `shared`: any number of those, and nobody else. Several names are locked in their order.
     """
     if session.get_bind().dialect.name == "postgresql":
         kind = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
-        session.execute(text(f"SELECT {kind}(hashtextextended(:name, 0))"), {"name": name})
+        locks = ", ".join(f"{kind}(hashtextextended(:name{n}, 0))" for n in range(len(names)))
+        session.execute(text(f"SELECT {locks}"), {f"name{n}": name for n, name in enumerate(names)})
 
 
 def one_state(session: Session) -> None:

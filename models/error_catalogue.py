@@ -607,6 +607,10 @@ CATALOGUE: dict[str, Entry] = {
         "Start the stack with `cohort-sync up`, or check COHORT_SYNC_REDIS_URL. A run made meanwhile is not lost.",
         http_status=503,
     ),
+    "BROKER_CLUSTER": Entry(
+        "The queue's server is one of a cluster, which Celery can't use.",
+        "Give COHORT_SYNC_REDIS_URL a server without cluster mode, or one whose cluster mode is off.",
+    ),
     "DATABASE_UNREACHABLE": Entry(
         "The database does not answer.",
         "Check COHORT_SYNC_DATABASE_URL and that the server runs.",

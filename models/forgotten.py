@@ -12,7 +12,7 @@ from datetime import datetime
 from hashlib import blake2b
 
 from pydantic import SecretStr
-from sqlalchemy import select, text
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from models.contact_keys import codec
@@ -24,7 +24,10 @@ from models.secrets import Keyring
 from models.tables import ErasureKey, ForgottenContact
 
 _ONE = 1  # the key's row
-_LOCK = "forgotten contacts"
+LOCK = "forgotten contacts"
+"""Held by whoever stores contact keys (shared), and by whoever forgets one."""
+
+_EVERY = select(ForgottenContact.id, ForgottenContact.digest, ForgottenContact.leaving)
 
 
 @dataclass(frozen=True)
@@ -71,9 +74,7 @@ def digest(key: bytes, contact_key: str) -> str:
 
 def load(session: Session, keyring: Keyring) -> Forgotten:
     """Everybody who was forgotten."""
-    rows = session.execute(
-        select(ForgottenContact.id, ForgottenContact.digest, ForgottenContact.leaving)
-    ).all()
+    rows = session.execute(_EVERY).all()
     if not rows:
         return Forgotten()
     return Forgotten(
@@ -86,16 +87,13 @@ def load(session: Session, keyring: Keyring) -> Forgotten:
 
 def enforced(session: Session, keyring: Keyring) -> Forgotten:
     """The same, for a transaction that stores contact keys: nobody is forgotten or removed until it ends."""
-    if session.get_bind().dialect.name == "postgresql":  # SQLite has one writer anyway
-        session.execute(
-            text("SELECT pg_advisory_xact_lock_shared(hashtextextended(:name, 0))"), {"name": _LOCK}
-        )
+    lock(session, LOCK, shared=True)
     return load(session, keyring)
 
 
 def hold_stores(session: Session) -> None:
     """Let no transaction that stores contact keys run beside this one."""
-    lock(session, _LOCK)
+    lock(session, LOCK)
 
 
 # --- the list -------------------------------------------------------------------------------------------

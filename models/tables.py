@@ -498,7 +498,7 @@ class CohortList(Base):
     size_computed_at: Mapped[datetime | None]
     size_asked_at: Mapped[datetime | None]
     # When Amplitude's last sync to a webhook failed, unless one has succeeded since; and the failure that a base
-    # has overtaken.
+    # has made good.
     sync_failed_at: Mapped[datetime | None]
     overtaken_failure_at: Mapped[datetime | None]
     # When the last message came, and the longest pause between the last syncs: kept longer than messages are.

@@ -10,12 +10,9 @@ Nothing of a body is ever logged, nor the text of an error that may quote one.
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -30,17 +27,15 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from config.http_connection import ADMITTED
-from models import forgotten
 from models.database import Database
-from models.direction import Direction
-from models.errors import ConfigurationError, SyncError, TransientError
-from models.forgotten import Forgotten
+from models.errors import SyncError
 from models.membership import webhooks
-from models.membership.webhooks import HEADER, Column, MessageHead
+from models.membership.webhooks import HEADER, Message
 from receiver.authentication import SourceSecrets
 from receiver.message import MessageError, column, identity, parse
 from receiver.refusals import Refusal, Refusals
 from receiver.room import NoRoomError, Room, cost
+from receiver.writer import Writer
 
 T = TypeVar("T")
 
@@ -85,16 +80,13 @@ class Receiver:
     """The two routes, and the threads that write."""
 
     def __init__(self, db: Database, doors: SourceSecrets, *, max_bytes: int = MAX_BYTES) -> None:
-        self._db, self._doors, self._max_bytes = db, doors, max_bytes
+        self._doors, self._max_bytes = doors, max_bytes
         self._room = Room(
             held=LARGEST_HELD * max_bytes, working=WORKING * max_bytes, at_once=AT_ONCE, seconds=TURN_SECONDS
         )
         self._threads = ThreadPoolExecutor(AT_ONCE, "write")
-        # SQLite has one writer, and who waits for it only looks again now and then: a queue is fairer and faster.
-        self._writer: AbstractContextManager[Any] = (
-            threading.Lock() if db.dialect == "sqlite" else nullcontext()
-        )
-        self._refusals = Refusals(db, lambda: self._writer)
+        self._writer = Writer(db)
+        self._refusals = Refusals(db, lambda: self._writer.one_at_a_time)
         self.app = Starlette(
             routes=[
                 Route("/livez", self.alive, methods=["GET"]),
@@ -212,17 +204,14 @@ class Receiver:
         now = datetime.now(UTC)
         message = parse(body, now=now.timestamp())
         head = message.head
+        properties = self._writer.properties(project_id, head.cohort_id)
         while True:
-            with self._db.read() as session:
-                properties = webhooks.wanted(session, project_id, head.cohort_id)
-            if not properties:
-                raise ConfigurationError("WEBHOOK_COHORT_UNKNOWN", cohort=head.cohort_id)
             columns = {name: column(message.users, name) for name in properties}
             try:
-                stored = self._accept(project_id, head, columns, now)
+                stored = self._writer.store(project_id, Message(head, columns, now))
                 break
             except webhooks.PropertyMissingError:  # a binding was made meanwhile
-                continue
+                properties = self._writer.properties(project_id, head.cohort_id, again=True)
         self._refusals.flush()
         return {
             "status": "stored" if stored else "duplicate",
@@ -231,20 +220,6 @@ class Receiver:
             "users": len(message.users),
             "blank": {name: one.blank for name, one in columns.items()},
         }
-
-    def _accept(self, project_id: int, head: MessageHead, columns: dict[str, Column], now: datetime) -> bool:
-        for alone in (False, True):
-            with suppress(webhooks.ListMissingError), self._writer, self._db.write() as session:
-                if gone := forgotten.enforced(session, self._db.keyring):
-                    columns = {name: _without(one, gone) for name, one in columns.items()}
-                return webhooks.accept(session, project_id, head, columns, now=now, alone=alone)
-        raise TransientError("INTERNAL", kind="a list that could not be made")
-
-
-def _without(one: Column, gone: Forgotten) -> Column:
-    n, keys = gone.without(Direction.ENTER, one.n, one.keys)
-    # Still one of the cohort's people, as somebody without the property: the list has to have the cohort's size.
-    return replace(one, n=n, keys=keys, blank=one.blank + one.n - n)
 
 
 def _json(body: dict[str, Any], status: int = 200) -> Response:

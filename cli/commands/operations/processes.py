@@ -51,6 +51,7 @@ def worker(
     settings = context.settings()
     with context.database(proven=True):
         pass  # a wrong database is said here and not by the first task
+    context.require_queue()
     import warnings
 
     from celery.exceptions import SecurityWarning
@@ -92,6 +93,7 @@ def scheduler() -> None:
     settings = context.settings()
     with context.database(proven=True):
         pass
+    context.require_queue()
     from scheduler.main import main
 
     raise typer.Exit(main(settings))

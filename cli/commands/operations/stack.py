@@ -42,6 +42,7 @@ def up(
     from cli.stack import up as stack
 
     settings = port_options.applied(context.settings(), flower_port, monitor_port)
+    context.require_queue()
     if settings.notify_urls:  # one that can't be used is said here, before anything is started
         from monitor.channels import channels
 
