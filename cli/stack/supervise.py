@@ -18,7 +18,9 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from contextvars import copy_context
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -70,7 +72,9 @@ class Supervisor:
         self._children: list[_Child] = []
         self._wake = threading.Event()
         self._stopping = False
-        self._thread = threading.Thread(target=self._keep, name="supervisor", daemon=True)
+        # With the context of who makes it: its lines in the log name the process, too.
+        keep = partial(copy_context().run, self._keep)
+        self._thread = threading.Thread(target=keep, name="supervisor", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()

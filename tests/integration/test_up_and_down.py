@@ -17,8 +17,16 @@ import pytest
 from cli.stack import logs, running
 from config.settings import Settings
 from tests.integration.door import Door, ended
+from tests.support import wait_until
 
 WITHIN = 100.0
+
+
+def alive(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 @pytest.fixture
@@ -67,7 +75,8 @@ def test_a_stack_in_the_background_from_its_start_to_its_end(door: Door, setting
     assert "monitor ended by itself (SIGKILL)" in following.stdout.readline()
 
     assert door.ok("down").out == "stopped\n"
-    assert not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in everything)
+    # Its work has ended; its own process is leaving.
+    wait_until(lambda: not any(map(alive, everything)), seconds=10)
     left = ended(following)
     assert (left.code, left.err) == (0, "The stack has ended.\n")
     assert door.ok("down").out == f"No stack runs on {settings.data_dir}.\n"
