@@ -6,9 +6,6 @@ snapshot is not taken for confirmed, so the next run compares again and retries 
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
 import structlog
 from sqlalchemy.orm import Session
 
@@ -37,8 +34,6 @@ def finish(hold: ClaimedRun) -> Stage | None:
         if run.full:
             run.binding.full_next = False
         if complete:
-            run.binding.member_count = run.members
-        if verdict is RunState.SUCCEEDED:
             run.binding.member_count = run.members  # keys that were pushed anew are counted once
         lifecycle.note_error(run, None)
         lifecycle.finish(session, run, verdict, now=hold.now)
@@ -58,13 +53,11 @@ def _compact(hold: ClaimedRun, session: Session, run: SyncRun) -> bool:
     if not (run.full and changes) and not aged and not compaction_due(base, changes, logged):
         return False
     forgotten.enforced(session, hold.ctx.db.keyring)  # nobody is removed from what is read here
-    directory = hold.ctx.settings.data_dir / "work"
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with tempfile.TemporaryDirectory(prefix=f"fold-{run.id}-", dir=directory) as workdir:
+    with hold.workdir(f"fold-{run.id}") as workdir:
         parts = compact(
             state.iter_chunks(session, run.binding_id),
             state.iter_deltas(session, run.binding_id),
-            workdir=Path(workdir),
+            workdir=workdir,
         )
         state.replace_base(session, run.binding_id, parts)
     return True
