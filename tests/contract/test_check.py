@@ -13,7 +13,7 @@ from models.errors import ConfigurationError
 from models.tables import CohortBinding, Rejection
 from models.types import RunState, Tier, WriteMode
 from tests.contract.product import Product, status
-from worker.inspection.check import Step, check_binding, check_bindings, check_source, require_destination
+from worker.inspection.check import Step, check_access, check_binding, check_bindings, require_destination
 
 ENGAGE = "data-extensions/Amplitude%20Engage"
 KEY = {"name": "Contact Key", "type": "Text", "length": 254, "primary_key": True}
@@ -146,7 +146,7 @@ def test_what_bindings_share_is_asked_once(product: Product) -> None:
 def test_empty_list_is_a_warning(product: Product) -> None:
     """A key without the plan's rights may be answered so."""
     product.sandbox.fault(status("^/api/3/cohorts$", 200, {"cohorts": []}))
-    steps = check_source(product.ctx, product.source())
+    steps = check_access(product.ctx, product.source())
     assert [step.status for step in steps if step.name == "Amplitude credentials"] == ["warn"]
 
 

@@ -61,7 +61,7 @@ def test_a_queue_that_takes_nothing(apart: Product, tmp_path: Path, change: Chan
     ):
         change(queue, primary)
         try:
-            said = door("run", binding.name, "--json")
+            said = door("run", binding.name, "--fresh", "--json")
             assert (said.code, "BROKER_UNREACHABLE" in said.err) == (0, True)
             assert "BROKER_UNREACHABLE" in door("status").out
             wait_until(lambda: "BROKER_UNREACHABLE" in monitor.page().problems, seconds=20)

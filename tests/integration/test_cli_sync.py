@@ -175,7 +175,7 @@ def test_runs_end_with_the_codes_that_scripts_rely_on(
 
         vendors.door("PUT", "faults", {"presets": ["mc-row-errors"]})
         vendors.door("PUT", "cohorts/purchrs", {"enter": [f"new-{n}" for n in range(7)]})
-        partial = door("run", "p", "--wait", "--json")
+        partial = door("run", "p", "--fresh", "--wait", "--json")
         assert (partial.code, partial.json["state"], partial.json["counts"]["rejected"]) == (3, "partial", 5)
         shown = door.ok("show", str(partial.json["id"])).out
         assert "rejected  5 enter" in shown
@@ -189,7 +189,7 @@ def test_runs_end_with_the_codes_that_scripts_rely_on(
         vendors.door("PUT", "package", {"enabled": False})
         vendors.door("DELETE", "tokens")
         vendors.door("PUT", "cohorts/purchrs", {"enter": ["another"]})
-        failed = door("run", "p", "--wait", "--json")
+        failed = door("run", "p", "--fresh", "--wait", "--json")
         assert (failed.code, failed.json["state"]) == (1, "failed")
         assert failed.json["error"]["remedy"]
     assert [need["about"] for need in door.ok("status", "--json").json["needs"]] == ["p"]

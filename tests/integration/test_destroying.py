@@ -26,8 +26,8 @@ from tests.integration.door import COMMAND, Door, Said
 # Each command that destroys, with arguments for the setup below. What is new and destroys belongs here.
 DESTROYING = {
     "source remove": ["spare"],
-    "source update": ["spare", "--api-key", "another"],
-    "destination update": ["spare", "--client-secret", "another"],
+    "source update": ["spare", "--api-key", "another", "--no-check"],
+    "destination update": ["spare", "--client-secret", "another", "--no-check"],
     "binding update": ["told", "--feed", "download"],
     "source webhook": ["amplitude", "--rotate"],
     "destination remove": ["spare"],

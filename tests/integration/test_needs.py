@@ -157,5 +157,5 @@ def test_of_very_many_overdue_bindings_the_oldest_are_named_and_all_are_counted(
     assert {code for code, _ in codes(filled)} == {"OVERDUE"}
     later = look(filled, NOW + timedelta(hours=1))
     assert Counter(need.code for need in later) == {"OVERDUE": NAMED, "SCHEDULER_BEHIND": 1}
-    assert "1001 bindings are overdue" in later[0].message
+    assert "1,001 bindings are overdue" in later[0].message
     assert "buyers" not in {need.about for need in later}, "it is the last that was due"
