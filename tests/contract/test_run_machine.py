@@ -1,0 +1,431 @@
+"""Runs, batches and operators' acts in any order, against a model of a few dicts: what must hold after each step.
+
+`tests/contract/run_world.py` is the world. `make test` walks a thousand steps, the same each time; other ones:
+`python -m pytest tests/contract/test_run_machine.py --hypothesis-profile=default --hypothesis-seed=5`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, Phase
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from sqlalchemy import select
+
+from config.settings import Settings
+from models.contact_keys.codec import decode_keys
+from models.database import Database
+from models.direction import Direction
+from models.errors import ConfigurationError, LeaseLost
+from models.membership.snapshots import FreshnessPolicy
+from models.runs import due_work, lifecycle, manual, outbox, slots
+from models.setup import bindings
+from models.tables import PushBatch, SyncRun
+from models.types import IN_FLIGHT, UNFINISHED, BatchState, RunState, Stage
+from scheduler.tick import tick
+from tests.contract.run_world import Worker, World
+
+STALE = timedelta(seconds=60)
+FAR = timedelta(days=30)
+DRAIN = 400  # rounds in which every run ends once nothing goes wrong any more
+ENDED = (BatchState.ACKNOWLEDGED, BatchState.SUPERSEDED, BatchState.DROPPED)
+# What others may change of a run that they do not hold: its message, and its wake-up by a slot.
+OF_OTHERS = {"published_at", "wake_at", "retry_at"}
+
+Row = dict[str, Any]
+NAMES = st.sampled_from(["ann", "ben", "cy"])
+BINDINGS = st.sampled_from(["first", "second", "third"])
+PLACE = st.integers(0, 7)
+KEYS = st.sets(st.sampled_from("abcdefghij"), max_size=10)
+LUCK = st.sampled_from(
+    ["well"] * 8 + ["passing", "limited", "terminal", "held", "not taken", "never came", "no answer"]
+)
+
+
+class RunMachine(RuleBasedStateMachine):
+    """The model: each run's fence and last row, each binding's members, the batches that have ended."""
+
+    def __init__(self, make_world: Callable[[], World]) -> None:
+        super().__init__()
+        self.world = make_world()
+        self.workers: list[Worker] = []
+        self.messages: list[tuple[int, Stage]] = []
+        self.fences: Counter[int] = Counter()
+        self.runs: dict[int, Row] = {}
+        self.batches: dict[int, Row] = {}
+        self.members: dict[int, set[str]] = {one: set() for one in self.world.bindings}
+        self.touched: set[int] = set()  # the runs that this step may change
+
+    # --- what workers do ------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.messages)
+    @rule(place=PLACE, name=NAMES, again=st.booleans())
+    def hear(self, place: int, name: str, again: bool) -> None:
+        """A worker gets a message, which may come once more."""
+        message = self.messages[place % len(self.messages)]
+        if not again:
+            self.messages.remove(message)
+        self.take(*message, name)
+        self.take(*message, "double")
+
+    def take(self, run_id: int, stage: Stage, name: str) -> None:
+        run, now = self.row(run_id), self.world.now
+        free = run["stage"] == stage and (
+            run["state"] == RunState.QUEUED
+            or (
+                run["state"] == RunState.WAITING
+                and run["wake_at"] is not None
+                and run["wake_at"] <= now + lifecycle.CLOCK_SLACK
+            )
+            or (
+                run["state"] == RunState.RUNNING and (run["lease_until"] is None or run["lease_until"] <= now)
+            )
+        )
+        worker = self.world.claim(run_id, stage, name)
+        assert (worker is not None) is free
+        if worker is not None:
+            self.fences[run_id] += 1
+            assert worker.hold.claim.fence == self.fences[run_id]
+            self.workers.append(worker)
+            self.touched.add(run_id)
+
+    @precondition(lambda self: self.workers)
+    @rule(place=PLACE, luck=LUCK, cohort=KEYS, steps=st.integers(1, 6))
+    def work(self, place: int, luck: str, cohort: set[str], steps: int) -> None:
+        """A worker does its next transactions, the last one with this luck."""
+        worker = self.workers[place % len(self.workers)]
+        for left in reversed(range(steps)):
+            if not self.step(worker, "well" if left else luck, cohort):
+                break
+            self.check()
+
+    def step(self, worker: Worker, luck: str, target: set[str]) -> bool:
+        """Whether the worker goes on; one that has lost its run changes nothing."""
+        run_id, now = worker.hold.claim.run_id, self.world.now
+        before = self.look()
+        run = before[0][run_id]
+        holds = run["state"] == RunState.RUNNING and self.fences[run_id] == worker.hold.claim.fence
+        over = run["lease_until"] is None or run["lease_until"] <= now
+        try:
+            goes_on = self.world.step(worker, luck, target)
+        except LeaseLost:
+            assert not holds or (over and worker.taken), "only a worker whose run is another's is refused"
+            assert self.look() == before
+            goes_on = False
+        else:
+            assert holds or self.look() == before, "a worker without the run did something"
+        if holds:
+            self.touched.add(run_id)
+        if not goes_on:
+            self.workers.remove(worker)
+            after = self.row(run_id)
+            if after["state"] == RunState.RUNNING and after["lease_until"] is None:
+                self.messages.append((run_id, after["stage"]))
+        return goes_on
+
+    @precondition(lambda self: self.workers)
+    @rule(place=PLACE)
+    def die(self, place: int) -> None:
+        """A worker is killed."""
+        self.workers.pop(place % len(self.workers))
+
+    @rule(name=NAMES, lost=st.booleans())
+    def give_back(self, name: str, lost: bool) -> None:
+        """A worker's process is gone, and somebody knows."""
+        given = lifecycle.give_back(self.world.db, name, now=self.world.now, lost=lost)
+        self.touched.update(given)
+        self.workers = [one for one in self.workers if one.name != name]
+
+    # --- time -----------------------------------------------------------------------------------------
+
+    @rule(seconds=st.integers(1, 20))
+    def pass_time(self, seconds: int) -> None:
+        """Every worker that is alive renews its lease."""
+        self.world.later(seconds)
+        for worker in list(self.workers):
+            claim, run = worker.hold.claim, self.row(worker.hold.claim.run_id)
+            good = (
+                run["state"] == RunState.RUNNING
+                and run["lease_until"] is not None
+                and run["lease_until"] > self.world.now
+                and self.fences[claim.run_id] == claim.fence
+            )
+            try:
+                lifecycle.renew(self.world.db, claim, now=self.world.now, lease=30)
+            except LeaseLost:
+                assert not good
+            else:
+                assert good
+                self.touched.add(claim.run_id)
+
+    @rule(seconds=st.sampled_from([31, 120, 700, 2000, 3600]))
+    def freeze(self, seconds: int) -> None:
+        """Every worker was frozen for so long."""
+        self.world.later(seconds)
+
+    @rule()
+    def schedule(self) -> None:
+        """A scheduler's tick, and what it publishes."""
+        world, before = self.world, self.look()[0]
+        tick(world.db, world.now)
+        with world.db.write() as session:
+            slots.wake_all(session, slots.SlotRules.of(world.ctx.settings), now=world.now)
+            named = {
+                **outbox.unclaimed(session, world.now, STALE, 100),
+                **outbox.waking(session, world.now, STALE, 100),
+            }
+            self.messages += outbox.mark_published(session, list(named), world.now, STALE)
+        for run_id, after in self.look()[0].items():
+            was = before.get(run_id)
+            if was is None or was["state"] == after["state"]:
+                continue
+            self.touched.add(run_id)
+            over = was["held_until"] is not None and was["held_until"] <= world.now
+            assert (was["state"], after["state"]) == (RunState.DEFERRED, RunState.QUEUED) or (
+                (was["state"], after["state"]) == (RunState.HELD, RunState.CANCELLED) and over
+            )
+
+    # --- what people do -------------------------------------------------------------------------------
+
+    @rule(name=BINDINGS, queue=st.booleans())
+    def ask(self, name: str, queue: bool) -> None:
+        """A run by hand."""
+        states = [
+            one["state"] for one in self.runs.values() if self.world.bindings[one["binding_id"]] == name
+        ]
+        begun = [one for one in states if one in UNFINISHED]
+        refused = bool(begun) and (not queue or RunState.DEFERRED in states)
+        fresh = FreshnessPolicy.of(self.world.ctx.settings)
+        try:
+            with self.world.db.write() as session:
+                made = manual.make(session, name, fresh=fresh, now=self.world.now, actor="ann", queue=queue)
+                found = made.id, made.state
+        except ConfigurationError as error:
+            assert (error.code, refused) == ("RUN_UNFINISHED", True)
+            return
+        assert not refused
+        assert found[1] == (RunState.DEFERRED if begun else RunState.QUEUED)
+        if not begun:
+            self.messages.append((found[0], Stage.SNAPSHOT))
+
+    @precondition(lambda self: self.runs)
+    @rule(place=PLACE)
+    def cancel(self, place: int) -> None:
+        """Of the newest runs one."""
+        run = self.recent(place)
+        self.act(run, not run["state"].finished, lifecycle.cancel)
+
+    @precondition(lambda self: any(one["state"] == RunState.HELD for one in self.runs.values()))
+    @rule(place=PLACE, yes=st.booleans())
+    def decide(self, place: int, yes: bool) -> None:
+        """About a held run."""
+        held = [one for one in self.runs.values() if one["state"] == RunState.HELD]
+        run = held[place % len(held)]
+        self.act(run, True, lifecycle.approve if yes else lifecycle.reject)
+        if yes:
+            self.messages.append((run["id"], run["stage"]))
+
+    @precondition(lambda self: self.runs)
+    @rule(place=PLACE, yes=st.booleans())
+    def decide_about_any(self, place: int, yes: bool) -> None:
+        """Refused for a run that is not held."""
+        run = self.recent(place)
+        self.act(run, run["state"] == RunState.HELD, lifecycle.approve if yes else lifecycle.reject)
+
+    def act(self, run: Row, allowed: bool, what: Callable[..., Any]) -> None:
+        before = self.look()
+        try:
+            with self.world.db.write() as session:
+                what(session, run["id"], now=self.world.now, actor="ann")
+        except ConfigurationError as error:
+            assert (error.code, allowed) == ("RUN_STATE", False)
+            assert self.look() == before
+            return
+        assert allowed
+        self.touched.add(run["id"])
+
+    @rule(name=BINDINGS, stop=st.booleans())
+    def pause(self, name: str, stop: bool) -> None:
+        """Or resume."""
+        with self.world.db.write() as session:
+            if stop:
+                bindings.pause_binding(session, name, reason="x", now=self.world.now, actor="ann")
+            else:
+                bindings.resume_binding(session, name, timing=None, now=self.world.now, actor="ann")
+
+    # --- what must hold -------------------------------------------------------------------------------
+
+    @initialize()
+    def begin(self) -> None:
+        """A first tick."""
+        self.schedule()
+
+    @invariant()
+    def check(self) -> None:
+        """Compare the rows with the model, and take them into it."""
+        runs, found = self.look()
+        self.check_batches(runs, found)
+        for run_id, run in runs.items():
+            assert run["fence"] == self.fences[run_id]
+            was = self.runs.get(run_id)
+            if was is not None and (was["state"].finished or run_id not in self.touched):
+                assert _without(was, OF_OTHERS) == _without(run, OF_OTHERS)
+        self.runs, self.batches = runs, found
+        self.touched.clear()
+        self.check_bindings()
+        self.check_wakes()
+
+    def check_batches(self, runs: dict[int, Row], found: dict[int, Row]) -> None:
+        jobs: set[object] = set()
+        for batch_id, batch in found.items():
+            was, run, state = self.batches.get(batch_id), runs[batch["run_id"]], batch["state"]
+            if was is not None and was["state"] in ENDED:
+                assert _without(was, {"folded_generation"}) == _without(batch, {"folded_generation"})
+            elif state == BatchState.ACKNOWLEDGED:
+                assert was is not None
+                assert was["state"] in IN_FLIGHT
+                self.acknowledged(batch_id, batch)
+            if run["state"] in {RunState.FAILED, RunState.CANCELLED}:
+                assert state not in {BatchState.PLANNED, BatchState.SENDING}
+            if run["state"] in {RunState.SUCCEEDED, RunState.PARTIAL}:
+                assert state in {*ENDED, BatchState.LOST}
+            if (
+                state in IN_FLIGHT
+                and not run["state"].finished
+                and batch["sent_at"]
+                > self.world.now - timedelta(seconds=self.world.ctx.settings.job_deadline_seconds)
+            ):
+                jobs.add(batch["request_id"] or batch_id)
+        assert len(jobs) <= 2
+
+    def acknowledged(self, batch_id: int, batch: Row) -> None:
+        with self.world.db.read() as session:
+            keys = decode_keys(session.scalars(select(PushBatch.keys).where(PushBatch.id == batch_id)).one())
+        mine = self.members[batch["binding_id"]]
+        (mine.update if batch["direction"] == Direction.ENTER else mine.difference_update)(keys)
+
+    def check_bindings(self) -> None:
+        for binding in self.world.bindings:
+            states = Counter(run["state"] for run in self.runs.values() if run["binding_id"] == binding)
+            assert sum(states[one] for one in UNFINISHED) <= 1
+            assert states[RunState.DEFERRED] <= 1
+            known = self.world.state(binding)
+            assert known == self.members[binding], "the state is what was acknowledged, in that order"
+            there = self.world.vendor.members.get(binding, set())
+            assert known ^ there <= self.world.open_keys(binding), "elsewhere it differs only by open batches"
+
+    def check_wakes(self) -> None:
+        """No run is stuck: in a month each one is named, or a person, a slot or another run is waited for."""
+        then = self.world.now + FAR
+        with self.world.db.read() as session:
+            named = {*outbox.unclaimed(session, then, STALE, 500), *outbox.waking(session, then, STALE, 500)}
+            todo = due_work.look(session, then, STALE)
+        assert todo.publish is bool(named)
+        for run_id, run in self.runs.items():
+            match run["state"]:
+                case RunState.QUEUED | RunState.RUNNING:
+                    assert run_id in named
+                case RunState.WAITING:
+                    assert run_id in named or run["slot_wanted"] is not None
+                    assert todo.asleep or run["slot_wanted"] is None
+                case RunState.HELD:
+                    assert todo.held
+
+    def teardown(self) -> None:
+        """From here on nothing goes wrong: every run ends."""
+        try:
+            self.drain()
+        finally:
+            self.world.db.dispose()
+
+    def drain(self) -> None:
+        self.workers.clear()
+        for name in self.world.bindings.values():
+            self.pause(name, stop=False)
+        there = set(self.look()[0])
+        for _ in range(DRAIN):
+            left = [
+                run for run_id, run in self.look()[0].items() if run_id in there and not run["state"].finished
+            ]
+            if not left:
+                return
+            for run in left:
+                if run["state"] == RunState.HELD:
+                    self.act(run, True, lifecycle.approve)
+            self.world.later(60)
+            self.schedule()
+            self.check()
+            while self.messages:
+                self.take(*self.messages.pop(), "ann")
+                while self.workers:
+                    self.step(self.workers[0], "well", {"a", "b"})
+                self.check()
+        raise AssertionError([(run["id"], run["state"], run["stage"], run["error_code"]) for run in left])
+
+    # --- looking --------------------------------------------------------------------------------------
+
+    def look(self) -> tuple[dict[int, Row], dict[int, Row]]:
+        with self.world.db.read() as session:
+            return _rows(session, SyncRun), _rows(session, PushBatch)
+
+    def row(self, run_id: int) -> Row:
+        return self.look()[0][run_id]
+
+    def recent(self, place: int) -> Row:
+        newest = sorted(self.runs)[-8:]
+        return self.runs[newest[place % len(newest)]]
+
+
+def _rows(session: Any, table: Any) -> dict[int, Row]:
+    columns = [column for column in table.__table__.columns if column.name != "keys"]
+    return {row["id"]: dict(row) for row in session.execute(select(*columns)).mappings()}
+
+
+def _without(row: Row, names: set[str]) -> Row:
+    return {name: value for name, value in row.items() if name not in names}
+
+
+def walk(template: Path, folder: Path, **given: Any) -> None:
+    """Let the machine walk; each example has a database of its own."""
+    count = iter(range(10**9))
+
+    def make_world() -> World:
+        mine = folder / str(next(count))
+        mine.mkdir()
+        shutil.copy(template, mine / "cohort-sync.db")
+        return World(Database(Settings(_env_file=None, data_dir=mine, redis_url="")))
+
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        lambda: RunMachine(make_world),
+        settings=hypothesis_settings(
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+            **{
+                "max_examples": 20,
+                "stateful_step_count": 50,
+                "phases": [Phase.generate, Phase.shrink],
+                **given,
+            },
+        ),
+    )
+
+
+def test_any_order_of_acts_leaves_runs_batches_and_members_right(
+    sqlite_template: Path, tmp_path: Path, settings: Settings
+) -> None:
+    walk(sqlite_template, tmp_path)
