@@ -62,6 +62,7 @@ class Vendor:
     def __init__(self) -> None:
         self.members: dict[int, set[str]] = {}
         self.jobs: list[Job] = []
+        self.carried_out: list[Job] = []
         self.luck = random.Random(0)
 
     def submit(self, binding: int, parts: list[Rows], ends: datetime) -> str:
@@ -86,6 +87,7 @@ class Vendor:
             if one.binding == job.binding and one.results is None:
                 self.carry_out(one)
         members = self.members.setdefault(job.binding, set())
+        self.carried_out.append(job)
         job.results = []
         for direction, keys in job.parts:
             for key in keys:
@@ -133,7 +135,7 @@ class World:
 
     def __init__(self, db: Database) -> None:
         self.db, self.now, self.vendor = db, NOON, Vendor()
-        settings = db.settings.model_copy(update={"max_attempts": 3, "retry_run_base_seconds": 300.0})
+        settings = db.settings.model_copy(update={"max_attempts": 5, "retry_run_base_seconds": 300.0})
         self.ctx: Context = replace(
             open_context(settings), db=db, clock=lambda: self.now, rng=random.Random(0)
         )

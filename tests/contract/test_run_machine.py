@@ -24,7 +24,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from sqlalchemy import select
+from sqlalchemy import select, true
 
 from config.settings import Settings
 from models.contact_keys.codec import decode_keys
@@ -50,9 +50,9 @@ Row = dict[str, Any]
 NAMES = st.sampled_from(["ann", "ben", "cy"])
 BINDINGS = st.sampled_from(["first", "second", "third"])
 PLACE = st.integers(0, 7)
-KEYS = st.sets(st.sampled_from("abcdefghij"), max_size=10)
+KEYS = st.integers(0, 1023).map(lambda bits: {"abcdefghij"[n] for n in range(10) if bits >> n & 1})
 LUCK = st.sampled_from(
-    ["well"] * 8 + ["passing", "limited", "terminal", "held", "not taken", "never came", "no answer"]
+    ["well"] * 16 + ["passing", "limited", "terminal", "held", "not taken", "never came", "no answer"]
 )
 
 
@@ -68,6 +68,7 @@ class RunMachine(RuleBasedStateMachine):
         self.runs: dict[int, Row] = {}
         self.batches: dict[int, Row] = {}
         self.members: dict[int, set[str]] = {one: set() for one in self.world.bindings}
+        self.carried_out = 0  # jobs, when the members were compared
         self.touched: set[int] = set()  # the runs that this step may change
 
     # --- what workers do ------------------------------------------------------------------------------
@@ -104,7 +105,7 @@ class RunMachine(RuleBasedStateMachine):
             self.touched.add(run_id)
 
     @precondition(lambda self: self.workers)
-    @rule(place=PLACE, luck=LUCK, cohort=KEYS, steps=st.integers(1, 6))
+    @rule(place=PLACE, luck=LUCK, cohort=KEYS, steps=st.integers(1, 4))
     def work(self, place: int, luck: str, cohort: set[str], steps: int) -> None:
         """A worker does its next transactions, the last one with this luck."""
         worker = self.workers[place % len(self.workers)]
@@ -116,9 +117,9 @@ class RunMachine(RuleBasedStateMachine):
     def step(self, worker: Worker, luck: str, target: set[str]) -> bool:
         """Whether the worker goes on; one that has lost its run changes nothing."""
         run_id, now = worker.hold.claim.run_id, self.world.now
-        before = self.look()
-        run = before[0][run_id]
+        run = self.row(run_id)
         holds = run["state"] == RunState.RUNNING and self.fences[run_id] == worker.hold.claim.fence
+        before = None if holds and not worker.taken else self.look()
         over = run["lease_until"] is None or run["lease_until"] <= now
         try:
             goes_on = self.world.step(worker, luck, target)
@@ -137,13 +138,13 @@ class RunMachine(RuleBasedStateMachine):
                 self.messages.append((run_id, after["stage"]))
         return goes_on
 
-    @rule(name=NAMES, luck=LUCK, cohort=KEYS, steps=st.integers(1, 12))
+    @rule(name=NAMES, luck=LUCK, cohort=KEYS, steps=st.integers(1, 5))
     def go_on(self, name: str, luck: str, cohort: set[str], steps: int) -> None:
         """Everything that is published is taken, and every worker works on."""
         self.world.later(5)
         self.schedule()
         self.check()
-        for message in [self.messages.pop(0) for _ in list(self.messages)]:
+        for message in self.heard():
             self.take(*message, name)
         for worker in list(self.workers):
             for left in reversed(range(steps)):
@@ -157,7 +158,6 @@ class RunMachine(RuleBasedStateMachine):
         """A worker is killed."""
         self.workers.pop(place % len(self.workers))
 
-    @rule(name=NAMES, lost=st.booleans())
     def give_back(self, name: str, lost: bool) -> None:
         """A worker's process is gone, and somebody knows."""
         given = lifecycle.give_back(self.world.db, name, now=self.world.now, lost=lost)
@@ -186,12 +186,27 @@ class RunMachine(RuleBasedStateMachine):
                 assert good
                 self.touched.add(claim.run_id)
 
-    @rule(seconds=st.sampled_from([31, 120, 700, 2000, 3600]))
-    def freeze(self, seconds: int) -> None:
-        """Every worker was frozen for so long."""
+    @rule(
+        seconds=st.sampled_from([31, 120, 700, 2000, 3600]), name=NAMES, place=PLACE, luck=LUCK, cohort=KEYS
+    )
+    def freeze(self, seconds: int, name: str, place: int, luck: str, cohort: set[str]) -> None:
+        """Every worker was frozen for so long, and others have its run; then one of the frozen goes on."""
+        frozen = list(self.workers)
         self.world.later(seconds)
+        self.schedule()
+        for message in self.heard():
+            self.take(*message, name)
+        for worker in self.workers[len(frozen) :]:
+            self.step(worker, "well", cohort)
+        self.check()
+        if frozen:
+            self.step(frozen[place % len(frozen)], luck, cohort)
 
-    @rule()
+    def heard(self) -> list[tuple[int, Stage]]:
+        """Every message, in its order."""
+        messages, self.messages = self.messages, []
+        return messages
+
     def schedule(self) -> None:
         """A scheduler's tick, and what it publishes."""
         world, before = self.world, self.look()[0]
@@ -215,7 +230,6 @@ class RunMachine(RuleBasedStateMachine):
 
     # --- what people do -------------------------------------------------------------------------------
 
-    @rule(name=BINDINGS, queue=st.booleans())
     def ask(self, name: str, queue: bool) -> None:
         """A run by hand; no two are asked for in the same microsecond."""
         self.world.later(0.001)
@@ -237,8 +251,6 @@ class RunMachine(RuleBasedStateMachine):
         if not begun:
             self.messages.append((found[0], Stage.SNAPSHOT))
 
-    @precondition(lambda self: self.runs)
-    @rule(place=PLACE)
     def cancel(self, place: int) -> None:
         """One of the newest runs; nobody approves or rejects it unless it is held."""
         run = self.recent(place)
@@ -247,11 +259,11 @@ class RunMachine(RuleBasedStateMachine):
             self.act(run, False, lifecycle.reject)
         self.act(run, not run["state"].finished, lifecycle.cancel)
 
-    @precondition(lambda self: any(one["state"] == RunState.HELD for one in self.runs.values()))
-    @rule(place=PLACE, yes=st.booleans())
     def decide(self, place: int, yes: bool) -> None:
         """About a held run."""
         held = [one for one in self.runs.values() if one["state"] == RunState.HELD]
+        if not held:
+            return
         run = held[place % len(held)]
         self.act(run, True, lifecycle.approve if yes else lifecycle.reject)
         if yes:
@@ -269,7 +281,25 @@ class RunMachine(RuleBasedStateMachine):
         assert allowed
         self.touched.add(run["id"])
 
-    @rule(name=BINDINGS, stop=st.booleans())
+    @rule(
+        name=BINDINGS,
+        queue=st.booleans(),
+        place=PLACE,
+        what=st.sampled_from(["ask"] * 3 + ["cancel", "decide", "decide", "pause", "resume", "give back"]),
+    )
+    def person(self, name: str, queue: bool, place: int, what: str) -> None:
+        """Somebody does something."""
+        if what == "ask":
+            self.ask(name, queue)
+        elif what == "cancel":
+            self.cancel(place)
+        elif what == "decide":
+            self.decide(place, queue)
+        elif what == "give back":
+            self.give_back("ann", queue)
+        else:
+            self.pause(name, what == "pause")
+
     def pause(self, name: str, stop: bool) -> None:
         """Or resume."""
         with self.world.db.write() as session:
@@ -282,14 +312,17 @@ class RunMachine(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        """A first tick."""
-        self.schedule()
+        """A run of each binding is about to send."""
+        self.ask("third", queue=False)
+        for _ in range(3):
+            self.go_on("ann", "well", set("abcdefg"), 1)
 
     @invariant()
     def check(self) -> None:
         """Compare the rows with the model, and take them into it."""
         runs, found = self.look()
         self.check_batches(runs, found)
+        moved = found != self.batches
         for run_id, run in runs.items():
             assert run["fence"] == self.fences[run_id]
             was = self.runs.get(run_id)
@@ -297,7 +330,10 @@ class RunMachine(RuleBasedStateMachine):
                 assert _without(was, OF_OTHERS) == _without(run, OF_OTHERS)
         self.runs, self.batches = runs, found
         self.touched.clear()
-        self.check_bindings()
+        self.check_runs()
+        if moved or len(self.world.vendor.carried_out) > self.carried_out:
+            self.carried_out = len(self.world.vendor.carried_out)
+            self.check_members()
         self.check_wakes()
 
     def check_batches(self, runs: dict[int, Row], found: dict[int, Row]) -> None:
@@ -329,11 +365,14 @@ class RunMachine(RuleBasedStateMachine):
         mine = self.members[batch["binding_id"]]
         (mine.update if batch["direction"] == Direction.ENTER else mine.difference_update)(keys)
 
-    def check_bindings(self) -> None:
+    def check_runs(self) -> None:
         for binding in self.world.bindings:
             states = Counter(run["state"] for run in self.runs.values() if run["binding_id"] == binding)
             assert sum(states[one] for one in UNFINISHED) <= 1
             assert states[RunState.DEFERRED] <= 1
+
+    def check_members(self) -> None:
+        for binding in self.world.bindings:
             known = self.world.state(binding)
             assert known == self.members[binding], "the state is what was acknowledged, in that order"
             there = self.world.vendor.members.get(binding, set())
@@ -377,14 +416,14 @@ class RunMachine(RuleBasedStateMachine):
             for run in left:
                 if run["state"] == RunState.HELD:
                     self.act(run, True, lifecycle.approve)
-            self.world.later(60)
+            self.world.later(300)
             self.schedule()
             self.check()
             while self.messages:
                 self.take(*self.messages.pop(), "ann")
                 while self.workers:
                     self.step(self.workers[0], "well", {"a", "b"})
-                self.check()
+            self.check()
         raise AssertionError([(run["id"], run["state"], run["stage"], run["error_code"]) for run in left])
 
     # --- looking --------------------------------------------------------------------------------------
@@ -394,16 +433,17 @@ class RunMachine(RuleBasedStateMachine):
             return _rows(session, SyncRun), _rows(session, PushBatch)
 
     def row(self, run_id: int) -> Row:
-        return self.look()[0][run_id]
+        with self.world.db.read() as session:
+            return _rows(session, SyncRun, SyncRun.id == run_id)[run_id]
 
     def recent(self, place: int) -> Row:
         newest = sorted(self.runs)[-8:]
         return self.runs[newest[place % len(newest)]]
 
 
-def _rows(session: Any, table: Any) -> dict[int, Row]:
+def _rows(session: Any, table: Any, which: Any = true()) -> dict[int, Row]:
     columns = [column for column in table.__table__.columns if column.name != "keys"]
-    return {row["id"]: dict(row) for row in session.execute(select(*columns)).mappings()}
+    return {row["id"]: dict(row) for row in session.execute(select(*columns).where(which)).mappings()}
 
 
 def _without(row: Row, names: set[str]) -> Row:
@@ -427,7 +467,7 @@ def walk(template: Path, folder: Path, **given: Any) -> None:
             database=None,
             suppress_health_check=list(HealthCheck),
             **{
-                "max_examples": 20,
+                "max_examples": 12,
                 "stateful_step_count": 50,
                 "phases": [Phase.generate],
                 **given,
