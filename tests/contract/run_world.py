@@ -55,9 +55,13 @@ class Job:
     ends: datetime  # it is carried out by then, whoever asks
     results: list[RowResult] | None = None
 
+    @property
+    def rows(self) -> set[tuple[Direction, str]]:
+        return {(direction, key) for direction, keys in self.parts for key in keys}
+
 
 class Vendor:
-    """One data extension, with a field for each binding. Jobs of a field are carried out in their order."""
+    """One data extension, with a field for each binding. Jobs with the same rows are carried out in their order."""
 
     def __init__(self) -> None:
         self.members: dict[int, set[str]] = {}
@@ -82,9 +86,9 @@ class Vendor:
         return self.jobs[int(request_id.removeprefix("job-"))].results or []
 
     def carry_out(self, job: Job, *, errors: bool = False) -> None:
-        """The job, after those of its field that came before it; with `errors` some rows are refused."""
+        """The job, after earlier copies of its rows; with `errors` some rows are refused."""
         for one in self.jobs[: self.jobs.index(job)]:
-            if one.binding == job.binding and one.results is None:
+            if one.binding == job.binding and one.results is None and one.rows & job.rows:
                 self.carry_out(one)
         members = self.members.setdefault(job.binding, set())
         self.carried_out.append(job)
