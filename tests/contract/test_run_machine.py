@@ -1,16 +1,21 @@
 """Runs, batches and operators' acts in any order, against a model of a few dicts: what must hold after each step.
 
-`tests/contract/run_world.py` is the world. `make test` walks a thousand steps, the same each time; other ones:
+`tests/contract/run_world.py` is the world. `make test` walks 600 steps, in which workers do some 1,500
+transactions, the same each time. Others, as many as wanted (`COHORT_SYNC_TEST_WALKS`, 50 steps each):
 `python -m pytest tests/contract/test_run_machine.py --hypothesis-profile=default --hypothesis-seed=5`.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, Phase
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -20,13 +25,16 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from sqlalchemy.orm import Session
 
 from config.settings import Settings
 from models.database import Database
 from models.errors import ConfigurationError, LeaseLost
 from models.membership.snapshots import FreshnessPolicy
 from models.runs import lifecycle, manual, outbox, slots
+from models.runs.lifecycle import Claim
 from models.setup import bindings
+from models.tables import SyncRun
 from models.types import UNFINISHED, RunState, Stage
 from scheduler.tick import tick
 from tests.contract.run_model import STALE, Row, RunModel
@@ -41,6 +49,9 @@ KEYS = st.integers(0, 1023).map(lambda bits: {"abcdefghij"[n] for n in range(10)
 LUCK = st.sampled_from(
     ["well"] * 16 + ["passing", "limited", "terminal", "held", "not taken", "never came", "no answer"]
 )
+
+
+WALKS = int(os.environ.get("COHORT_SYNC_TEST_WALKS", "12"))  # of 50 steps
 
 
 class RunMachine(RunModel):
@@ -341,7 +352,7 @@ def walk(template: Path, folder: Path, **given: Any) -> None:
             database=None,
             suppress_health_check=list(HealthCheck),
             **{
-                "max_examples": 10,
+                "max_examples": WALKS,
                 "stateful_step_count": 50,
                 "phases": [Phase.generate],
                 **given,
@@ -354,3 +365,16 @@ def test_any_order_of_acts_leaves_runs_batches_and_members_right(
     sqlite_template: Path, tmp_path: Path
 ) -> None:
     walk(sqlite_template, tmp_path)
+
+
+def test_commits_without_a_fence_are_found(
+    sqlite_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unfenced(db: Database, held: Claim, **given: Any) -> AbstractContextManager[tuple[Session, SyncRun]]:
+        with db.read() as session:
+            newest = session.get_one(SyncRun, held.run_id).fence
+        return lifecycle.fenced(db, replace(held, fence=newest), **given)
+
+    monkeypatch.setattr("worker.claim.fenced", unfenced)
+    with pytest.raises(AssertionError, match="a worker without the run did something"):
+        walk(sqlite_template, tmp_path)
