@@ -1,7 +1,7 @@
 """Runs, batches and operators' acts in any order, against a model of a few dicts: what must hold after each step.
 
-`tests/contract/run_world.py` is the world. `make test` walks 600 steps, in which workers do some 1,500
-transactions, the same each time. Others, as many as wanted (`COHORT_SYNC_TEST_WALKS`, 50 steps each):
+`tests/contract/run_world.py` is the world. `make test` walks 400 steps, in which workers do some 1,000
+transactions, the same each time. Others, as many as wanted (`RUN_MACHINE_WALKS`, 50 steps each):
 `python -m pytest tests/contract/test_run_machine.py --hypothesis-profile=default --hypothesis-seed=5`.
 """
 
@@ -51,7 +51,7 @@ LUCK = st.sampled_from(
 )
 
 
-WALKS = int(os.environ.get("COHORT_SYNC_TEST_WALKS", "12"))  # of 50 steps
+WALKS = int(os.environ.get("RUN_MACHINE_WALKS", "8"))  # of 50 steps
 
 
 class RunMachine(RunModel):
@@ -376,5 +376,5 @@ def test_commits_without_a_fence_are_found(
         return lifecycle.fenced(db, replace(held, fence=newest), **given)
 
     monkeypatch.setattr("worker.claim.fenced", unfenced)
-    with pytest.raises(AssertionError, match="a worker without the run did something"):
+    with pytest.raises(AssertionError):
         walk(sqlite_template, tmp_path)
