@@ -79,8 +79,8 @@ _BUSY = _Refused(503, "RECEIVER_BUSY", "Other messages take the memory there is;
 class Receiver:
     """The two routes, and the threads that write."""
 
-    def __init__(self, db: Database, doors: SourceSecrets, *, max_bytes: int = MAX_BYTES) -> None:
-        self._doors, self._max_bytes = doors, max_bytes
+    def __init__(self, db: Database, secrets: SourceSecrets, *, max_bytes: int = MAX_BYTES) -> None:
+        self._secrets, self._max_bytes = secrets, max_bytes
         self._room = Room(
             held=LARGEST_HELD * max_bytes, working=WORKING * max_bytes, at_once=AT_ONCE, seconds=TURN_SECONDS
         )
@@ -102,14 +102,14 @@ class Receiver:
 
     async def health(self, _request: Request) -> Response:
         """Whether this process can do its work: its own look at the database was answered lately."""
-        fresh = self._doors.fresh
+        fresh = self._secrets.fresh
         return _json({"status": "ok" if fresh else "the database does not answer"}, 200 if fresh else 503)
 
     async def deliver(self, request: Request) -> Response:
         """One message."""
         began = time.perf_counter()
         source = request.path_params["source"]
-        project_id = self._doors.admits(source, request.headers.get(HEADER), datetime.now(UTC))
+        project_id = self._secrets.admits(source, request.headers.get(HEADER), datetime.now(UTC))
         if project_id is None:
             strangers.info("webhook", source=source[:100], code="SECRET_WRONG")
             return _Refused(401, "SECRET_WRONG", f"The header {HEADER} is missing or wrong.").response()

@@ -58,7 +58,7 @@ class SourceSecrets:
         self._known: dict[bytes, bytes] = {}
         self._renewed = 0.0
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="doors", daemon=True)
+        self._thread = threading.Thread(target=self._keep, name="secrets", daemon=True)
 
     def start(self) -> None:
         """Read them, and go on reading them."""
@@ -85,7 +85,7 @@ class SourceSecrets:
     def renew(self) -> None:
         """Read the secrets; those that did not change are not decrypted again."""
         with self._db.read() as session:
-            rows = webhooks.doors(session)
+            rows = webhooks.source_credentials(session)
         tokens = {token for row in rows for token in (row.token, row.old_token) if token}
         known = {token: self._known.get(token) or self._decrypt(token) for token in tokens}
         found: dict[str, SourceSecret] = {}

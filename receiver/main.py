@@ -28,16 +28,16 @@ def serve(
     configure(settings, "receiver")
     log_limit.limit("receiver.strangers", "uvicorn.error", "asyncio")
     db = Database(settings)
-    doors = SourceSecrets(db)
+    secrets = SourceSecrets(db)
     listening = _listen(host, port)
     try:
-        doors.start()
+        secrets.start()
         address = f"http://{_shown(host)}:{listening.getsockname()[1]}"
-        app = Receiver(db, doors, max_bytes=max_bytes).app
+        app = Receiver(db, secrets, max_bytes=max_bytes).app
         pulse = Pulse(settings.data_dir, "receiver")
         HttpServer(app, ready=lambda: ready(address), tick=pulse.beat).run(sockets=[listening])
     finally:
-        doors.close()
+        secrets.close()
         listening.close()
         db.dispose()
     return 0

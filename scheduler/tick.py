@@ -77,7 +77,7 @@ def _make_runs(db: Database, now: datetime, limit: int) -> Ticked:
     with db.write() as session:
         bindings = schedule.lock_due(session, now, limit)
         decisions = [decide(binding, now) for binding in bindings]
-        made = schedule.settle(session, decisions, now)
+        made = schedule.apply_decisions(session, decisions, now)
     _log_decisions(decisions)
     return _summary(decisions, made, more=len(bindings) == limit)
 

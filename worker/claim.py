@@ -163,89 +163,89 @@ def work(
     if claim is None:
         log.debug("not_claimed", run=run_id, stage=stage)
         return Outcome(f"run {run_id}: nothing to do, another worker has it or it is not at {stage}")
-    hold = ClaimedRun(ctx, claim)
+    claimed = ClaimedRun(ctx, claim)
     structlog.contextvars.bind_contextvars(run=run_id, stage=stage, fence=claim.fence)
     try:
         with Heartbeat(ctx, claim):
-            following = _attempt(hold, function)
+            following = _attempt(claimed, function)
         if following is not None:
-            publish(ctx.app, run_id, following, binding=hold.binding)
+            publish(ctx.app, run_id, following, binding=claimed.binding)
     except LeaseLost:
         log.warning("lease_lost")
         return Outcome(f"run {run_id}: the lease was lost, another worker has it")
     except QueueUnavailableError:
         log.warning("publish_failed", next=following)  # the scheduler publishes it
-    found = describe(ctx.db, claim, stage, following, hold.binding)
+    found = describe(ctx.db, claim, stage, following, claimed.binding)
     soon = ctx.clock() + timedelta(seconds=ctx.settings.tick_seconds)
     if found.wake_at is not None and found.wake_at < soon:
         nudge(ctx.redis)
     return found
 
 
-def _attempt(hold: ClaimedRun, function: StageFunction) -> Stage | None:
+def _attempt(claimed: ClaimedRun, function: StageFunction) -> Stage | None:
     try:
-        run = hold.load()
-        if hold.claim.lost:
-            log.warning("worker_lost", attempt=hold.claim.attempt)
-            if hold.claim.attempt >= hold.ctx.settings.max_attempts:
-                settle(hold, TerminalError("WORKER_LOST", times=hold.claim.attempt))
+        run = claimed.load()
+        if claimed.claim.lost:
+            log.warning("worker_lost", attempt=claimed.claim.attempt)
+            if claimed.claim.attempt >= claimed.ctx.settings.max_attempts:
+                apply_error(claimed, TerminalError("WORKER_LOST", times=claimed.claim.attempt))
                 return None
         if run.cancel_requested and run.stage not in {Stage.PUSH, Stage.FINISH}:
-            settle(hold, Cancelled("CANCELLED", binding=run.binding.name))
+            apply_error(claimed, Cancelled("CANCELLED", binding=run.binding.name))
             return None
-        return function(hold)
+        return function(claimed)
     except LeaseLost:
         raise
     except SyncError as error:
-        settle(hold, error)
+        apply_error(claimed, error)
     except SoftTimeLimitExceeded:
-        settle(hold, TransientError("INTERNAL", kind="time limit"))
+        apply_error(claimed, TransientError("INTERNAL", kind="time limit"))
     except SQLAlchemyError as error:
         log.exception("database_failed", kind=type(error).__name__)
-        settle(hold, TransientError("INTERNAL", kind=type(error).__name__))
+        apply_error(claimed, TransientError("INTERNAL", kind=type(error).__name__))
     except Exception as error:  # a bug of ours must end as a run's error, never as a silent task
-        if (full := disk_full(error, hold.ctx.settings.data_dir)) is not None:
-            settle(hold, full)
+        if (full := disk_full(error, claimed.ctx.settings.data_dir)) is not None:
+            apply_error(claimed, full)
             return None
         log.exception("stage_crashed", kind=type(error).__name__)
-        settle(hold, TransientError("INTERNAL", kind=type(error).__name__))
+        apply_error(claimed, TransientError("INTERNAL", kind=type(error).__name__))
     return None
 
 
-def settle(hold: ClaimedRun, error: SyncError) -> None:
+def apply_error(claimed: ClaimedRun, error: SyncError) -> None:
     """What the error means for the run: wait, hold, or end."""
-    ctx = hold.ctx
-    with hold.transaction() as (session, run):
+    ctx = claimed.ctx
+    with claimed.transaction() as (session, run):
         # What was being sent when the error came has an unknown outcome, also if the run ends here.
-        batches.send_again_unheard(session, run.id, quiet_until=hold.quiet_until)
+        batches.send_again_unheard(session, run.id, quiet_until=claimed.quiet_until)
         lifecycle.note_error(run, error)
         match error:
             case RateLimited():
                 lifecycle.wait(
                     run,
-                    hold.later(error.retry_after + ctx.rng.uniform(0, 0.25)),
-                    slot_wanted=batches.slot_wanted(session, run, now=hold.now),
+                    claimed.later(error.retry_after + ctx.rng.uniform(0, 0.25)),
+                    slot_wanted=batches.slot_wanted(session, run, now=claimed.now),
                 )
             case WrongSecretKeyError():
                 # Of this process, not of the run: one with the right key, or this one started again, carries it on.
-                lifecycle.wait(run, hold.later(KEY_WAIT_SECONDS))
+                lifecycle.wait(run, claimed.later(KEY_WAIT_SECONDS))
             case HeldForApproval():
-                lifecycle.hold(run, error, until=hold.now + timedelta(days=ctx.settings.held_days))
+                lifecycle.hold(run, error, until=claimed.now + timedelta(days=ctx.settings.held_days))
             case Cancelled():
-                lifecycle.finish(session, run, RunState.CANCELLED, now=hold.now)
+                lifecycle.finish(session, run, RunState.CANCELLED, now=claimed.now)
             case TerminalError() if completion.spared(run, error):
-                lifecycle.finish(session, run, RunState.SKIPPED, now=hold.now)
+                lifecycle.finish(session, run, RunState.SKIPPED, now=claimed.now)
             case TerminalError():
-                _fail(hold, session, run, error)
+                _fail(claimed, session, run, error)
             case _:
                 run.attempt += 1
                 if run.attempt >= ctx.settings.max_attempts:
-                    _fail(hold, session, run, error)
+                    _fail(claimed, session, run, error)
                 else:
-                    lifecycle.wait(run, hold.later(backoff(ctx, run.attempt)))
+                    lifecycle.wait(run, claimed.later(backoff(ctx, run.attempt)))
         outcome, wake_at, attempt = run.state, run.wake_at, run.attempt
-        woken = slots.wake_after(session, run, hold.slot_rules, now=hold.now)
-    hold.publish_woken(woken)
+        woken = slots.wake_after(session, run, claimed.slot_rules, now=claimed.now)
+    claimed.publish_woken(woken)
     log.warning(
         "stage_stopped",
         code=error.code,
@@ -256,19 +256,19 @@ def settle(hold: ClaimedRun, error: SyncError) -> None:
     )
 
 
-def _fail(hold: ClaimedRun, session: Session, run: SyncRun, error: SyncError) -> None:
+def _fail(claimed: ClaimedRun, session: Session, run: SyncRun, error: SyncError) -> None:
     """The run ends here; another may follow by itself, or the binding pauses."""
-    settings = hold.ctx.settings
-    lifecycle.finish(session, run, RunState.FAILED, now=hold.now)
+    settings = claimed.ctx.settings
+    lifecycle.finish(session, run, RunState.FAILED, now=claimed.now)
     completion.after_failure(
         session,
         run,
         error,
         completion.Policy(settings.retry_runs, settings.pause_after_failures),
         delay=retry_delay(
-            run.retry + 1, settings.retry_run_base_seconds, settings.retry_run_max_seconds, hold.ctx.rng
+            run.retry + 1, settings.retry_run_base_seconds, settings.retry_run_max_seconds, claimed.ctx.rng
         ),
-        now=hold.now,
+        now=claimed.now,
     )
 
 

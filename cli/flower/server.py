@@ -126,7 +126,7 @@ async def _serve(listening: socket.socket, options: Any, settings: Settings) -> 
     from flower.urls import settings as application_settings
 
     from cli.flower import api, handlers, loader, pages, tasks
-    from cli.flower.door import Door
+    from cli.flower.http_server import FlowerServer
     from worker.app import app
 
     stop = asyncio.Event()
@@ -139,7 +139,7 @@ async def _serve(listening: socket.socket, options: Any, settings: Settings) -> 
     application_settings["template_loader"] = loader.CohortsLoader(application_settings["template_path"])
     application_settings.update(pages.settings(database))
     flower = Flower(capp=app, options=options, **application_settings)
-    server = Door(flower, ssl_options=flower.ssl_options, xheaders=options.xheaders)
+    server = FlowerServer(flower, ssl_options=flower.ssl_options, xheaders=options.xheaders)
     server.add_socket(listening)
     flower.events.start()
     flower.started = True

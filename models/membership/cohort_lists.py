@@ -36,7 +36,7 @@ from models.types import UNFINISHED_WORDS, SnapshotKind, SnapshotState
 # Amplitude repeats a message for about four minutes (8 retries, 1 s to 2 min, doubling), a failed sync with its
 # next one, a day later at most.
 KEEP = timedelta(days=7)
-SETTLE = timedelta(minutes=5)
+ENDED_AFTER = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def _settles(session: Session, binding: CohortBinding, found: CohortList) -> dat
     last = session.scalar(
         select(func.max(WebhookMessage.received_at)).where(WebhookMessage.list_id == found.id)
     )
-    return None if last is None else last + SETTLE
+    return None if last is None else last + ENDED_AFTER
 
 
 def _first(found: CohortList) -> ColumnElement[int]:
@@ -300,7 +300,7 @@ def forget_old(session: Session, list_id: int, *, now: datetime) -> int:
     ).one()
     if count:
         # What these messages show of a sync that failed must outlive them: the list stays wrong.
-        verdict = list_trust.judge(list_facts.facts(session, found), now=now, settle=SETTLE)
+        verdict = list_trust.judge(list_facts.facts(session, found), now=now, ended_after=ENDED_AFTER)
         list_facts.keep(found, verdict)
         found.doubts = {**found.doubts, **list_trust.lasting(verdict.doubts, whole=True)}
         session.execute(delete(WebhookMessage).where(old).execution_options(synchronize_session=False))

@@ -58,7 +58,7 @@ def rebase(
     based_at = computed_time(download.requested_at.replace(microsecond=0) - SKEW)
     facts = list_facts.facts(session, found)
     facts.carried.update(found.doubts)
-    verdict = list_trust.judge(facts, now=now, settle=cohort_lists.SETTLE)
+    verdict = list_trust.judge(facts, now=now, ended_after=cohort_lists.ENDED_AFTER)
     if (found.base_snapshot_id or 0) < download.id:
         found.anchored = webhooks.begun(session, found) and list_trust.anchors(facts, verdict)
         found.anchored_after = max(
@@ -88,7 +88,7 @@ def begin_with(session: Session, found: CohortList, time: int, *, now: datetime)
     session.refresh(found, with_for_update={"key_share": True})
     list_facts.keep(
         found,
-        list_trust.judge(list_facts.facts(session, found), now=now, settle=cohort_lists.SETTLE),
+        list_trust.judge(list_facts.facts(session, found), now=now, ended_after=cohort_lists.ENDED_AFTER),
     )
     _replace(session, found, (), 0)
     _drop(session, found, WebhookMessage.computed_time < time)

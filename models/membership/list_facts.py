@@ -56,12 +56,12 @@ def _failed(found: CohortList) -> datetime | None:
     return failed if failed >= max(found.created_at, instant_of(found.based_at or 0)) else None
 
 
-def judged(session: Session, found: CohortList, *, now: datetime, settle: timedelta) -> Verdict:
+def judged(session: Session, found: CohortList, *, now: datetime, ended_after: timedelta) -> Verdict:
     """What is known of the list at this moment without a look at its members.
 
     A difference of size is what the last run found: only a run counts.
     """
-    verdict = list_trust.judge(facts(session, found), now=now, settle=settle)
+    verdict = list_trust.judge(facts(session, found), now=now, ended_after=ended_after)
     counted = {code: found.doubts[code] for code in (list_trust.SIZE,) if code in found.doubts}
     unproven = found.doubts.get(list_trust.UNPROVEN)
     if unproven is not None and list_trust.UNPROVEN in verdict.doubts:

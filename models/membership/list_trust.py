@@ -153,11 +153,11 @@ def series_of(message_id: str) -> str | None:
     return match[1] if match else None
 
 
-def judge(facts: ListFacts, *, now: datetime, settle: timedelta) -> Verdict:
-    """What is to be doubted at `now`. A sync of which nothing has come for `settle` has ended, one way or another."""
+def judge(facts: ListFacts, *, now: datetime, ended_after: timedelta) -> Verdict:
+    """What is to be doubted at `now`. A sync has ended when nothing has come of it for `ended_after`."""
     syncs = _syncs(facts.messages)
     doubts: Doubts = {code: dict(found) for code, found in facts.carried.items()}
-    coming = [sync for sync in syncs if sync.last_received + settle > now]
+    coming = [sync for sync in syncs if sync.last_received + ended_after > now]
     proven_at = _proven(facts, syncs)
     if not facts.complete or _began_with_leavers(facts, syncs):
         doubts[INCOMPLETE] = {}
@@ -165,7 +165,7 @@ def judge(facts: ListFacts, *, now: datetime, settle: timedelta) -> Verdict:
     if unproven and syncs and not coming and (syncs[0].missing() or not syncs[0].ends()):
         doubts[UNPROVEN] = _sizes(facts)
     _look_at_ids(syncs, coming, doubts)
-    if late := [code for code, at in facts.refused if at + settle <= now]:
+    if late := [code for code, at in facts.refused if at + ended_after <= now]:
         doubts[REFUSED] = {"count": len(late), "answer": late[0]}
     if syncs and not coming and UNPROVEN not in doubts:
         _weigh_size(facts, syncs[-1], doubts)

@@ -96,7 +96,7 @@ def make_secret(
 
 
 @dataclass(frozen=True, slots=True)
-class SourceDoor:
+class SourceCredentials:
     """A source and its encrypted secrets: the one in force, and the one before it until `old_until`."""
 
     id: int
@@ -106,7 +106,7 @@ class SourceDoor:
     old_until: datetime | None
 
 
-def doors(session: Session) -> list[SourceDoor]:
+def source_credentials(session: Session) -> list[SourceCredentials]:
     """Every source."""
     rows = session.execute(
         select(
@@ -117,7 +117,7 @@ def doors(session: Session) -> list[SourceDoor]:
             AmplitudeProject.webhook_old_secret_until,
         )
     )
-    return [SourceDoor(*row) for row in rows]
+    return [SourceCredentials(*row) for row in rows]
 
 
 # --- messages -------------------------------------------------------------------------------------------

@@ -98,7 +98,7 @@ def _feed(
         return CohortFeed(
             last_message=None, last_sync=None, lag=None, messages=0, based_at=None, doubts=missing, **about
         )
-    verdict = list_facts.judged(session, found, now=now, settle=cohort_lists.SETTLE)
+    verdict = list_facts.judged(session, found, now=now, ended_after=cohort_lists.ENDED_AFTER)
     last_sync = _instant(verdict.last_whole)
     kept = session.scalar(select(func.count()).where(WebhookMessage.list_id == found.id)) or 0
     return CohortFeed(

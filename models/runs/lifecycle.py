@@ -330,7 +330,7 @@ def finish(session: Session, run: SyncRun, state: RunState, *, now: datetime) ->
     if run.snapshot_id is not None:
         forget_upload(session, run.snapshot_id)
     if state in {RunState.FAILED, RunState.CANCELLED}:
-        unresolved_batches.settle(session, run.id)
+        unresolved_batches.leave(session, run.id)
     binding = session.get_one(CohortBinding, run.binding_id)
     if state is not RunState.SKIPPED:
         binding.bad_run_id = run.id if state in {RunState.FAILED, RunState.PARTIAL} else None

@@ -95,7 +95,9 @@ def look_again(session: Session, now: datetime, *, limit: int) -> list[SyncRun]:
         .limit(limit)
         .with_for_update(of=SyncRun, skip_locked=True)
     )
-    begun = [run for run in session.scalars(held).all() if _changed(session, run, now - cohort_lists.SETTLE)]
+    begun = [
+        run for run in session.scalars(held).all() if _changed(session, run, now - cohort_lists.ENDED_AFTER)
+    ]
     for run in begun:
         restart(run)
         audit.record(session, now=now, actor=ACTOR, action="look again", kind="run", name=str(run.id))

@@ -135,7 +135,9 @@ def lock_due(session: Session, now: datetime, limit: int) -> list[DueBinding]:
     ]
 
 
-def settle(session: Session, decisions: Sequence[OccurrenceDecision], now: datetime) -> Counter[RunState]:
+def apply_decisions(
+    session: Session, decisions: Sequence[OccurrenceDecision], now: datetime
+) -> Counter[RunState]:
     """Write the decisions; how many runs were made in which state. An occurrence that has a run gets no other."""
     made: Counter[RunState] = Counter()
     pending = [decision for decision in decisions if decision.occurrence is not None]

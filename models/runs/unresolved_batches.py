@@ -15,7 +15,7 @@ from models.tables import PushBatch, SyncRun
 from models.types import BatchState
 
 
-def settle(session: Session, run_id: int) -> None:
+def leave(session: Session, run_id: int) -> None:
     """A run ends early: never sent is dropped, sent without an id is lost, submitted stays to be followed.
 
     The worker has moved the binding's `quiet_until` on for whatever it was sending.

@@ -33,7 +33,7 @@ from models.setup.bindings import Timing
 from models.tables import PushBatch, SyncRun
 from models.types import BatchState, RunState, Stage
 from tests.factories import make_binding, make_destination, make_source
-from worker.claim import ClaimedRun, settle
+from worker.claim import ClaimedRun, apply_error
 from worker.context import Context, open_context
 from worker.stages import job_tracking, write_outcome
 from worker.stages.finish import finish
@@ -177,7 +177,7 @@ class World:
         except LeaseLost:
             raise
         except SyncError as error:
-            settle(hold, error)
+            apply_error(hold, error)
             return False
 
     def _failing(self, worker: Worker, luck: str) -> None:

@@ -232,10 +232,10 @@ def test_half_of_a_first_sync_makes_nobody_leave(telling: Telling) -> None:
     with telling.db.read() as session:
         run = SyncRun(binding=session.get_one(CohortBinding, telling.binding.id))
         wait = cohort_lists.begin(session, run, now=telling.now)
-        assert wait == telling.now + cohort_lists.SETTLE
-    telling.now += cohort_lists.SETTLE - timedelta(seconds=1)
+        assert wait == telling.now + cohort_lists.ENDED_AFTER
+    telling.now += cohort_lists.ENDED_AFTER - timedelta(seconds=1)
     telling.tell(["b"], at=0)
-    telling.now += cohort_lists.SETTLE
+    telling.now += cohort_lists.ENDED_AFTER
     assert telling.members() == ["a", "b"]
 
 

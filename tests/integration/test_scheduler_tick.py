@@ -302,7 +302,7 @@ def test_run_started_by_a_person_at_the_same_moment_goes_first(
     assert decision.states[0] == RunState.QUEUED, "decided before the other run was there"
     start_by_hand(db, binding)
     with db.write() as session:
-        assert schedule.settle(session, [decision], MIDNIGHT + HOUR) == {state: 1}
+        assert schedule.apply_decisions(session, [decision], MIDNIGHT + HOUR) == {state: 1}
     assert [run.state for run in all_runs(db)] == [RunState.QUEUED, state]
 
 
@@ -317,7 +317,7 @@ def test_bindings_of_a_frozen_scheduler_go_to_the_others(
     assert tick(db, MIDNIGHT + HOUR) == Ticked(), "it is held"
     wait_until(lambda: tick(db, MIDNIGHT + HOUR).queued, seconds=5)
     with pytest.raises(TransientError), named_errors():
-        schedule.settle(frozen, [decide(due, MIDNIGHT + HOUR)], MIDNIGHT + HOUR)
+        schedule.apply_decisions(frozen, [decide(due, MIDNIGHT + HOUR)], MIDNIGHT + HOUR)
     frozen.close()
     assert one_run(db).state == RunState.QUEUED
 

@@ -10,7 +10,7 @@ from models.membership.list_trust import FAILED, SIZE, UNANCHORED, ListFacts, Me
 
 NOON = datetime(2026, 11, 30, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
-SETTLE = timedelta(minutes=5)
+ENDED_AFTER = timedelta(minutes=5)
 
 
 def told(at: datetime, people: int, *, entered: bool = True, name: str = "a::enter::0") -> MessageFacts:
@@ -18,7 +18,7 @@ def told(at: datetime, people: int, *, entered: bool = True, name: str = "a::ent
 
 
 def judged(now: datetime, **facts: object) -> list_trust.Verdict:
-    return list_trust.judge(ListFacts(**facts), now=now, settle=SETTLE)  # type: ignore[arg-type]
+    return list_trust.judge(ListFacts(**facts), now=now, ended_after=ENDED_AFTER)  # type: ignore[arg-type]
 
 
 def test_a_size_that_differed_at_its_own_computation_lasts() -> None:
@@ -64,13 +64,13 @@ def test_only_a_later_sync_that_has_ended_anchors_a_second_base() -> None:
     }
     for messages, now, anchored in (
         ([failed_one], NOON + HOUR, False),  # what is left of the sync before the base
-        ([failed_one, later], NOON + HOUR + SETTLE / 2, False),  # still coming
+        ([failed_one, later], NOON + HOUR + ENDED_AFTER / 2, False),  # still coming
         ([failed_one, later], NOON + 2 * HOUR, True),
     ):
         facts = ListFacts(messages=messages, **unanchored)  # type: ignore[arg-type]
-        verdict = list_trust.judge(facts, now=now, settle=SETTLE)
+        verdict = list_trust.judge(facts, now=now, ended_after=ENDED_AFTER)
         assert (UNANCHORED in verdict.doubts) == (later in messages)
         assert list_trust.anchors(facts, verdict) == anchored
     sure = ListFacts(messages=[failed_one])
-    verdict = list_trust.judge(sure, now=NOON + HOUR, settle=SETTLE)
+    verdict = list_trust.judge(sure, now=NOON + HOUR, ended_after=ENDED_AFTER)
     assert not list_trust.anchors(sure, verdict)  # nothing proves the first sync

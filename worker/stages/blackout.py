@@ -25,10 +25,10 @@ def wait(run: SyncRun, end: datetime) -> None:
     lifecycle.wait(run, end)
 
 
-def stops(hold: ClaimedRun) -> bool:
+def stops(claimed: ClaimedRun) -> bool:
     """Whether the run now waits for the end of a blackout."""
-    with hold.transaction() as (_, run):
-        end = until(run.binding, hold.now)
+    with claimed.transaction() as (_, run):
+        end = until(run.binding, claimed.now)
         if end is not None:
             wait(run, end)
     return end is not None

@@ -51,33 +51,33 @@ SAMPLES = 5
 _OF_THE_FILE = ("snapshot_rows", "members", "blank", "duplicate", "odd", "spanned")
 
 
-def diff(hold: ClaimedRun) -> Stage | None:
+def diff(claimed: ClaimedRun) -> Stage | None:
     """Plan the run's batches, or find that there is nothing to do."""
-    run = hold.load()
-    if not job_tracking.earlier_runs(hold, run):
+    run = claimed.load()
+    if not job_tracking.earlier_runs(claimed, run):
         return None
     if run.binding.full_next and not run.full:
-        with hold.transaction() as (_, mine):
+        with claimed.transaction() as (_, mine):
             mine.full = True
-        run = hold.load()
+        run = claimed.load()
     if run.snapshot is None:
         raise TerminalError("SNAPSHOT_REQUEST_LOST")
-    cohort = snapshot_store.fetch(hold, run.snapshot)
+    cohort = snapshot_store.fetch(claimed, run.snapshot)
     if run.binding.feed == Feed.WEBHOOK and run.snapshot.kind == SnapshotKind.DOWNLOAD:
-        list_base.take(hold, run, reader(hold.ctx.db, run.binding))
-        run = hold.load()
-        cohort = snapshot_store.fetch(hold, snapshot_of(run))
+        list_base.take(claimed, run, reader(claimed.ctx.db, run.binding))
+        run = claimed.load()
+        cohort = snapshot_store.fetch(claimed, snapshot_of(run))
     if (
         run.binding.confirmed_digest is not None
         and not run.full
         and cohort.digest() == run.binding.confirmed_digest
     ):
-        if _in_doubt(hold, run, cohort.digest()):
+        if _in_doubt(claimed, run, cohort.digest()):
             return Stage.SNAPSHOT
-        if _unchanged(hold, cohort.digest()):
+        if _unchanged(claimed, cohort.digest()):
             return Stage.FINISH
-    with hold.workdir(f"run-{run.id}") as workdir:
-        return _decided(hold, run, cohort, workdir)
+    with claimed.workdir(f"run-{run.id}") as workdir:
+        return _decided(claimed, run, cohort, workdir)
 
 
 def snapshot_of(run: SyncRun) -> Snapshot:
@@ -87,35 +87,37 @@ def snapshot_of(run: SyncRun) -> Snapshot:
     return run.snapshot
 
 
-def _in_doubt(hold: ClaimedRun, run: SyncRun, digest: str) -> bool:
+def _in_doubt(claimed: ClaimedRun, run: SyncRun, digest: str) -> bool:
     """Whether a list that is as it was is doubted now, and the run has gone back for a download."""
-    with hold.ctx.db.read() as session:
+    with claimed.ctx.db.read() as session:
         last = lifecycle.last_with_digest(session, run, digest)
     if last is None:
         return False
-    return webhook_trust.heals(hold, run, webhook_trust.weigh(hold, run, last.members + last.blank))
+    return webhook_trust.heals(claimed, run, webhook_trust.weigh(claimed, run, last.members + last.blank))
 
 
-def _decided(hold: ClaimedRun, run: SyncRun, cohort: KeySource, workdir: Path) -> Stage:
-    known = reader(hold.ctx.db, run.binding)
-    seen = full_run.read(hold, run, known, workdir) if run.full else None
-    found = compare(cohort, seen.state if seen else known, workdir=workdir, seed=hold.ctx.rng.getrandbits(63))
-    _store_counts(hold, found, seen.audit.expected if seen else found.counts.state_members)
+def _decided(claimed: ClaimedRun, run: SyncRun, cohort: KeySource, workdir: Path) -> Stage:
+    known = reader(claimed.ctx.db, run.binding)
+    seen = full_run.read(claimed, run, known, workdir) if run.full else None
+    found = compare(
+        cohort, seen.state if seen else known, workdir=workdir, seed=claimed.ctx.rng.getrandbits(63)
+    )
+    _store_counts(claimed, found, seen.audit.expected if seen else found.counts.state_members)
     unknown = seen.audit.extra if seen else 0
-    verdict = webhook_trust.weigh(hold, run, found.counts.members + found.counts.blank)
-    if webhook_trust.heals(hold, run, verdict):
+    verdict = webhook_trust.weigh(claimed, run, found.counts.members + found.counts.blank)
+    if webhook_trust.heals(claimed, run, verdict):
         return Stage.SNAPSHOT
     if not (found.counts.entered or found.counts.exited or unknown):
-        return _advance(hold, Stage.FINISH)
-    with hold.marketing_cloud(run.binding.destination) as cloud:
+        return _advance(claimed, Stage.FINISH)
+    with claimed.marketing_cloud(run.binding.destination) as cloud:
         extension, field = require_destination(cloud, run.binding)
-    longest = long_keys.limit(found, extension, percent=hold.ctx.settings.long_key_percent)
+    longest = long_keys.limit(found, extension, percent=claimed.ctx.settings.long_key_percent)
     if not run.approved:
-        past = guard_past(hold.ctx.db, run, extension)
+        past = guard_past(claimed.ctx.db, run, extension)
         held = (
             webhook_trust.objection(run.binding, verdict, found.counts.exited + unknown, run.id)
             or file_guard.objection(
-                run.binding, found.counts, odd_percent=hold.ctx.settings.odd_key_percent, run=run.id
+                run.binding, found.counts, odd_percent=claimed.ctx.settings.odd_key_percent, run=run.id
             )
             or guard.objection(
                 run.binding,
@@ -129,9 +131,9 @@ def _decided(hold: ClaimedRun, run: SyncRun, cohort: KeySource, workdir: Path) -
             )
         )
         if held is not None:
-            _store_facts(hold, found)
+            _store_facts(claimed, found)
             raise held
-    return _plan(hold, found, extension, field, seen.unknown() if seen else (), longest=longest)
+    return _plan(claimed, found, extension, field, seen.unknown() if seen else (), longest=longest)
 
 
 def reader(db: Database, binding: CohortBinding) -> StateReader:
@@ -166,10 +168,10 @@ def guard_past(db: Database, run: SyncRun, extension: DataExtension | None) -> g
         )
 
 
-def _store_facts(hold: ClaimedRun, found: Diff) -> None:
+def _store_facts(claimed: ClaimedRun, found: Diff) -> None:
     """What the person who decides is shown; keys are masked."""
     samples = {str(one): [masked(key) for key in found.sample(one, SAMPLES)] for one in Direction}
-    with hold.transaction() as (_, run):
+    with claimed.transaction() as (_, run):
         run.held_facts = {
             "state_members": found.counts.state_members,
             "unchanged": found.counts.unchanged,
@@ -177,9 +179,9 @@ def _store_facts(hold: ClaimedRun, found: Diff) -> None:
         }
 
 
-def _unchanged(hold: ClaimedRun, digest: str) -> bool:
+def _unchanged(claimed: ClaimedRun, digest: str) -> bool:
     """End the stage over the very file that was acknowledged to the last row, unless something was lost since."""
-    with hold.transaction() as (session, mine):
+    with claimed.transaction() as (session, mine):
         if unresolved_batches.any_lost(session, mine.binding_id):
             return False
         last = lifecycle.last_with_digest(session, mine, digest)
@@ -188,12 +190,12 @@ def _unchanged(hold: ClaimedRun, digest: str) -> bool:
         for name in (*_OF_THE_FILE, "odd_examples", "spared"):
             setattr(mine, name, getattr(last, name))
         mine.digest = digest
-        lifecycle.advance(mine, Stage.FINISH, now=hold.now)
+        lifecycle.advance(mine, Stage.FINISH, now=claimed.now)
     return True
 
 
-def _store_counts(hold: ClaimedRun, found: Diff, members: int) -> None:
-    with hold.transaction() as (_, run):
+def _store_counts(claimed: ClaimedRun, found: Diff, members: int) -> None:
+    with claimed.transaction() as (_, run):
         for name in (*_OF_THE_FILE, "entered", "exited", "spared"):
             setattr(run, name, getattr(found.counts, name))
         run.odd_examples = odd_examples(found) or None
@@ -218,7 +220,7 @@ def planned(found: Diff, field: Field, mode: WriteMode) -> Iterator[PlannedBatch
 
 
 def _plan(
-    hold: ClaimedRun,
+    claimed: ClaimedRun,
     found: Diff,
     extension: DataExtension,
     field: Field,
@@ -226,32 +228,32 @@ def _plan(
     *,
     longest: int | None,
 ) -> Stage:
-    with hold.transaction() as (session, run):
+    with claimed.transaction() as (session, run):
         destinations.store_data_extension(
             session,
             run.binding.destination_id,
             {"id": extension.id, "key": extension.key, "fields": {f.name: f.type for f in extension.fields}},
-            now=hold.now,
+            now=claimed.now,
         )
-        gone = forgotten.enforced(session, hold.ctx.db.keyring)
+        gone = forgotten.enforced(session, claimed.ctx.db.keyring)
         mode = run.binding.destination.write_mode
         batches.adopt(
             session,
             run,
             (gone.without(Direction.ENTER, *blob) for blob in unknown),
             data_extension_id=extension.id,
-            now=hold.now,
+            now=claimed.now,
         )
         batches.plan(
             session,
             run,
-            _allowed(session, run, planned(found, field, mode), gone, longest=longest, now=hold.now),
+            _allowed(session, run, planned(found, field, mode), gone, longest=longest, now=claimed.now),
             data_extension_id=extension.id,
             first_seq=batches.next_seq(session, run.id),
         )
         run.binding.confirmed_digest = None  # from the first batch on, until a run has pushed all of its own
         lifecycle.note_error(run, None)
-        lifecycle.advance(run, Stage.PUSH, now=hold.now)
+        lifecycle.advance(run, Stage.PUSH, now=claimed.now)
     return Stage.PUSH
 
 
@@ -284,8 +286,8 @@ def _allowed(
             yield direction, n, keys
 
 
-def _advance(hold: ClaimedRun, stage: Stage) -> Stage:
-    with hold.transaction() as (_, run):
+def _advance(claimed: ClaimedRun, stage: Stage) -> Stage:
+    with claimed.transaction() as (_, run):
         lifecycle.note_error(run, None)
-        lifecycle.advance(run, stage, now=hold.now)
+        lifecycle.advance(run, stage, now=claimed.now)
     return stage

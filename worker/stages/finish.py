@@ -22,10 +22,10 @@ from worker.stages import snapshot_store
 log = structlog.get_logger()
 
 
-def finish(hold: ClaimedRun) -> Stage | None:
+def finish(claimed: ClaimedRun) -> Stage | None:
     """End the run."""
-    with hold.transaction() as (session, run):
-        folded = _compact(hold, session, run)
+    with claimed.transaction() as (session, run):
+        folded = _compact(claimed, session, run)
         complete = not run.rejected and run.acknowledged == run.entered + run.exited
         verdict = RunState.SUCCEEDED if complete else RunState.PARTIAL
         unresolved_batches.supersede(session, run)
@@ -36,24 +36,24 @@ def finish(hold: ClaimedRun) -> Stage | None:
         if complete:
             run.binding.member_count = run.members  # keys that were pushed anew are counted once
         lifecycle.note_error(run, None)
-        lifecycle.finish(session, run, verdict, now=hold.now)
+        lifecycle.finish(session, run, verdict, now=claimed.now)
     if run.snapshot is not None:
-        snapshot_store.forget(hold, run.snapshot)
+        snapshot_store.forget(claimed, run.snapshot)
     log.info("run_finished", **canonical(run), folded=folded)
     return None
 
 
-def _compact(hold: ClaimedRun, session: Session, run: SyncRun) -> bool:
+def _compact(claimed: ClaimedRun, session: Session, run: SyncRun) -> bool:
     base, changes, logged = state.sizes(session, run.binding_id)
     # A full run pushes members anew: only folding counts each contact once. And a batch that is kept for its age no
     # longer must not be state any more.
-    old = Retention.at(hold.ctx.settings, hold.now).batches
+    old = Retention.at(claimed.ctx.settings, claimed.now).batches
     since = state.logged_since(session, run.binding_id)
     aged = old is not None and since is not None and since < old
     if not (run.full and changes) and not aged and not compaction_due(base, changes, logged):
         return False
-    forgotten.enforced(session, hold.ctx.db.keyring)  # nobody is removed from what is read here
-    with hold.workdir(f"fold-{run.id}") as workdir:
+    forgotten.enforced(session, claimed.ctx.db.keyring)  # nobody is removed from what is read here
+    with claimed.workdir(f"fold-{run.id}") as workdir:
         parts = compact(
             state.iter_chunks(session, run.binding_id),
             state.iter_deltas(session, run.binding_id),

@@ -46,25 +46,25 @@ class FullRun:
         return self.audit.blobs(Direction.EXIT)
 
 
-def read(hold: ClaimedRun, run: SyncRun, known: StateReader, workdir: Path) -> FullRun:
+def read(claimed: ClaimedRun, run: SyncRun, known: StateReader, workdir: Path) -> FullRun:
     """Read the data extension to its end, on from where an earlier attempt on this machine stood."""
     folder = workdir.parent / f"read-{run.id}-{run.created_at:%Y%m%d%H%M%S}"  # no other database's run
     make_private_dir(folder)
-    with hold.marketing_cloud(run.binding.destination) as cloud:
+    with claimed.marketing_cloud(run.binding.destination) as cloud:
         extension, field = require_destination(cloud, run.binding)
-        reading = Readback(folder, extension, field, hold.forgotten())
+        reading = Readback(folder, extension, field, claimed.forgotten())
         begun = reading.pages
         try:
-            reading.go_on(cloud, _watched(hold))
+            reading.go_on(cloud, _watched(claimed))
         except (TerminalError, Cancelled):
             shutil.rmtree(folder)  # nobody will go on with it
             raise
         except SyncError:
             if reading.pages > begun and not reading.in_vain:  # or it could go on for ever
-                with hold.transaction() as (_, mine):
+                with claimed.transaction() as (_, mine):
                     mine.attempt = 0  # the vendor answers
             raise
-    found = audit(hold.ctx.db, run.binding, reading, workdir=workdir, seed=hold.ctx.rng.getrandbits(63))
+    found = audit(claimed.ctx.db, run.binding, reading, workdir=workdir, seed=claimed.ctx.rng.getrandbits(63))
     reading.move(workdir / "rows")
     log.info("read_back", rows=reading.rows, present=found.present, missing=found.missing, extra=found.extra)
     state = as_state(reading)
@@ -77,7 +77,7 @@ def read(hold: ClaimedRun, run: SyncRun, known: StateReader, workdir: Path) -> F
     return FullRun(found, replace(state, uncertain=uncertain))
 
 
-def _watched(hold: ClaimedRun) -> Callable[[int, int], None]:
+def _watched(claimed: ClaimedRun) -> Callable[[int, int], None]:
     """Looks now and then whether the run is still wanted, and still ours."""
     looked = time.monotonic()
 
@@ -85,8 +85,8 @@ def _watched(hold: ClaimedRun) -> Callable[[int, int], None]:
         nonlocal looked
         if time.monotonic() - looked < _LOOK_SECONDS:
             return
-        hold.require_lease()
-        run = hold.load()
+        claimed.require_lease()
+        run = claimed.load()
         if run.cancel_requested:
             raise Cancelled("CANCELLED", binding=run.binding.name)
         looked = time.monotonic()

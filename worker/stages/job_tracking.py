@@ -35,34 +35,34 @@ NO_RESULT = ("NO_RESULT", "Marketing Cloud gave no result for the row; it is sen
 JOB_FAILED = ("JOB_FAILED", "The job with this row alone ended in an error.")
 
 
-def poll(hold: ClaimedRun, cloud: MarketingCloud, job: Sequence[PushBatch], *, pause: float) -> bool:
+def poll(claimed: ClaimedRun, cloud: MarketingCloud, job: Sequence[PushBatch], *, pause: float) -> bool:
     """Look at the job that these batches are, in the order of its rows; whether it reached its end."""
     first, n = job[0], sum(batch.n for batch in job)
     if first.request_id is None or first.sent_at is None:
         return False
-    overdue = (hold.now - first.sent_at).total_seconds() > hold.ctx.settings.job_deadline_seconds
+    overdue = (claimed.now - first.sent_at).total_seconds() > claimed.ctx.settings.job_deadline_seconds
     state = _job(cloud, first.request_id, overdue=overdue)
     if state is JobState.DONE:
-        _commit(hold, job, None)
+        _commit(claimed, job, None)
         return True
     if state is JobState.DONE_WITH_ERRORS:
         results = cloud.results(first.request_id)
         if len(results) > n:  # another job's, or not one a row: no position means anything
             results = []
         if len(results) < n and first.polls < RESULT_LOOKS:
-            _look_again(hold, job, pause)
+            _look_again(claimed, job, pause)
             return False
         if not any(row.ok or row.passing for row in results):
-            refusals.look_for_the_cause(hold, cloud, first)
-        _commit(hold, job, results)
+            refusals.look_for_the_cause(claimed, cloud, first)
+        _commit(claimed, job, results)
         return True
     if state is JobState.FAILED:
-        _failed(hold, cloud, job)
+        _failed(claimed, cloud, job)
         return True
     if overdue:
-        _overdue(hold, job)
+        _overdue(claimed, job)
         return True
-    _look_again(hold, job, pause)
+    _look_again(claimed, job, pause)
     return False
 
 
@@ -81,41 +81,41 @@ def _job(cloud: MarketingCloud, request_id: str, *, overdue: bool) -> JobState:
         return JobState.UNSEEN
 
 
-def earlier_runs(hold: ClaimedRun, run: SyncRun) -> bool:
+def earlier_runs(claimed: ClaimedRun, run: SyncRun) -> bool:
     """Settle what earlier runs left at the vendor; False where the run now waits for it."""
-    with hold.ctx.db.read() as session:
+    with claimed.ctx.db.read() as session:
         left = unresolved_batches.submitted(session, run)
     if left:
-        with hold.marketing_cloud(run.binding.destination) as cloud:
-            ended = [poll(hold, cloud, job, pause=2.0) for job in batches.jobs(left)]
+        with claimed.marketing_cloud(run.binding.destination) as cloud:
+            ended = [poll(claimed, cloud, job, pause=2.0) for job in batches.jobs(left)]
         if not all(ended):
-            with hold.transaction() as (_, mine):
-                lifecycle.wait(mine, hold.later(2.0))
+            with claimed.transaction() as (_, mine):
+                lifecycle.wait(mine, claimed.later(2.0))
             return False
     elif run.binding.quiet_until is None:
         return True
-    with hold.transaction() as (_, mine):
+    with claimed.transaction() as (_, mine):
         quiet = mine.binding.quiet_until
-        if quiet is not None and quiet > hold.now:
+        if quiet is not None and quiet > claimed.now:
             lifecycle.note_error(mine, TransientError("SUBMISSION_UNCERTAIN", until=f"{quiet:%H:%M:%S} UTC"))
             lifecycle.wait(mine, quiet)
             return False
     return True
 
 
-def _commit(hold: ClaimedRun, job: Sequence[PushBatch], results: list[RowResult] | None) -> None:
+def _commit(claimed: ClaimedRun, job: Sequence[PushBatch], results: list[RowResult] | None) -> None:
     """Acknowledge what was taken, plan passing and unreported rows anew, record the refused."""
-    with hold.transaction() as (session, run):
+    with claimed.transaction() as (session, run):
         for batch in job:
             if results is None:
-                batches.acknowledge(session, run, batch.id, now=hold.now)
+                batches.acknowledge(session, run, batch.id, now=claimed.now)
             else:
-                _row_by_row(hold, session, run, batch, results[: batch.n])
+                _row_by_row(claimed, session, run, batch, results[: batch.n])
                 results = results[batch.n :]
 
 
 def _row_by_row(
-    hold: ClaimedRun, session: Session, run: SyncRun, batch: PushBatch, results: list[RowResult]
+    claimed: ClaimedRun, session: Session, run: SyncRun, batch: PushBatch, results: list[RowResult]
 ) -> None:
     keys = decode_keys(batches.keys_of(session, batch.id))
     told = list(zip(keys, results, strict=False))
@@ -141,7 +141,7 @@ def _row_by_row(
         again=(len(again), encode_keys(again)) if again else None,
         again_sent_at=batch.sent_at if doubt or untold else None,
         rejected=refused if mine else (),
-        now=hold.now,
+        now=claimed.now,
     )
     unknown = [row.key for row in refused] if doubt else untold if final else []
     if unknown:
@@ -149,29 +149,29 @@ def _row_by_row(
     log.info("batch_had_errors", batch=batch.seq, taken=len(taken), again=len(again), rejected=len(refused))
 
 
-def _look_again(hold: ClaimedRun, job: Sequence[PushBatch], pause: float) -> None:
-    with hold.transaction() as (session, run):
+def _look_again(claimed: ClaimedRun, job: Sequence[PushBatch], pause: float) -> None:
+    with claimed.transaction() as (session, run):
         for batch in job:
-            batches.polled(session, batch.id, poll_at=hold.later(pause))
+            batches.polled(session, batch.id, poll_at=claimed.later(pause))
         run.attempt = 0  # the vendor answers
 
 
-def _failed(hold: ClaimedRun, cloud: MarketingCloud, job: Sequence[PushBatch]) -> None:
+def _failed(claimed: ClaimedRun, cloud: MarketingCloud, job: Sequence[PushBatch]) -> None:
     """The job as a whole ended in an error: nothing was taken."""
-    with hold.transaction() as (session, run):
+    with claimed.transaction() as (session, run):
         others = [batch for batch in job if batch.run_id != run.id]
         for batch in others:
-            batches.lose(session, batch.id, quiet_until=hold.now)
+            batches.lose(session, batch.id, quiet_until=claimed.now)
     for batch in job:
         if batch not in others:
-            refusals.refused(hold, cloud, batch, [JOB_FAILED], TerminalError("MC_JOB_FAILED"))
+            refusals.refused(claimed, cloud, batch, [JOB_FAILED], TerminalError("MC_JOB_FAILED"))
 
 
-def _overdue(hold: ClaimedRun, job: Sequence[PushBatch]) -> None:
+def _overdue(claimed: ClaimedRun, job: Sequence[PushBatch]) -> None:
     """Nobody will wait longer for it; it may still be executed."""
-    minutes = round(hold.ctx.settings.job_deadline_seconds / 60)
-    quiet = hold.quiet_until
-    with hold.transaction() as (session, run):
+    minutes = round(claimed.ctx.settings.job_deadline_seconds / 60)
+    quiet = claimed.quiet_until
+    with claimed.transaction() as (session, run):
         for batch in job:
             if batch.run_id != run.id:
                 batches.lose(session, batch.id, quiet_until=quiet)
@@ -182,21 +182,23 @@ def _overdue(hold: ClaimedRun, job: Sequence[PushBatch]) -> None:
             lifecycle.note_error(run, TransientError("MC_JOB_DEADLINE", minutes=minutes))
 
 
-def revive(hold: ClaimedRun) -> None:
+def revive(claimed: ClaimedRun) -> None:
     """Batches of this run that a dead worker was sending: nobody knows whether the vendor has them."""
-    with hold.ctx.db.read() as session:
-        if all(batch.state != BatchState.SENDING for batch in batches.in_flight(session, hold.claim.run_id)):
+    with claimed.ctx.db.read() as session:
+        if all(
+            batch.state != BatchState.SENDING for batch in batches.in_flight(session, claimed.claim.run_id)
+        ):
             return
-    with hold.transaction() as (session, run):
-        batches.send_again_unheard(session, run.id, quiet_until=hold.quiet_until)
+    with claimed.transaction() as (session, run):
+        batches.send_again_unheard(session, run.id, quiet_until=claimed.quiet_until)
 
 
-def unsent(hold: ClaimedRun, job: Sequence[PushBatch], error: SyncError, *, uncertain: bool) -> None:
+def unsent(claimed: ClaimedRun, job: Sequence[PushBatch], error: SyncError, *, uncertain: bool) -> None:
     """A PUT that failed: back to planned; uncertain if the vendor may have it all the same."""
-    with hold.transaction() as (session, _):
+    with claimed.transaction() as (session, _):
         for batch in job:
             if uncertain:
-                batches.send_again(session, batch.id, quiet_until=hold.quiet_until)
+                batches.send_again(session, batch.id, quiet_until=claimed.quiet_until)
             else:
                 batches.not_sent(session, batch.id)
     log.info("batch_not_submitted", code=error.code, uncertain=uncertain)

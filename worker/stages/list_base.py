@@ -24,15 +24,15 @@ from worker.stages import file_guard, snapshot_store, webhook_trust
 log = structlog.get_logger()
 
 
-def take(hold: ClaimedRun, run: SyncRun, known: StateReader) -> None:
+def take(claimed: ClaimedRun, run: SyncRun, known: StateReader) -> None:
     """Make the run's download the base of its list, and the list the run's snapshot."""
     download = run.snapshot
     if download is None:
         raise TerminalError("SNAPSHOT_REQUEST_LOST")
-    settings = hold.ctx.settings
-    cohort = snapshot_store.csv_of(hold, download)
-    with hold.workdir(f"base-{run.id}") as workdir:
-        found = compare(cohort, known, workdir=workdir, seed=hold.ctx.rng.getrandbits(63))
+    settings = claimed.ctx.settings
+    cohort = snapshot_store.csv_of(claimed, download)
+    with claimed.workdir(f"base-{run.id}") as workdir:
+        found = compare(cohort, known, workdir=workdir, seed=claimed.ctx.rng.getrandbits(63))
         counts = found.counts
         if not run.approved:
             held = file_guard.objection(run.binding, counts, odd_percent=settings.odd_key_percent, run=run.id)
@@ -45,19 +45,19 @@ def take(hold: ClaimedRun, run: SyncRun, known: StateReader) -> None:
             part.write_bytes(blob)
             parts.append((n, part))
         webhook_trust.ask(
-            hold, run.binding, anew=True
+            claimed, run.binding, anew=True
         )  # after a sync that failed no next one can be added to it
-        _swap(hold, download, parts, counts.blank)
+        _swap(claimed, download, parts, counts.blank)
 
 
-def _swap(hold: ClaimedRun, download: Snapshot, parts: list[tuple[int, Path]], blank: int) -> None:
-    with hold.transaction() as (session, run):
-        gone = forgotten.enforced(session, hold.ctx.db.keyring)  # since the file was made, maybe
+def _swap(claimed: ClaimedRun, download: Snapshot, parts: list[tuple[int, Path]], blank: int) -> None:
+    with claimed.transaction() as (session, run):
+        gone = forgotten.enforced(session, claimed.ctx.db.keyring)  # since the file was made, maybe
         stored = session.get_one(Snapshot, download.id)
         members = sum(n for n, _ in parts)
         stored.rows = members + blank
         kept = [gone.without(Direction.ENTER, n, part.read_bytes()) for n, part in parts]
         # Who was forgotten is still one of the cohort's people, as somebody without the property.
         blank += members - sum(n for n, _ in kept)
-        list_base.rebase(session, run, stored, kept, blank=blank, now=hold.now)
+        list_base.rebase(session, run, stored, kept, blank=blank, now=claimed.now)
     log.info("list_reconciled", snapshot=download.id, members=sum(n for n, _ in parts))

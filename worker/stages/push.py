@@ -55,7 +55,7 @@ class Target:
 class Push:
     """One claim's work on the batches of a run."""
 
-    hold: ClaimedRun
+    claimed: ClaimedRun
     cloud: MarketingCloud
     run: SyncRun
     target: Target
@@ -68,7 +68,7 @@ class Push:
 
     def go(self) -> Stage | None:
         """Until all is done, or nothing moves, or the claim has lasted long enough."""
-        job_tracking.revive(self.hold)
+        job_tracking.revive(self.claimed)
         end, idle = time.monotonic() + CLAIM_SECONDS, 0.0
         while True:
             flying = self._flying()
@@ -81,9 +81,9 @@ class Push:
                 self._leave(self._until_next(left), slot_wanted=self.target.data_extension_id)
                 return None
             if ended > sent:
-                with self.hold.transaction() as (session, _):
+                with self.claimed.transaction() as (session, _):
                     woken = self._wake_next(session)
-                self.hold.publish_woken(woken)
+                self.claimed.publish_woken(woken)
             if ended or sent:
                 idle = 0.0
                 if time.monotonic() > end:
@@ -97,12 +97,12 @@ class Push:
 
     def _slept(self, seconds: float) -> bool:
         """Whether it slept so long: not if other work waits for this worker, or has waited for a moment meanwhile."""
-        if seconds > A_MOMENT_SECONDS and self.hold.others_wait():
+        if seconds > A_MOMENT_SECONDS and self.claimed.others_wait():
             return False
         until, before = time.monotonic() + seconds, False
         while (left := until - time.monotonic()) > A_MOMENT_SECONDS:
             time.sleep(A_MOMENT_SECONDS)
-            waits = self.hold.others_wait()
+            waits = self.claimed.others_wait()
             if before and waits:
                 return False
             before = waits
@@ -113,14 +113,14 @@ class Push:
         """Send batches into at most so many slots: how many were sent, and whether another waits for a slot."""
         sent = 0
         while sent < free and self._any_due():
-            with self.hold.transaction() as (session, run):
-                if run.cancel_requested or blackout.until(run.binding, self.hold.now) is not None:
+            with self.claimed.transaction() as (session, run):
+                if run.cancel_requested or blackout.until(run.binding, self.claimed.now) is not None:
                     return sent, False
                 together = 0 if self.synchronous else BATCH_ROWS
                 job = batches.take_slot(
-                    session, run, self.hold.slot_rules, now=self.hold.now, rows_together=together
+                    session, run, self.claimed.slot_rules, now=self.claimed.now, rows_together=together
                 )
-                wanted = not job and batches.slot_wanted(session, run, now=self.hold.now) is not None
+                wanted = not job and batches.slot_wanted(session, run, now=self.claimed.now) is not None
             if not job:
                 return sent, wanted
             self._send(job)
@@ -129,12 +129,14 @@ class Push:
 
     def _any_due(self) -> bool:
         """Whether a transaction is worth it."""
-        with self.hold.ctx.db.read() as session:
-            return batches.due_for(session, self.run.id, now=self.hold.now) is not None
+        with self.claimed.ctx.db.read() as session:
+            return batches.due_for(session, self.run.id, now=self.claimed.now) is not None
 
     def _wake_next(self, session: Session) -> list[Woken]:
         """Who gets the slots that this run leaves free; to be published after the commit."""
-        return slots.wake(session, self.target.data_extension_id, self.hold.slot_rules, now=self.hold.now)
+        return slots.wake(
+            session, self.target.data_extension_id, self.claimed.slot_rules, now=self.claimed.now
+        )
 
     def _send(self, job: list[PushBatch]) -> None:
         """Send what was taken for one slot."""
@@ -144,17 +146,17 @@ class Push:
             keys = decode_keys(batch.keys)
             if len(keys) > SYNC_ROWS:  # planned while the destination took jobs
                 parts = [keys[at : at + SYNC_ROWS] for at in range(0, len(keys), SYNC_ROWS)]
-                write_outcome.replace(self.hold, batch, parts)
+                write_outcome.replace(self.claimed, batch, parts)
                 return
             body = sync_row_body(keys, self._value(batch), CONTACT_KEY, self.target.field)
-            self.hold.require_lease()
+            self.claimed.require_lease()
             outcome = outcome_of(lambda: self.cloud.save(extension, body))
         else:
             job, body = self._body(job)
-            self.hold.require_lease()
+            self.claimed.require_lease()
             outcome = outcome_of(lambda: self.cloud.submit(extension, body))
         first_look = self.paces.of(rows_of(job)).first()
-        write_outcome.apply(self.hold, self.cloud, job, outcome, first_look=first_look)
+        write_outcome.apply(self.claimed, self.cloud, job, outcome, first_look=first_look)
 
     def _body(self, job: list[PushBatch]) -> tuple[list[PushBatch], bytes]:
         """The request, of fewer batches where they are too large together."""
@@ -163,7 +165,7 @@ class Push:
             body = row_body(parts, CONTACT_KEY, self.target.field)
             if len(job) == 1 or len(body) <= BATCH_BYTES:
                 return job, body
-            with self.hold.transaction() as (session, _):
+            with self.claimed.transaction() as (session, _):
                 batches.not_sent(session, job[-1].id)
             job = job[:-1]
 
@@ -171,12 +173,12 @@ class Push:
         return flag_value(self.target.type, entering=batch.direction == Direction.ENTER)
 
     def _flying(self) -> list[list[PushBatch]]:
-        with self.hold.ctx.db.read() as session:
+        with self.claimed.ctx.db.read() as session:
             return batches.jobs(batches.in_flight(session, self.run.id))
 
     def _left(self) -> list[PushBatch]:
         """What is in flight, and the next to be sent unless the run is to be cancelled."""
-        with self.hold.ctx.db.read() as session:
+        with self.claimed.ctx.db.read() as session:
             left = batches.in_flight(session, self.run.id)
             following = batches.next_planned(session, self.run.id)
             if following is not None and not session.get_one(SyncRun, self.run.id).cancel_requested:
@@ -187,11 +189,11 @@ class Push:
         """Look at the jobs whose time has come; how many have ended."""
         ended = 0
         for job in flying:
-            now, first, rows = self.hold.now, job[0], rows_of(job)
+            now, first, rows = self.claimed.now, job[0], rows_of(job)
             if first.due_at is not None and first.due_at > now:
                 continue
             age = (now - (first.sent_at or now)).total_seconds()
-            if job_tracking.poll(self.hold, self.cloud, job, pause=self.paces.of(rows).again(age)):
+            if job_tracking.poll(self.claimed, self.cloud, job, pause=self.paces.of(rows).again(age)):
                 ended += 1
                 if first.due_at is not None:
                     late = (now - first.due_at).total_seconds()
@@ -200,38 +202,38 @@ class Push:
 
     def _until_next(self, left: list[PushBatch]) -> float | None:
         """Seconds to the next look at a job, or to a batch that was put off; none if only a slot is waited for."""
-        now = self.hold.now
+        now = self.claimed.now
         waits = [(batch.due_at - now).total_seconds() for batch in left if batch.due_at is not None]
         return max(0.01, min(waits)) if waits else None
 
     def _leave(self, pause: float | None, *, slot_wanted: str | None = None) -> None:
         """Free the worker until something can have moved."""
-        with self.hold.transaction() as (session, run):
-            silence = blackout.until(run.binding, self.hold.now)
+        with self.claimed.transaction() as (session, run):
+            silence = blackout.until(run.binding, self.claimed.now)
             if silence is not None and not batches.in_flight(session, run.id):
                 blackout.wait(run, silence)
             else:
-                later = None if pause is None else self.hold.later(pause)
+                later = None if pause is None else self.claimed.later(pause)
                 lifecycle.wait(run, later, slot_wanted=None if silence is not None else slot_wanted)
                 if later is None:
                     lifecycle.note_error(run, None)
             woken = self._wake_next(session)
-        self.hold.publish_woken(woken)
+        self.claimed.publish_woken(woken)
 
     def _go_on(self) -> Stage:
         """Free the worker, and go on as soon as there is one again."""
-        with self.hold.transaction() as (_, run):
-            lifecycle.release(run, now=self.hold.now)
+        with self.claimed.transaction() as (_, run):
+            lifecycle.release(run, now=self.claimed.now)
         return Stage.PUSH
 
     def _done(self) -> Stage:
-        with self.hold.transaction() as (session, run):
+        with self.claimed.transaction() as (session, run):
             if run.cancel_requested and batches.count_by_state(session, run.id).get(BatchState.PLANNED):
                 raise Cancelled("CANCELLED", binding=run.binding.name)
             lifecycle.note_error(run, None)
-            lifecycle.advance(run, Stage.FINISH, now=self.hold.now)
+            lifecycle.advance(run, Stage.FINISH, now=self.claimed.now)
             woken = self._wake_next(session)
-        self.hold.publish_woken(woken)
+        self.claimed.publish_woken(woken)
         return Stage.FINISH
 
 
@@ -240,12 +242,12 @@ def rows_of(job: list[PushBatch]) -> int:
     return sum(batch.n for batch in job)
 
 
-def push(hold: ClaimedRun) -> Stage | None:
+def push(claimed: ClaimedRun) -> Stage | None:
     """Bring every planned batch to its end."""
-    run = hold.load()
-    with hold.marketing_cloud(run.binding.destination) as cloud:
+    run = claimed.load()
+    with claimed.marketing_cloud(run.binding.destination) as cloud:
         target = _target(cloud, run)
-        return Push(hold, cloud, run, target, Paces(hold.ctx.redis, target.data_extension_id)).go()
+        return Push(claimed, cloud, run, target, Paces(claimed.ctx.redis, target.data_extension_id)).go()
 
 
 def _target(cloud: MarketingCloud, run: SyncRun) -> Target:

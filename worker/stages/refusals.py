@@ -35,7 +35,7 @@ HALVINGS_MAX = 1_000
 
 
 def refused(
-    hold: ClaimedRun,
+    claimed: ClaimedRun,
     cloud: MarketingCloud,
     batch: PushBatch,
     rows: Sequence[tuple[str, str]],
@@ -48,19 +48,19 @@ def refused(
     `rows` are the vendor's (code, message). `certain`: nothing of the batch was taken. A lone row is tried again
     behind all others while none of them was taken: if all are refused, the refusal is not about a row.
     """
-    alone = batch.n == 1 and _others_refused(hold, batch)
+    alone = batch.n == 1 and _others_refused(claimed, batch)
     if batch.attempts < TRIES or (alone and batch.attempts == TRIES):
-        _put_back(hold, batch, error, certain=certain, last=alone)
+        _put_back(claimed, batch, error, certain=certain, last=alone)
         log.info("batch_refused", batch=batch.seq, code=error.code)
         return
     if alone:
-        _put_back(hold, batch, error, certain=certain)
+        _put_back(claimed, batch, error, certain=certain)
         raise error
-    halve(hold, cloud, batch, rows, error, certain=certain)
+    halve(claimed, cloud, batch, rows, error, certain=certain)
 
 
 def halve(
-    hold: ClaimedRun,
+    claimed: ClaimedRun,
     cloud: MarketingCloud,
     batch: PushBatch,
     rows: Sequence[tuple[str, str]],
@@ -70,23 +70,23 @@ def halve(
     first: bool = True,
 ) -> None:
     """Halve a refused batch, or reject its only row. `first`: the halves go before everything else that is planned."""
-    with hold.ctx.db.read() as session:
+    with claimed.ctx.db.read() as session:
         halvings, accepted = batches.halvings(session, batch.run_id)
         keys = decode_keys(batches.keys_of(session, batch.id))
     if not halvings:
         try:
-            look_for_the_cause(hold, cloud, batch)
+            look_for_the_cause(claimed, cloud, batch)
         except SyncError:
-            _put_back(hold, batch, error, certain=certain)
+            _put_back(claimed, batch, error, certain=certain)
             raise
     if len(keys) == 1:
-        _reject(hold, batch, keys[0], rows, error, certain=certain)
+        _reject(claimed, batch, keys[0], rows, error, certain=certain)
         return
     if halvings >= min(HALVINGS_MAX, HALVINGS_MIN + HALVINGS_PER_ACCEPTED * accepted):
-        _put_back(hold, batch, error, certain=certain)
+        _put_back(claimed, batch, error, certain=certain)
         raise error
     half = len(keys) // 2
-    with hold.transaction() as (session, run):
+    with claimed.transaction() as (session, run):
         batches.halve(
             session,
             run,
@@ -98,7 +98,7 @@ def halve(
     log.info("batch_halved", batch=batch.seq, rows=len(keys), code=error.code)
 
 
-def failed(hold: ClaimedRun, cloud: MarketingCloud, batch: PushBatch, error: SyncError) -> None:
+def failed(claimed: ClaimedRun, cloud: MarketingCloud, batch: PushBatch, error: SyncError) -> None:
     """A write ended in an error that may pass, and is planned again: a 500 that repeats may be about a row.
 
     Its halves wait behind everything else, and the run waits between two tries, because a vendor in trouble answers
@@ -107,40 +107,42 @@ def failed(hold: ClaimedRun, cloud: MarketingCloud, batch: PushBatch, error: Syn
     if error.context.get("status") != requests.codes.server_error or batch.attempts < TRIES:
         return
     if batch.n > 1:
-        halve(hold, cloud, batch, (), error, certain=False, first=False)
+        halve(claimed, cloud, batch, (), error, certain=False, first=False)
         return
-    with hold.ctx.db.read() as session:
+    with claimed.ctx.db.read() as session:
         _, accepted = batches.halvings(session, batch.run_id)
     if accepted and batch.attempts >= ROW_TRIES:
-        _reject(hold, batch, decode_keys(batch.keys)[0], [("HTTP_500", error.message)], error, certain=False)
+        _reject(
+            claimed, batch, decode_keys(batch.keys)[0], [("HTTP_500", error.message)], error, certain=False
+        )
 
 
-def look_for_the_cause(hold: ClaimedRun, cloud: MarketingCloud, batch: PushBatch) -> None:
+def look_for_the_cause(claimed: ClaimedRun, cloud: MarketingCloud, batch: PushBatch) -> None:
     """Not one row was taken: say so if the data extension or the field is gone or has changed."""
-    run = hold.load()
+    run = claimed.load()
     if batch.run_id == run.id:
         require_destination(cloud, run.binding)
 
 
-def _others_refused(hold: ClaimedRun, batch: PushBatch) -> bool:
+def _others_refused(claimed: ClaimedRun, batch: PushBatch) -> bool:
     """Whether the run has other batches and none of its batches was taken."""
-    with hold.ctx.db.read() as session:
+    with claimed.ctx.db.read() as session:
         _, accepted = batches.halvings(session, batch.run_id)
         return not accepted and batches.has_others(session, batch)
 
 
 def _put_back(
-    hold: ClaimedRun, batch: PushBatch, error: SyncError, *, certain: bool, last: bool = False
+    claimed: ClaimedRun, batch: PushBatch, error: SyncError, *, certain: bool, last: bool = False
 ) -> None:
     """Planned again, after a while; `last`: behind everything else of the run."""
-    later = hold.later(backoff(hold.ctx, batch.attempts))
-    with hold.transaction() as (session, run):
+    later = claimed.later(backoff(claimed.ctx, batch.attempts))
+    with claimed.transaction() as (session, run):
         batches.refused(session, batch.id, not_before=later, certain=certain, last=last)
         lifecycle.note_error(run, error)
 
 
 def _reject(
-    hold: ClaimedRun,
+    claimed: ClaimedRun,
     batch: PushBatch,
     key: str,
     rows: Sequence[tuple[str, str]],
@@ -149,7 +151,7 @@ def _reject(
     certain: bool,
 ) -> None:
     code, words = rows[0][0] if rows else error.code, " ".join(message for _, message in rows)
-    with hold.transaction() as (session, run):
+    with claimed.transaction() as (session, run):
         doubt = not certain or batches.in_doubt(session, batch)
         batches.acknowledge(
             session,
@@ -157,7 +159,7 @@ def _reject(
             batch.id,
             accepted=(0, encode_keys([])),
             rejected=[RejectedRow.of(key, code, words or error.message)],
-            now=hold.now,
+            now=claimed.now,
         )
         if doubt:
             batches.keep_lost(session, batch.id, 1, encode_keys([key]))

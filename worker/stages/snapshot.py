@@ -26,70 +26,70 @@ LATER_POLL_SECONDS = 10.0
 BUSY_SECONDS = 1.0
 
 
-def snapshot(hold: ClaimedRun) -> Stage | None:
+def snapshot(claimed: ClaimedRun) -> Stage | None:
     """Bring the run a completed snapshot."""
-    run = hold.load()
-    if run.snapshot is None and run.binding.blackouts and blackout.stops(hold):
+    run = claimed.load()
+    if run.snapshot is None and run.binding.blackouts and blackout.stops(claimed):
         return None  # members as they are when the push may begin
     try:
-        return bring(hold)
+        return bring(claimed)
     except IncompleteListError:
         # Where nothing was flagged yet nobody is wrong: whoever set it up hears of it at once.
         if run.binding.attribute_locked_at is None:
             raise
-        if not webhook_trust.heal(hold, None):
+        if not webhook_trust.heal(claimed, None):
             raise
         return Stage.SNAPSHOT
 
 
-def bring(hold: ClaimedRun) -> Stage | None:
+def bring(claimed: ClaimedRun) -> Stage | None:
     """The same whatever the time of day."""
-    run = hold.load()
+    run = claimed.load()
     if run.binding.feed == Feed.WEBHOOK:
         if run.snapshot is None and run.reconcile is None:
-            return _told(hold)
+            return _told(claimed)
         if run.snapshot is not None and run.snapshot.kind == SnapshotKind.UPLOAD:
             raise ConfigurationError("WEBHOOK_FED", binding=run.binding.name)
     if run.snapshot is not None and run.snapshot.state == SnapshotState.COMPLETED:
-        return _on(hold)
-    with hold.amplitude(run.binding.project) as amplitude:
-        found = run.snapshot or _begin(hold, run.binding.cohort_id, amplitude)
+        return _on(claimed)
+    with claimed.amplitude(run.binding.project) as amplitude:
+        found = run.snapshot or _begin(claimed, run.binding.cohort_id, amplitude)
         if found is None:
             return None
         if found.state == SnapshotState.REQUESTING:  # its worker died between journal and answer
             raise TerminalError("SNAPSHOT_REQUEST_LOST")
         if found.state == SnapshotState.REQUESTED:
-            return _poll(hold, amplitude, found)
+            return _poll(claimed, amplitude, found)
         if found.state == SnapshotState.FAILED:  # the run that it is shared with gave it up
-            raise _overdue(hold)
-        return _on(hold)
+            raise _overdue(claimed)
+        return _on(claimed)
 
 
-def _told(hold: ClaimedRun) -> Stage | None:
+def _told(claimed: ClaimedRun) -> Stage | None:
     """What the webhook delivered until now: no request is made and no download spent."""
-    with hold.transaction() as (session, run):
-        found = cohort_lists.begin(session, run, now=hold.now)
+    with claimed.transaction() as (session, run):
+        found = cohort_lists.begin(session, run, now=claimed.now)
         lifecycle.note_error(run, None)
         if isinstance(found, datetime):  # the first sync of the cohort is still coming in
             lifecycle.wait(run, found)
             return None
-        lifecycle.advance(run, Stage.DIFF, now=hold.now)
+        lifecycle.advance(run, Stage.DIFF, now=claimed.now)
     return Stage.DIFF
 
 
-def _begin(hold: ClaimedRun, cohort_id: str, amplitude: Amplitude) -> Snapshot | None:
+def _begin(claimed: ClaimedRun, cohort_id: str, amplitude: Amplitude) -> Snapshot | None:
     """A shared snapshot or a new request; none where the run has to wait."""
-    _require(hold.load(), cohort_id, amplitude)
-    with hold.transaction() as (session, run):
+    _require(claimed.load(), cohort_id, amplitude)
+    with claimed.transaction() as (session, run):
         found = snapshots.join_or_begin(
             session,
             run,
-            now=hold.now,
-            fresh=snapshots.FreshnessPolicy.of(hold.ctx.settings),
+            now=claimed.now,
+            fresh=snapshots.FreshnessPolicy.of(claimed.ctx.settings),
             parallel=AMPLITUDE_PARALLEL_JOBS,
         )
         if found is None:
-            lifecycle.wait(run, hold.later(BUSY_SECONDS))
+            lifecycle.wait(run, claimed.later(BUSY_SECONDS))
             return None
     if found.state != SnapshotState.REQUESTING:
         return found
@@ -98,11 +98,11 @@ def _begin(hold: ClaimedRun, cohort_id: str, amplitude: Amplitude) -> Snapshot |
     except AnswerLostError as error:
         raise TerminalError("SNAPSHOT_REQUEST_LOST", error.detail) from error
     except SyncError:
-        with hold.transaction() as (session, run):  # refused or never sent: it has cost nothing
+        with claimed.transaction() as (session, run):  # refused or never sent: it has cost nothing
             session.get_one(Snapshot, found.id).state = SnapshotState.FAILED
             run.snapshot_id = None
         raise
-    with hold.transaction() as (session, _):
+    with claimed.transaction() as (session, _):
         stored: Snapshot = session.get_one(Snapshot, found.id)
         stored.request_id, stored.state = request_id, SnapshotState.REQUESTED
     return stored
@@ -119,11 +119,11 @@ def _require(run: SyncRun, cohort_id: str, amplitude: Amplitude) -> None:
         ) from None
 
 
-def _poll(hold: ClaimedRun, amplitude: Amplitude, found: Snapshot) -> Stage | None:
+def _poll(claimed: ClaimedRun, amplitude: Amplitude, found: Snapshot) -> Stage | None:
     if found.request_id is None:
         raise TerminalError("SNAPSHOT_REQUEST_LOST")
-    age = (hold.now - found.requested_at).total_seconds()
-    overdue = age > hold.ctx.settings.snapshot_deadline_seconds
+    age = (claimed.now - found.requested_at).total_seconds()
+    overdue = age > claimed.ctx.settings.snapshot_deadline_seconds
     try:
         completed = amplitude.completed(found.request_id)
     except RateLimited:
@@ -132,29 +132,29 @@ def _poll(hold: ClaimedRun, amplitude: Amplitude, found: Snapshot) -> Stage | No
         completed = False  # the deadline counts also while nobody may ask
     if not completed:
         if overdue:
-            with hold.transaction() as (session, run):
+            with claimed.transaction() as (session, run):
                 session.get_one(Snapshot, found.id).state = SnapshotState.FAILED
-            raise _overdue(hold)
-        with hold.transaction() as (session, run):
-            lifecycle.wait(run, hold.later(_pause(age)))
+            raise _overdue(claimed)
+        with claimed.transaction() as (session, run):
+            lifecycle.wait(run, claimed.later(_pause(age)))
         return None
-    with hold.transaction() as (session, run):
+    with claimed.transaction() as (session, run):
         stored = session.get_one(Snapshot, found.id)
-        stored.state, stored.completed_at = SnapshotState.COMPLETED, hold.now
+        stored.state, stored.completed_at = SnapshotState.COMPLETED, claimed.now
         lifecycle.note_error(run, None)
-        lifecycle.advance(run, Stage.DIFF, now=hold.now)
+        lifecycle.advance(run, Stage.DIFF, now=claimed.now)
     return Stage.DIFF
 
 
-def _overdue(hold: ClaimedRun) -> TerminalError:
-    minutes = round(hold.ctx.settings.snapshot_deadline_seconds / 60)
+def _overdue(claimed: ClaimedRun) -> TerminalError:
+    minutes = round(claimed.ctx.settings.snapshot_deadline_seconds / 60)
     return TerminalError("SNAPSHOT_DEADLINE", minutes=minutes)
 
 
-def _on(hold: ClaimedRun) -> Stage:
-    with hold.transaction() as (_, run):
+def _on(claimed: ClaimedRun) -> Stage:
+    with claimed.transaction() as (_, run):
         lifecycle.note_error(run, None)
-        lifecycle.advance(run, Stage.DIFF, now=hold.now)
+        lifecycle.advance(run, Stage.DIFF, now=claimed.now)
     return Stage.DIFF
 
 

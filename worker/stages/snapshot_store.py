@@ -36,35 +36,35 @@ DOWNLOADABLE = timedelta(days=7)
 _CSV = (SnapshotKind.DOWNLOAD, SnapshotKind.UPLOAD)
 
 
-def fetch(hold: ClaimedRun, snapshot: Snapshot) -> KeySource:
+def fetch(claimed: ClaimedRun, snapshot: Snapshot) -> KeySource:
     """The snapshot's keys: of a file that is downloaded or unpacked to this machine, or of the database.
 
     Who is forgotten is not among them: a file that was made before somebody was is made anew.
     """
     if snapshot.kind in _CSV:
-        return csv_of(hold, snapshot)
+        return csv_of(claimed, snapshot)
     if snapshot.kind == SnapshotKind.CLEAR:
         return KeyBlobs(lambda: ())
-    gone = hold.forgotten()
+    gone = claimed.forgotten()
     if snapshot.kind == SnapshotKind.STATE:
-        return _of_state(hold, gone)
-    path = _place(hold, snapshot, gone)
+        return _of_state(claimed, gone)
+    path = _place(claimed, snapshot, gone)
     if not path.exists():
-        webhook_snapshot.write(hold, snapshot, path, gone)
+        webhook_snapshot.write(claimed, snapshot, path, gone)
     return blobs_of(path)
 
 
-def csv_of(hold: ClaimedRun, snapshot: Snapshot) -> CsvFile:
+def csv_of(claimed: ClaimedRun, snapshot: Snapshot) -> CsvFile:
     """The file of a download or an upload."""
-    gone, limit = hold.forgotten(), hold.ctx.settings.snapshot_max_bytes
-    path = _place(hold, snapshot, gone)
+    gone, limit = claimed.forgotten(), claimed.ctx.settings.snapshot_max_bytes
+    path = _place(claimed, snapshot, gone)
     if not path.exists():
         if not gone:
-            _make(hold, snapshot, path, limit)
+            _make(claimed, snapshot, path, limit)
         else:
             raw = path.with_suffix(f".csv.{os.getpid()}.raw")
             try:
-                _make(hold, snapshot, raw, limit)
+                _make(claimed, snapshot, raw, limit)
                 leave_out(CsvFile(raw, snapshot.property, limit), path, gone)
             finally:
                 raw.unlink(missing_ok=True)
@@ -84,26 +84,26 @@ def leave_out(source: CsvFile, target: Path, gone: Forgotten) -> None:
         )
 
 
-def _place(hold: ClaimedRun, snapshot: Snapshot, gone: Forgotten) -> Path:
-    path = place_of(hold.ctx.settings.data_dir, snapshot, gone.newest)
+def _place(claimed: ClaimedRun, snapshot: Snapshot, gone: Forgotten) -> Path:
+    path = place_of(claimed.ctx.settings.data_dir, snapshot, gone.newest)
     make_private_dir(path.parent)
     return path
 
 
-def _make(hold: ClaimedRun, snapshot: Snapshot, path: Path, limit: int) -> None:
+def _make(claimed: ClaimedRun, snapshot: Snapshot, path: Path, limit: int) -> None:
     if snapshot.kind == SnapshotKind.UPLOAD:
-        _unload(hold, snapshot, path, limit)
+        _unload(claimed, snapshot, path, limit)
     else:
-        _download(hold, snapshot, path, limit)
+        _download(claimed, snapshot, path, limit)
 
 
-def _of_state(hold: ClaimedRun, gone: Forgotten) -> KeyBlobs:
+def _of_state(claimed: ClaimedRun, gone: Forgotten) -> KeyBlobs:
     """Nothing but this run changes the state, and not before it has planned what follows from these keys."""
-    binding = hold.load().binding
+    binding = claimed.load().binding
 
     def blobs() -> Iterator[bytes]:
-        with hold.workdir("state") as workdir:
-            for n, blob in members.of_state(hold.ctx.db, binding, workdir):
+        with claimed.workdir("state") as workdir:
+            for n, blob in members.of_state(claimed.ctx.db, binding, workdir):
                 yield gone.without(Direction.ENTER, n, blob)[1]
 
     return KeyBlobs(blobs, binding.member_count)
@@ -122,12 +122,12 @@ def _name_of(snapshot: Snapshot) -> str:
     return f"{snapshot.id}-{snapshot.requested_at:%Y%m%d%H%M%S%f}-"
 
 
-def forget(hold: ClaimedRun, snapshot: Snapshot) -> None:
+def forget(claimed: ClaimedRun, snapshot: Snapshot) -> None:
     """Remove the file that this run alone needed, and what lies about."""
     if snapshot.kind != SnapshotKind.DOWNLOAD:
-        for path in (hold.ctx.settings.data_dir / "snapshots").glob(f"{_name_of(snapshot)}*"):
+        for path in (claimed.ctx.settings.data_dir / "snapshots").glob(f"{_name_of(snapshot)}*"):
             path.unlink(missing_ok=True)
-    sweep(hold.ctx.settings.data_dir)
+    sweep(claimed.ctx.settings.data_dir)
 
 
 def sweep(data_dir: Path) -> None:
@@ -143,19 +143,19 @@ def sweep(data_dir: Path) -> None:
                 shutil.rmtree(left)
 
 
-def _download(hold: ClaimedRun, snapshot: Snapshot, path: Path, limit: int) -> None:
+def _download(claimed: ClaimedRun, snapshot: Snapshot, path: Path, limit: int) -> None:
     if snapshot.request_id is None:
         raise TerminalError("SNAPSHOT_REQUEST_LOST")
-    if hold.now - snapshot.requested_at > DOWNLOADABLE:  # as of a run that was held for long
+    if claimed.now - snapshot.requested_at > DOWNLOADABLE:  # as of a run that was held for long
         raise TerminalError("SNAPSHOT_EXPIRED")
-    run = hold.load()
-    with hold.amplitude(run.binding.project) as amplitude:
+    run = claimed.load()
+    with claimed.amplitude(run.binding.project) as amplitude:
         amplitude.download(snapshot.request_id, path, max_bytes=limit)
 
 
-def _unload(hold: ClaimedRun, snapshot: Snapshot, path: Path, limit: int) -> None:
+def _unload(claimed: ClaimedRun, snapshot: Snapshot, path: Path, limit: int) -> None:
     size = 0
-    with hold.ctx.db.read() as session, replacing(path) as draft, draft.open("wb") as file:
+    with claimed.ctx.db.read() as session, replacing(path) as draft, draft.open("wb") as file:
         for piece in snapshots.iter_upload(session, snapshot.id):
             size += len(piece)
             if size > limit:

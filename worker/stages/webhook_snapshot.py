@@ -25,10 +25,10 @@ from worker.membership.key_sources import write_blobs
 log = structlog.get_logger()
 
 
-def write(hold: ClaimedRun, snapshot: Snapshot, path: Path, gone: Forgotten) -> None:
+def write(claimed: ClaimedRun, snapshot: Snapshot, path: Path, gone: Forgotten) -> None:
     """The snapshot's members to `path` as blobs, without who is `gone`; users without the mapped property are blank."""
-    with hold.workdir(f"list-{snapshot.id}") as workdir:
-        with hold.ctx.db.read() as session:
+    with claimed.workdir(f"list-{snapshot.id}") as workdir:
+        with claimed.ctx.db.read() as session:
             view = cohort_lists.look(session, snapshot)
             parts = compact(
                 cohort_lists.iter_parts(session, view),
@@ -43,7 +43,7 @@ def write(hold: ClaimedRun, snapshot: Snapshot, path: Path, gone: Forgotten) -> 
             with replacing(path) as draft:
                 write_blobs(draft, allowed, view.blank)
         if due:
-            _fold(hold, view, kept)
+            _fold(claimed, view, kept)
 
 
 def _keeping(
@@ -57,9 +57,9 @@ def _keeping(
         yield n, blob
 
 
-def _fold(hold: ClaimedRun, view: ListView, kept: list[tuple[int, Path]]) -> None:
-    with hold.transaction() as (session, _):
+def _fold(claimed: ClaimedRun, view: ListView, kept: list[tuple[int, Path]]) -> None:
+    with claimed.transaction() as (session, _):
         folded = cohort_lists.fold(session, view, ((n, file.read_bytes()) for n, file in kept))
-    with hold.transaction() as (session, _):
-        forgotten = cohort_lists.forget_old(session, view.list_id, now=hold.now)
+    with claimed.transaction() as (session, _):
+        forgotten = cohort_lists.forget_old(session, view.list_id, now=claimed.now)
     log.info("cohort_list_folded", folded=folded, messages=len(view.unfolded), forgotten=forgotten)

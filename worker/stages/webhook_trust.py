@@ -36,25 +36,25 @@ log = structlog.get_logger()
 ASK_EVERY = timedelta(minutes=5)
 
 
-def weigh(hold: ClaimedRun, run: SyncRun, people: int) -> Verdict | None:
+def weigh(claimed: ClaimedRun, run: SyncRun, people: int) -> Verdict | None:
     """What is to be doubted of the run's list of so many people, stored with it; none if it has no list."""
     if run.snapshot is None or run.snapshot.kind != SnapshotKind.WEBHOOK or run.snapshot.upto is None:
         return None
     upto = run.snapshot.upto
-    with hold.ctx.db.read() as session:
+    with claimed.ctx.db.read() as session:
         found = cohort_lists.of_binding(session, run.binding)
     if found is None:
         return None
-    ask(hold, run.binding)
-    with hold.ctx.db.read() as session:
-        repeated = _repeated(session, found, upto, Fingerprints(hold.ctx.rng.getrandbits(63)))
-    with hold.transaction() as (session, _):
+    ask(claimed, run.binding)
+    with claimed.ctx.db.read() as session:
+        repeated = _repeated(session, found, upto, Fingerprints(claimed.ctx.rng.getrandbits(63)))
+    with claimed.transaction() as (session, _):
         stored = session.get(CohortList, found.id)
         if stored is None or stored.generation != found.generation:
             return None  # another run's base is newer than what this one has compared with
         facts = list_facts.facts(session, stored, people=people, upto=upto)
         facts.carried.update(repeated)
-        verdict = list_trust.judge(facts, now=hold.now, settle=cohort_lists.SETTLE)
+        verdict = list_trust.judge(facts, now=claimed.now, ended_after=cohort_lists.ENDED_AFTER)
         list_facts.keep(stored, verdict)
         stored.judged_id = max(stored.judged_id, upto)
         whole = list_trust.whole_sync(facts)
@@ -80,46 +80,46 @@ def objection(
     )
 
 
-def heals(hold: ClaimedRun, run: SyncRun, verdict: Verdict | None) -> bool:
+def heals(claimed: ClaimedRun, run: SyncRun, verdict: Verdict | None) -> bool:
     """Whether the run goes back to its beginning, for the list gets a new one."""
     if verdict is None or run.approved:
         return False
     if verdict.whole is not None:
-        _begin_with(hold, verdict.whole)
+        _begin_with(claimed, verdict.whole)
         return True
-    return run.reconcile is None and heal(hold, verdict)
+    return run.reconcile is None and heal(claimed, verdict)
 
 
-def _begin_with(hold: ClaimedRun, time: int) -> None:
-    with hold.transaction() as (session, run):
+def _begin_with(claimed: ClaimedRun, time: int) -> None:
+    with claimed.transaction() as (session, run):
         found = cohort_lists.of_binding(session, run.binding)
         if found is not None:
-            list_base.begin_with(session, found, time, now=hold.now)
+            list_base.begin_with(session, found, time, now=claimed.now)
         reconciling.forget_comparison(run)
-        lifecycle.advance(run, Stage.SNAPSHOT, now=hold.now)
+        lifecycle.advance(run, Stage.SNAPSHOT, now=claimed.now)
     log.info("list_begins_anew", computed=list_trust.shown(time))
 
 
-def heal(hold: ClaimedRun, verdict: Verdict | None) -> bool:
+def heal(claimed: ClaimedRun, verdict: Verdict | None) -> bool:
     """Send the run back for a download that becomes the list's base, if there is reason and budget for one.
 
     Without a verdict the list began with changes.
     """
-    with hold.transaction() as (session, run):
+    with claimed.transaction() as (session, run):
         found = cohort_lists.of_binding(session, run.binding)
         if run.binding.feed != Feed.WEBHOOK or run.reconcile is not None or run.approved or found is None:
             return False
         reason = verdict.standing if verdict is not None else [list_trust.INCOMPLETE]
-        if not reason and not _old(found, hold.now, hold.ctx.settings.reconcile_days):
+        if not reason and not _old(found, claimed.now, claimed.ctx.settings.reconcile_days):
             return False
         if found.size is not None and found.size > COHORT_MAX_MEMBERS:
             return False
-        budget = hold.ctx.settings.reconcile_downloads
-        if not reconciling.within_budget(session, run.binding.project, budget=budget, now=hold.now):
+        budget = claimed.ctx.settings.reconcile_downloads
+        if not reconciling.within_budget(session, run.binding.project, budget=budget, now=claimed.now):
             return False
         run.reconcile = Reconcile.ITSELF
         reconciling.forget_comparison(run)
-        lifecycle.advance(run, Stage.SNAPSHOT, now=hold.now)
+        lifecycle.advance(run, Stage.SNAPSHOT, now=claimed.now)
     log.info("list_reconciles_itself", reason=reason or ["its base is old"])
     return True
 
@@ -131,28 +131,28 @@ def _old(found: CohortList, now: datetime, days: float) -> bool:
     return days > 0 and since + timedelta(days=days) < now
 
 
-def ask(hold: ClaimedRun, binding: CohortBinding, *, anew: bool = False) -> None:
+def ask(claimed: ClaimedRun, binding: CohortBinding, *, anew: bool = False) -> None:
     """Store the cohort's size and how its last sync ended, asked a moment ago at most unless `anew`.
 
     The list of cohorts costs no download, and no run ends because it can't be had.
     """
-    now = hold.now
-    with hold.ctx.db.read() as session:
+    now = claimed.now
+    with claimed.ctx.db.read() as session:
         found = cohort_lists.of_binding(session, binding)
     if found is None:
         return
     if not anew and found.size_asked_at is not None and found.size_asked_at > now - ASK_EVERY:
-        with hold.ctx.db.read() as session:
+        with claimed.ctx.db.read() as session:
             heard = list_facts.last_heard(session, found.id)
         if heard is None or heard < found.size_asked_at:
             return
     try:
-        with hold.amplitude(binding.project) as amplitude:
+        with claimed.amplitude(binding.project) as amplitude:
             listed = next((one for one in _listed(amplitude) if one.id == binding.cohort_id), None)
     except SyncError as error:
         log.warning("size_unknown", code=error.code)
         return
-    with hold.transaction() as (session, _):
+    with claimed.transaction() as (session, _):
         stored = session.get(CohortList, found.id)
         if stored is not None:
             stored.size = listed.size if listed is not None else None

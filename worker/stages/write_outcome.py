@@ -94,7 +94,7 @@ def outcome_of(write: Callable[[], str | None]) -> WriteOutcome:
 
 
 def apply(
-    hold: ClaimedRun,
+    claimed: ClaimedRun,
     cloud: MarketingCloud,
     job: Sequence[PushBatch],
     outcome: WriteOutcome,
@@ -107,72 +107,74 @@ def apply(
     """
     match outcome:
         case Queued(request_id):
-            _queued(hold, job, request_id, first_look)
+            _queued(claimed, job, request_id, first_look)
         case Saved():
-            _saved(hold, job)
+            _saved(claimed, job)
         case TooLarge(error):
-            _too_large(hold, cloud, job, error)
+            _too_large(claimed, cloud, job, error)
         case BatchRefused(error):
             for batch in job:
-                refusals.refused(hold, cloud, batch, error.rows, error)
+                refusals.refused(claimed, cloud, batch, error.rows, error)
         case RowsRefused(error):
             for batch in job:
-                _rows_refused(hold, cloud, batch, error)
+                _rows_refused(claimed, cloud, batch, error)
         case Failed(error, uncertain):
-            job_tracking.unsent(hold, job, error, uncertain=uncertain)
+            job_tracking.unsent(claimed, job, error, uncertain=uncertain)
             for batch in job:
-                refusals.failed(hold, cloud, batch, error)
+                refusals.failed(claimed, cloud, batch, error)
             raise error
 
 
-def replace(hold: ClaimedRun, batch: PushBatch, parts: Sequence[Sequence[str]]) -> None:
+def replace(claimed: ClaimedRun, batch: PushBatch, parts: Sequence[Sequence[str]]) -> None:
     """Smaller batches in the place of one of which nothing was taken."""
-    with hold.transaction() as (session, run):
+    with claimed.transaction() as (session, run):
         made = [(len(part), encode_keys(part)) for part in parts]
         batches.split(session, run, batch.id, made, sent=batch.attempts > 1)
 
 
-def _queued(hold: ClaimedRun, job: Sequence[PushBatch], request_id: str, first_look: float) -> None:
-    soonest = (job[0].sent_at or hold.now) + timedelta(seconds=first_look)
-    due = max(hold.later(POLL_MIN_SECONDS), soonest)
-    with hold.transaction() as (session, _):
+def _queued(claimed: ClaimedRun, job: Sequence[PushBatch], request_id: str, first_look: float) -> None:
+    soonest = (job[0].sent_at or claimed.now) + timedelta(seconds=first_look)
+    due = max(claimed.later(POLL_MIN_SECONDS), soonest)
+    with claimed.transaction() as (session, _):
         for batch in job:
             batches.submitted(session, batch.id, request_id, poll_at=due)
 
 
-def _saved(hold: ClaimedRun, job: Sequence[PushBatch]) -> None:
-    with hold.transaction() as (session, run):
+def _saved(claimed: ClaimedRun, job: Sequence[PushBatch]) -> None:
+    with claimed.transaction() as (session, run):
         for batch in job:
-            batches.acknowledge(session, run, batch.id, now=hold.now)
+            batches.acknowledge(session, run, batch.id, now=claimed.now)
 
 
 def _too_large(
-    hold: ClaimedRun, cloud: MarketingCloud, job: Sequence[PushBatch], error: PayloadTooLargeError
+    claimed: ClaimedRun, cloud: MarketingCloud, job: Sequence[PushBatch], error: PayloadTooLargeError
 ) -> None:
     """Each batch alone; one alone in halves, a small one within the bound of `refusals`."""
     if len(job) > 1:
-        with hold.transaction() as (session, _):
+        with claimed.transaction() as (session, _):
             for one in job:
-                batches.refused(session, one.id, not_before=hold.now, certain=True)
+                batches.refused(session, one.id, not_before=claimed.now, certain=True)
         return
     (batch,) = job
     if batch.n <= SYNC_ROWS:
-        refusals.halve(hold, cloud, batch, [("HTTP_413", error.message)], error)
+        refusals.halve(claimed, cloud, batch, [("HTTP_413", error.message)], error)
         return
     keys = decode_keys(batch.keys)
     half = len(keys) // 2
-    replace(hold, batch, (keys[:half], keys[half:]))
+    replace(claimed, batch, (keys[:half], keys[half:]))
 
 
-def _rows_refused(hold: ClaimedRun, cloud: MarketingCloud, batch: PushBatch, error: RowsRefusedError) -> None:
+def _rows_refused(
+    claimed: ClaimedRun, cloud: MarketingCloud, batch: PushBatch, error: RowsRefusedError
+) -> None:
     """Some row is bad, or none: what is said decides."""
     said = " ".join(message for _, message in error.rows)
     if (not error.rows or passes(said)) and batch.attempts < UNEXPLAINED_TRIES:
-        with hold.transaction() as (session, _):
+        with claimed.transaction() as (session, _):
             batches.send_again(session, batch.id)
         raise TransientError("MC_UNAVAILABLE", "It refused synchronous rows without a reason.")
     if NO_FIELD in said:
-        job_tracking.unsent(hold, [batch], error, uncertain=False)
-        require_destination(cloud, hold.load().binding)
+        job_tracking.unsent(claimed, [batch], error, uncertain=False)
+        require_destination(cloud, claimed.load().binding)
     final = ConfigurationError(error.code, error.detail, **error.context)
-    refusals.halve(hold, cloud, batch, error.rows, final, certain=batch.n == 1)
+    refusals.halve(claimed, cloud, batch, error.rows, final, certain=batch.n == 1)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from cli import confirm, context, names, output, views
-from cli.commands.setup import changes, doors
+from cli.commands.setup import changes, credentials
 from cli.config_file import secret_sources
 from cli.tables import Column
 from models.naming import every, find
@@ -57,7 +57,7 @@ def add(
     account_id: AccountId = None,
     made_on: MadeOn = None,
     write_mode: Annotated[WriteModeName, typer.Option(help=WRITE_MODE)] = "async",
-    no_check: doors.NoCheck = False,
+    no_check: credentials.NoCheck = False,
     as_json: Json = False,
 ) -> None:
     """Add a Marketing Cloud business unit.
@@ -70,7 +70,7 @@ def add(
     identity = secret_sources.read_secret("client id", client_id, plain=True).get_secret_value()
     secret = secret_sources.read_secret("client secret", client_secret)
     with context.database(proven=True) as db:
-        row = doors.store(
+        row = credentials.store(
             db,
             lambda session: destinations.add_destination(
                 session,
@@ -173,7 +173,7 @@ def update(
     account_id: AccountId = None,
     made_on: MadeOn = None,
     write_mode: Annotated[WriteModeName | None, typer.Option(help=WRITE_MODE)] = None,
-    no_check: doors.NoCheck = False,
+    no_check: credentials.NoCheck = False,
     yes: confirm.Yes = False,
     as_json: Json = False,
 ) -> None:
@@ -191,7 +191,7 @@ def update(
             found = find(session, Destination, name)
         replaced = ["client secret"] if db.keyring.differs(found.client_secret_token, secret) else []
         confirm.require_for_secrets("destination", found.name, replaced, yes=yes)
-        row = doors.store(
+        row = credentials.store(
             db,
             lambda session: destinations.update_destination(
                 session,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from cli import confirm, context, names, output, views
-from cli.commands.setup import changes, doors, webhooks
+from cli.commands.setup import changes, credentials, webhooks
 from cli.config_file import secret_sources, vendors
 from models.membership import snapshots
 from models.naming import every, find
@@ -44,7 +44,7 @@ def add(
         TierName, typer.Option(help="The project's plan; only Audiences allows schedules.")
     ] = "growth",
     monthly_quota: Quota = sources.MONTHLY_DOWNLOADS,
-    no_check: doors.NoCheck = False,
+    no_check: credentials.NoCheck = False,
     as_json: Json = False,
 ) -> None:
     """Add an Amplitude project. Amplitude is asked first whether it takes the keys; nothing is stored if it does not.
@@ -57,7 +57,7 @@ def add(
         secret_sources.read_secret("secret key", secret_key),
     )
     with context.database(proven=True) as db:
-        row = doors.store(
+        row = credentials.store(
             db,
             lambda session: sources.add_source(
                 session,
@@ -128,7 +128,7 @@ def update(
     region: Annotated[RegionName | None, typer.Option(help="Amplitude's region of the project.")] = None,
     tier: Annotated[TierName | None, typer.Option(help="The project's plan.")] = None,
     monthly_quota: Annotated[int | None, typer.Option(min=0, help="Cohort downloads a month.")] = None,
-    no_check: doors.NoCheck = False,
+    no_check: credentials.NoCheck = False,
     yes: confirm.Yes = False,
     as_json: Json = False,
 ) -> None:
@@ -150,7 +150,7 @@ def update(
         }
         replaced = [one for one, pair in given.items() if db.keyring.differs(*pair)]
         confirm.require_for_secrets("source", found.name, replaced, yes=yes)
-        row = doors.store(
+        row = credentials.store(
             db,
             lambda session: sources.update_source(
                 session,

@@ -13,7 +13,7 @@ BODY_SECONDS = 10.0
 BODY_BYTES = 1_000_000
 
 
-class Door(HTTPServer):
+class FlowerServer(HTTPServer):
     """Tornado's server with limits; a connection that has waited longest makes room for a new one."""
 
     def initialize(self, *given: Any, **named: Any) -> None:
