@@ -16,11 +16,11 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from models import forgotten
+from models.data_protection import forgotten
+from models.data_protection.forgotten import Forgotten
 from models.database import Database
 from models.direction import Direction
 from models.errors import ConfigurationError, SyncError, TransientError
-from models.forgotten import Forgotten
 from models.membership import webhooks
 from models.membership.webhooks import Column, Message, Outcome
 

@@ -6,9 +6,9 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from models import retention
+from models.data_protection import retention
+from models.data_protection.retention import Cursor, Retention
 from models.database import Database
-from models.retention import Cursor, Retention
 
 EVERY = timedelta(hours=1)
 

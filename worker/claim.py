@@ -24,7 +24,8 @@ from sqlalchemy.orm import Session
 
 from config.queue import nudge, publish
 from config.queue_names import KEY_PREFIX, QUEUES, QueueUnavailableError
-from models import forgotten
+from models.data_protection import forgotten
+from models.data_protection.forgotten import Forgotten
 from models.disk_errors import disk_full
 from models.errors import (
     Cancelled,
@@ -36,7 +37,6 @@ from models.errors import (
     TransientError,
     WrongSecretKeyError,
 )
-from models.forgotten import Forgotten
 from models.private_files import make_private_dir
 from models.runs import batches, completion, lifecycle, slots
 from models.runs.lifecycle import Claim, fenced

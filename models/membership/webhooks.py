@@ -19,7 +19,8 @@ from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import Session
 
-from models import audit, forgotten
+from models import audit
+from models.data_protection import forgotten
 from models.database import lock
 from models.errors import ConfigurationError
 from models.membership.computed_time import MICROSECONDS

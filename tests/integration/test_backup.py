@@ -12,8 +12,8 @@ import pytest
 from cryptography.fernet import Fernet
 from sqlalchemy import select, text
 
-from models import forgotten
 from models.contact_keys.codec import encode_keys
+from models.data_protection import forgotten
 from models.database import Database
 from models.membership import webhooks
 from models.membership.webhooks import Column, MessageHead

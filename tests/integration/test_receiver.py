@@ -18,8 +18,8 @@ import requests
 from sqlalchemy import select, text
 from sqlalchemy.orm import undefer
 
-from models import forgotten
 from models.contact_keys.codec import decode_keys
+from models.data_protection import forgotten
 from models.database import Database
 from models.tables import CohortList, WebhookMessage
 from models.types import Feed

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from models import retention
 from models.contact_keys.codec import encode_keys
+from models.data_protection import retention
+from models.data_protection.retention import Cursor, Retention
 from models.database import Database
-from models.retention import Cursor, Retention
 from models.tables import (
     AuditEvent,
     Base,

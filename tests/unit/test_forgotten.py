@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from models.contact_keys.codec import decode_keys, encode_keys
+from models.data_protection.forgotten import Forgotten, digest
 from models.database import Database
 from models.direction import Direction
 from models.errors import ContractError
-from models.forgotten import Forgotten, digest
 from models.tables import SyncRun
 from worker.membership.diff import PlannedBatch
 from worker.membership.without import without

@@ -12,13 +12,13 @@ from pathlib import Path
 
 from sqlalchemy.orm import Session
 
-from models import forgotten
 from models.contact_keys.codec import row_overhead
 from models.contact_keys.masking import masked
+from models.data_protection import forgotten
+from models.data_protection.forgotten import Forgotten
 from models.database import Database
 from models.direction import Direction
 from models.errors import TerminalError
-from models.forgotten import Forgotten
 from models.membership import state
 from models.runs import batches, holds, lifecycle, rejections, unresolved_batches
 from models.setup import destinations

@@ -9,9 +9,9 @@ from __future__ import annotations
 import structlog
 from sqlalchemy.orm import Session
 
-from models import forgotten
+from models.data_protection import forgotten
+from models.data_protection.retention import Retention
 from models.membership import state
-from models.retention import Retention
 from models.runs import lifecycle, rejections, unresolved_batches
 from models.tables import SyncRun
 from models.types import RunState, Stage

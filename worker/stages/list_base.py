@@ -9,7 +9,7 @@ from pathlib import Path
 
 import structlog
 
-from models import forgotten
+from models.data_protection import forgotten
 from models.direction import Direction
 from models.errors import TerminalError
 from models.membership import list_base

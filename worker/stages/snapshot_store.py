@@ -14,9 +14,9 @@ from datetime import timedelta
 from pathlib import Path
 
 from config.queue_names import HARD_LIMIT_SECONDS
+from models.data_protection.forgotten import Forgotten
 from models.direction import Direction
 from models.errors import ContractError, TerminalError
-from models.forgotten import Forgotten
 from models.membership import snapshots
 from models.private_files import make_private_dir, replacing
 from models.tables import Snapshot

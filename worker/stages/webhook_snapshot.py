@@ -12,8 +12,8 @@ from pathlib import Path
 
 import structlog
 
+from models.data_protection.forgotten import Forgotten
 from models.direction import Direction
-from models.forgotten import Forgotten
 from models.membership import cohort_lists
 from models.membership.cohort_lists import ListView
 from models.private_files import replacing

@@ -9,7 +9,7 @@ import typer
 
 from cli import confirm, context, output
 from models import audit, key_check, schema
-from models import backup as copies
+from models.data_protection import backup as copies
 from models.database import Database
 from models.errors import ConfigurationError
 from models.wording import plural

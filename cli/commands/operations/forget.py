@@ -20,8 +20,9 @@ from sqlalchemy import select
 from cli import confirm, context, output
 from cli.commands.runs.run import publish
 from cli.commands.runs.why import read_key
-from models import audit, erasure, forgotten
+from models import audit
 from models.contact_keys.comparison import comparison_key
+from models.data_protection import erasure, forgotten
 from models.database import Database
 from models.errors import ContractError, TransientError
 from models.membership import snapshots

@@ -14,9 +14,9 @@ from cli.commands.runs.runs import AnyRun
 from cli.tables import Column
 from models import audit
 from models.contact_keys.masking import masked
+from models.data_protection.retention import Retention
 from models.database import Database
 from models.observability import overview
-from models.retention import Retention
 from models.runs import lifecycle, rejections
 from models.tables import CohortBinding, SyncRun
 

@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 from cli import context, output
 from cli.tables import Column
 from cli.timeline import Step
+from models.data_protection.retention import Retention
 from models.observability import overview
-from models.retention import Retention
 from models.runs.missed import counted
 from models.tables import SyncRun
 from models.types import RunState

@@ -11,7 +11,7 @@ import typer
 
 from cli import confirm, context, names, output, views
 from cli.commands.runs import wait
-from models import forgotten
+from models.data_protection import forgotten
 from models.database import Database
 from models.errors import ConfigurationError, ContractError, TerminalError
 from models.membership import snapshots

@@ -22,7 +22,7 @@ from cli.commands.runs.rejections import note_keys_shown
 from cli.commands.runs.run import publish
 from cli.config_file import vendors
 from cli.exit_codes import OF_STATE, Code
-from models import forgotten
+from models.data_protection import forgotten
 from models.database import Database
 from models.errors import RateLimited, TransientError
 from models.naming import find

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli import context, names, output
-from models import forgotten
+from models.data_protection import forgotten
+from models.data_protection.retention import Retention
 from models.direction import Direction
 from models.membership.contact_history import ContactPush
 from models.naming import find
-from models.retention import Retention
 from models.tables import CohortBinding, Rejection
 from models.types import BatchState
 

@@ -17,7 +17,8 @@ from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
 from config.settings import Settings
-from models import audit, erasure, forgotten, key_check, schema
+from models import audit, key_check, schema
+from models.data_protection import erasure, forgotten
 from models.database import Database
 from models.database_errors import named_errors
 from models.errors import ConfigurationError

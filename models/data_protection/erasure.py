@@ -1,8 +1,8 @@
 """Taking contacts out of everything that is stored: members, batches, rejections, and what webhooks told.
 
 Blob by blob, each in a transaction of its own, so that nobody waits for more than one. A batch that is at the vendor is
-left: its results are matched by position. Whoever calls this has forgotten the contacts first (`models/forgotten.py`),
-so nothing that is stored meanwhile has them, and a pass that finds nothing is the end.
+left: its results are matched by position. Whoever calls this has forgotten the contacts first (`forgotten.py` beside
+this), so nothing that is stored meanwhile has them, and a pass that finds nothing is the end.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from sqlalchemy import Row, delete, select, text, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from models import forgotten
 from models.contact_keys import codec
+from models.data_protection import forgotten
 from models.database import Database
 from models.database_errors import named_errors
 from models.membership import webhooks

@@ -1,7 +1,7 @@
 """Who was erased, as keyed hashes: enough to keep a contact from being stored again, and too little to name one.
 
 The key of the hashes is a secret of its own, so that a new secret key changes no hash. Compared is what Marketing Cloud
-compares: a contact in any spelling. What is stored of a contact is removed by `models/erasure.py`.
+compares: a contact in any spelling. What is stored of a contact is removed by `models/data_protection/erasure.py`.
 """
 
 from __future__ import annotations
