@@ -146,14 +146,20 @@ def test_what_is_stuck_is_ended_if_that_is_asked(tmp_path: Path) -> None:
     """Docker Compose does nothing about a probe that fails: it starts again what has ended."""
     beats = (
         "import pathlib, sys, time; from config.pulse import Pulse;"
-        "Pulse(pathlib.Path(sys.argv[1]), sys.argv[2]).beat(); time.sleep(100)"
+        "Pulse(pathlib.Path(sys.argv[1]), sys.argv[2]).beat(); print('beats', flush=True); time.sleep(100)"
     )
     given = {**os.environ, "COHORT_SYNC_DATA_DIR": str(tmp_path)}
     stuck, well = (
-        subprocess.Popen([sys.executable, "-c", beats, str(tmp_path), role], cwd=ROOT) for role in ROLES
+        subprocess.Popen(
+            [sys.executable, "-c", beats, str(tmp_path), role], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
+        for role in ROLES
     )
     try:
-        wait_until(lambda: len(signs(tmp_path, now=time.time())) == 2, seconds=20)
+        for process in (stuck, well):  # a look at a file that is not locked yet would take it away
+            assert process.stdout is not None
+            assert process.stdout.readline() == "beats\n"
+        assert len(signs(tmp_path, now=time.time())) == 2
         [file] = (tmp_path / "run").glob("scheduler@*")
         os.utime(file, (0, 0))
         probe = [sys.executable, "-c", "import sys, cohort_sync; sys.exit(cohort_sync.main())", "health"]
@@ -174,4 +180,4 @@ def test_what_is_stuck_is_ended_if_that_is_asked(tmp_path: Path) -> None:
     finally:
         for process in (stuck, well):
             process.kill()
-            process.wait()
+            process.communicate()
