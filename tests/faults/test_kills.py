@@ -170,7 +170,7 @@ def at_the_vendor(product: Product) -> psutil.Process | None:
 def test_frozen_past_its_lease(crew: Product) -> None:
     """A process stopped in the middle of an upsert thaws after another has done its work: it changes nothing."""
     binding = crew.bind()
-    crew.sandbox.fault({"path": UPSERT, "times": 1, "action": {"kind": "delay", "seconds": 2.0}})
+    crew.sandbox.fault({"path": UPSERT, "times": 1, "action": {"kind": "delay", "seconds": 6.0}})
     run_id = crew.start(binding, snapshot_id=crew.file(binding, keys(1, 1)))
     wait_until(lambda: BatchState.SENDING in crew.batch_states(run_id), seconds=30)
     fence = crew.run(run_id).fence
@@ -183,7 +183,7 @@ def test_frozen_past_its_lease(crew: Product) -> None:
         frozen.resume()
     assert run.state == RunState.SUCCEEDED
     assert run.fence > fence
-    wait_until(lambda: "lease_lost" in crew.log.read_bytes()[told:].decode(), seconds=15)
+    wait_until(lambda: "lease_lost" in crew.log.read_bytes()[told:].decode(), seconds=60)
     after = crew.run(run_id)
     assert (after.fence, after.state, after.acknowledged) == (run.fence, run.state, run.acknowledged)
     settled(crew, run_id)
