@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+
+@contextmanager
+def temporary_dir(data_dir: Path, name: str) -> Iterator[Path]:
+    """A directory for temporary files, on the data directory's disk, for its owner alone; gone afterwards."""
+    work = data_dir / "work"
+    make_private_dir(work)
+    with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=work) as directory:
+        yield Path(directory)
 
 
 @contextmanager

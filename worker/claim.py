@@ -6,7 +6,6 @@ worker that was frozen past its lease changes nothing.
 
 from __future__ import annotations
 
-import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
@@ -37,7 +36,7 @@ from models.errors import (
     TransientError,
     WrongSecretKeyError,
 )
-from models.private_files import make_private_dir
+from models.private_files import temporary_dir
 from models.runs import batches, completion, lifecycle, slots
 from models.runs.lifecycle import Claim, fenced
 from models.runs.slots import SlotRules, Woken
@@ -128,13 +127,9 @@ class ClaimedRun:
             marketing_cloud=sum(client.take_count() for client in self._marketing_cloud),
         )
 
-    @contextmanager
-    def workdir(self, name: str) -> Iterator[Path]:
-        """A directory for temporary files, on the data directory's disk, for its owner alone; gone afterwards."""
-        work = self.ctx.settings.data_dir / "work"
-        make_private_dir(work)
-        with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=work) as directory:
-            yield Path(directory)
+    def workdir(self, name: str) -> AbstractContextManager[Path]:
+        """A directory for temporary files, gone afterwards."""
+        return temporary_dir(self.ctx.settings.data_dir, name)
 
     def forgotten(self) -> Forgotten:
         """Who must not be stored."""

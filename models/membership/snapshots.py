@@ -50,9 +50,7 @@ def shareable(
     return session.scalar(
         select(Snapshot)
         .where(
-            Snapshot.project_id == binding.project_id,
-            Snapshot.cohort_id == binding.cohort_id,
-            Snapshot.kind == SnapshotKind.DOWNLOAD,
+            _downloaded(binding),
             Snapshot.property == binding.destination.contact_key_property,
             Snapshot.state.in_((SnapshotState.REQUESTED, SnapshotState.COMPLETED)),
             Snapshot.requested_at >= oldest,
@@ -76,14 +74,15 @@ def recent(
 ) -> Snapshot | None:
     """The newest download of the binding's cohort, if it is no older than `fresh.seconds`, whoever has used it.
 
-    For a run by hand that does not ask for a new one; its file is fetched again, which costs nothing.
+    For a run by hand that does not ask for a new one; its file is fetched again, which costs nothing. None for a
+    binding that is fed by webhook.
     """
+    if binding.feed == Feed.WEBHOOK:
+        return None
     return session.scalar(
         select(Snapshot)
         .where(
-            Snapshot.project_id == binding.project_id,
-            Snapshot.cohort_id == binding.cohort_id,
-            Snapshot.kind == SnapshotKind.DOWNLOAD,
+            _downloaded(binding),
             Snapshot.property == binding.destination.contact_key_property,
             Snapshot.state == SnapshotState.COMPLETED,
             Snapshot.request_id.is_not(None),
@@ -97,14 +96,21 @@ def recent(
 def use_up(session: Session, binding: CohortBinding) -> None:
     """A new download is wanted: no run may take one for a plan's that was paid for before."""
     unused = select(Snapshot.id).where(
-        Snapshot.project_id == binding.project_id,
-        Snapshot.cohort_id == binding.cohort_id,
-        Snapshot.kind == SnapshotKind.DOWNLOAD,
+        _downloaded(binding),
         Snapshot.state == SnapshotState.COMPLETED,
         _of_a_plan(binding),
     )
     used_up = update(Snapshot).where(Snapshot.id.in_(unused)).values(upto=0)
     session.execute(used_up.execution_options(synchronize_session=False))
+
+
+def _downloaded(binding: CohortBinding) -> ColumnElement[bool]:
+    """The condition for a download of the binding's cohort, by whichever property."""
+    return and_(
+        Snapshot.project_id == binding.project_id,
+        Snapshot.cohort_id == binding.cohort_id,
+        Snapshot.kind == SnapshotKind.DOWNLOAD,
+    )
 
 
 def _of_a_plan(binding: CohortBinding) -> ColumnElement[bool]:

@@ -14,7 +14,7 @@ from models.membership.snapshots import FreshnessPolicy
 from models.naming import find
 from models.runs import lifecycle
 from models.tables import CohortBinding, Snapshot, SyncRun
-from models.types import Feed, RunState, Trigger
+from models.types import RunState, Trigger
 
 KEY_MAX = 200
 MakeSnapshot: TypeAlias = Callable[[Session, CohortBinding], Snapshot]
@@ -22,13 +22,26 @@ MakeSnapshot: TypeAlias = Callable[[Session, CohortBinding], Snapshot]
 
 def of_state(session: Session, binding: CohortBinding, *, now: datetime, actor: str, full: bool) -> SyncRun:
     """A run whose target is what is stored, to be published after the commit. `full`: as in `make`."""
+    stored = snapshots.of_state(session, binding, now=now)
+    return _towards(session, binding, stored, now=now, actor=actor, full=full)
+
+
+def of_nobody(session: Session, binding: CohortBinding, *, now: datetime, actor: str) -> SyncRun:
+    """A full run that sets every flag to false, to be published after the commit."""
+    nobody = snapshots.of_nobody(session, binding, now=now)
+    return _towards(session, binding, nobody, now=now, actor=actor, full=True)
+
+
+def _towards(
+    session: Session, binding: CohortBinding, target: Snapshot, *, now: datetime, actor: str, full: bool
+) -> SyncRun:
     return lifecycle.dispatch(
         session,
         binding,
         trigger=Trigger.MANUAL,
         scheduled_for=now,
         now=now,
-        snapshot_id=snapshots.of_state(session, binding, now=now).id,
+        snapshot_id=target.id,
         full=full,
         actor=actor,
     )
@@ -82,7 +95,7 @@ def make(
     reused = None
     if anew:
         snapshots.use_up(session, found)
-    elif anew is not None and snapshot is None and not force and found.feed != Feed.WEBHOOK:
+    elif anew is not None and snapshot is None and not force:
         reused = snapshots.recent(session, found, now=now, fresh=fresh)
     if not force and snapshot is None and reused is None:
         snapshots.require_quota(session, found, now=now, fresh=fresh)

@@ -15,9 +15,9 @@ from sqlalchemy.orm import Session
 
 from models import audit
 from models.errors import ConfigurationError
-from models.membership import snapshots, webhooks
+from models.membership import webhooks
 from models.naming import checked_name, find, name_key
-from models.runs import lifecycle, retries
+from models.runs import lifecycle, manual, retries
 from models.setup import chains
 from models.setup.binding_fields import (
     LIMITS,
@@ -28,7 +28,7 @@ from models.setup.binding_fields import (
     require_own,
 )
 from models.tables import AmplitudeProject, CohortBinding, Destination, SyncRun
-from models.types import UNFINISHED_WORDS, Feed, Tier, Trigger
+from models.types import UNFINISHED_WORDS, Feed, Tier
 
 REMOVAL = "being removed: its flags are set to false first"
 
@@ -255,16 +255,7 @@ def clear_and_keep(session: Session, name: str, *, now: datetime, actor: str) ->
     if binding.attribute_locked_at is None:
         return None
     pause_binding(session, str(binding.id), reason=REMOVAL, now=now, actor=actor)
-    return lifecycle.dispatch(
-        session,
-        binding,
-        trigger=Trigger.MANUAL,
-        scheduled_for=now,
-        now=now,
-        snapshot_id=snapshots.of_nobody(session, binding, now=now).id,
-        full=True,
-        actor=actor,
-    )
+    return manual.of_nobody(session, binding, now=now, actor=actor)
 
 
 def remove_cleared(session: Session, binding_id: int, run_id: int, *, now: datetime, actor: str) -> None:

@@ -17,7 +17,7 @@ from worker.membership.key_sources import CsvFile, KeyBlobs, KeySource, blobs_of
 
 UUIDS = st.uuids().map(str)
 ODD = st.sampled_from(
-    ["", " ", "null", "a\nb", "a\rb", "\ta", "a\t", " ", "é", "A@x.org", "a@x.org", "a@x.org "]
+    ["", " ", "null", "user_id", "a\nb", "a\rb", "\ta", "a\t", " ", "é", "A@x.org", "a@x.org", "a@x.org "]
 )
 KEYS = st.lists(
     st.one_of(UUIDS, ODD, st.text(max_size=5).filter(lambda t: "\0" not in t and t.isprintable()))
@@ -58,13 +58,15 @@ def test_blobs_are_read_as_the_file_with_the_same_rows(
         write_blobs(work / "c.keys", blobs, blank)
         state = state_of(known)
         by_file = diff_of(CsvFile(path, "user_id", 1 << 30), state, work)
-        kept = blobs_of(work / "c.keys")
+        kept = blobs_of(work / "c.keys", "user_id")
+        assert kept.expected == len(keys)
         by_blobs = diff_of(kept, state, work)
         assert pushed(by_blobs) == pushed(by_file)
         assert by_blobs.longest_key == by_file.longest_key
+        assert by_blobs.odd_samples == by_file.odd_samples
         spans = {"spanned": by_file.counts.spanned, "spanned_rows": by_file.counts.spanned_rows}
         assert replace(by_blobs.counts, **spans) == by_file.counts
-        assert by_blobs.digest == kept.digest() == KeyBlobs(lambda: blobs, 0, blank).digest()
+        assert by_blobs.digest == kept.digest() == KeyBlobs(lambda: blobs, "user_id", blank=blank).digest()
 
 
 def test_a_digest_is_made_once_and_tells_contents_apart(tmp_path: Path) -> None:
@@ -75,12 +77,12 @@ def test_a_digest_is_made_once_and_tells_contents_apart(tmp_path: Path) -> None:
         reads += 1
         yield encode_keys(["a", "b"])
 
-    found = KeyBlobs(blobs)
+    found = KeyBlobs(blobs, "user_id")
     assert found.digest() == found.digest()
     assert reads == 1
-    assert found.digest() != KeyBlobs(blobs, blank=1).digest()
-    assert found.digest() != KeyBlobs(lambda: [encode_keys(["a", "c"])]).digest()
-    assert KeyBlobs(lambda: ()).digest() == KeyBlobs(lambda: ()).digest()
+    assert found.digest() != KeyBlobs(blobs, "user_id", blank=1).digest()
+    assert found.digest() != KeyBlobs(lambda: [encode_keys(["a", "c"])], "user_id").digest()
+    assert KeyBlobs(lambda: (), "user_id").digest() == KeyBlobs(lambda: (), "user_id").digest()
     path = tmp_path / "c.csv"
     path.write_bytes(b"user_id\r\na\r\n")
     file = CsvFile(path, "user_id", 100)

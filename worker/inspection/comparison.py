@@ -50,7 +50,9 @@ class Comparison:
 def audit(db: Database, binding: CohortBinding, reading: Readback, *, workdir: Path, seed: int) -> Comparison:
     """Compare; MC_ROWS_MOVED if the reading has not seen every row, and it is forgotten then."""
     known = KeyBlobs(
-        lambda: (blob for _, blob in members.of_state(db, binding, workdir)), binding.member_count
+        lambda: (blob for _, blob in members.of_state(db, binding, workdir)),
+        binding.destination.contact_key_property,
+        binding.member_count,
     )
     found = compare(known, as_state(reading), workdir=workdir, seed=seed)
     counts = found.counts

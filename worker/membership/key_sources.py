@@ -6,6 +6,7 @@ A diff takes any of them. Each knows its digest, so that an unchanged cohort nee
 from __future__ import annotations
 
 import hashlib
+import os
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from models.contact_keys.codec import decode
+from models.contact_keys.codec import HEADER_BYTES, count, decode
 from worker.membership import csv_fast, csv_reference
 from worker.membership.csv_reference import Spans
 from worker.membership.loader import DiffInput, Intake, Totals, expected_rows
@@ -81,10 +82,7 @@ class _OpenCsv:
     def read(self, intake: Intake) -> tuple[DiffInput, Totals]:
         """By the fast reader if it can."""
         file, known = self.file, self.digest
-        wanted = file.wanted
-        names = frozenset(
-            name.lower() for name in (file.columns[file.column], wanted, wanted.removeprefix("gp:"))
-        )
+        names = _names(file.columns[file.column], file.wanted)
         spans = Spans()
         try:
             made = hashlib.sha256()
@@ -94,18 +92,22 @@ class _OpenCsv:
                 csv_fast.chunks(file, made.update if known is None else len),
                 names,
             )
-            made.update(b"\0" + wanted.encode())
+            made.update(b"\0" + file.wanted.encode())
             return side, Totals(*counted, spans, known or made.hexdigest())
         except csv_fast.Irregular:
             side, counted = intake.cells(csv_fast.cells_of, csv_reference.read(file, spans), names)
-            return side, Totals(*counted, spans, known or digest_of(file.path, wanted))
+            return side, Totals(*counted, spans, known or digest_of(file.path, file.wanted))
 
 
 @dataclass
 class KeyBlobs:
-    """Keys by the blob, as `compact` orders them; `blobs` reads anew from the start. `blank` rows have no key."""
+    """Keys by the blob, as `compact` orders them; `blobs` reads anew from the start.
+
+    `column` is the mapped property, `expected` a guess at the rows, and `blank` rows have no key.
+    """
 
     blobs: Callable[[], Iterable[bytes]]
+    column: str
     expected: int = 0
     blank: int = 0
     _digest: str | None = field(default=None, init=False)
@@ -133,13 +135,18 @@ class KeyBlobs:
                 yield blob
 
         side, (rows, blank, longest, odd) = intake.cells(
-            lambda blob: csv_fast.cells_of_array(decode(blob)), seen(), frozenset()
+            lambda blob: csv_fast.cells_of_array(decode(blob)), seen(), _names(self.column)
         )
         self._digest = made.hexdigest()
         return side, Totals(rows + self.blank, blank + self.blank, longest, odd, Spans(), self._digest)
 
     def _hash(self) -> hashlib._Hash:
         return hashlib.sha256(b"blobs" + _NUMBER.pack(self.blank))
+
+
+def _names(*columns: str) -> frozenset[str]:
+    """What a header cell of these columns may say, in lower case."""
+    return frozenset(name.lower() for column in columns for name in (column, column.removeprefix("gp:")))
 
 
 def write_blobs(path: Path, blobs: Iterable[bytes], blank: int = 0) -> None:
@@ -151,10 +158,15 @@ def write_blobs(path: Path, blobs: Iterable[bytes], blank: int = 0) -> None:
             file.write(blob)
 
 
-def blobs_of(path: Path, expected: int = 0) -> KeyBlobs:
+def blobs_of(path: Path, column: str) -> KeyBlobs:
     """What `write_blobs` kept."""
+    expected = 0
     with path.open("rb") as file:
         (blank,) = _NUMBER.unpack(file.read(_NUMBER.size))
+        while length := file.read(_NUMBER.size):
+            head = file.read(HEADER_BYTES)
+            expected += count(head)
+            file.seek(_NUMBER.unpack(length)[0] - len(head), os.SEEK_CUR)
 
     def blobs() -> Iterator[bytes]:
         with path.open("rb") as file:
@@ -162,4 +174,4 @@ def blobs_of(path: Path, expected: int = 0) -> KeyBlobs:
             while length := file.read(_NUMBER.size):
                 yield file.read(*_NUMBER.unpack(length))
 
-    return KeyBlobs(blobs, expected, blank)
+    return KeyBlobs(blobs, column, expected, blank)

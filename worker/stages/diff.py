@@ -60,13 +60,10 @@ def diff(claimed: ClaimedRun) -> Stage | None:
         with claimed.transaction() as (_, mine):
             mine.full = True
         run = claimed.load()
-    if run.snapshot is None:
-        raise TerminalError("SNAPSHOT_REQUEST_LOST")
-    cohort = snapshot_store.fetch(claimed, run.snapshot)
-    if run.binding.feed == Feed.WEBHOOK and run.snapshot.kind == SnapshotKind.DOWNLOAD:
+    if run.binding.feed == Feed.WEBHOOK and snapshot_of(run).kind == SnapshotKind.DOWNLOAD:
         list_base.take(claimed, run, reader(claimed.ctx.db, run.binding))
         run = claimed.load()
-        cohort = snapshot_store.fetch(claimed, snapshot_of(run))
+    cohort = snapshot_store.fetch(claimed, snapshot_of(run))
     if (
         run.binding.confirmed_digest is not None
         and not run.full

@@ -134,7 +134,7 @@ class DryRun(ClaimedRun):
         gone = self.forgotten()
         if snapshot is not None and snapshot.kind == SnapshotKind.WEBHOOK:
             webhook_snapshot.write(self, snapshot, folder / "cohort.keys", gone)
-            return blobs_of(folder / "cohort.keys")
+            return blobs_of(folder / "cohort.keys", snapshot.property)
         if snapshot is not None:
             self._download(snapshot, folder / "cohort.csv")
         column = self.draft.binding.destination.contact_key_property

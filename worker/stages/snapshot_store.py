@@ -44,14 +44,14 @@ def fetch(claimed: ClaimedRun, snapshot: Snapshot) -> KeySource:
     if snapshot.kind in _CSV:
         return csv_of(claimed, snapshot)
     if snapshot.kind == SnapshotKind.CLEAR:
-        return KeyBlobs(lambda: ())
+        return KeyBlobs(lambda: (), snapshot.property)
     gone = claimed.forgotten()
     if snapshot.kind == SnapshotKind.STATE:
         return _of_state(claimed, gone)
     path = _place(claimed, snapshot, gone)
     if not path.exists():
         webhook_snapshot.write(claimed, snapshot, path, gone)
-    return blobs_of(path)
+    return blobs_of(path, snapshot.property)
 
 
 def csv_of(claimed: ClaimedRun, snapshot: Snapshot) -> CsvFile:
@@ -106,7 +106,7 @@ def _of_state(claimed: ClaimedRun, gone: Forgotten) -> KeyBlobs:
             for n, blob in members.of_state(claimed.ctx.db, binding, workdir):
                 yield gone.without(Direction.ENTER, n, blob)[1]
 
-    return KeyBlobs(blobs, binding.member_count)
+    return KeyBlobs(blobs, binding.destination.contact_key_property, binding.member_count)
 
 
 def place_of(data_dir: Path, snapshot: Snapshot, newest: int = 0) -> Path:

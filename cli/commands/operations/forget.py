@@ -8,10 +8,8 @@ the command is repeated: it goes on where it was.
 from __future__ import annotations
 
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -27,7 +25,7 @@ from models.database import Database
 from models.errors import ContractError, TransientError
 from models.membership import snapshots
 from models.naming import every
-from models.private_files import make_private_dir
+from models.private_files import temporary_dir
 from models.runs import lifecycle, manual
 from models.tables import CohortBinding, ForgottenContact, SyncRun
 from models.types import UNFINISHED_WORDS, RunState
@@ -217,11 +215,9 @@ def _uploads(db: Database, mine: str, found: erasure.Found) -> None:
 
     with db.read() as session:
         uploads = snapshots.uploads(session)
-    work = db.settings.data_dir / "work"
-    make_private_dir(work)
     for upload in uploads:
-        with tempfile.TemporaryDirectory(prefix="forget-", dir=work) as folder:
-            whole, allowed = Path(folder) / "whole", Path(folder) / "allowed"
+        with temporary_dir(db.settings.data_dir, "forget") as folder:
+            whole, allowed = folder / "whole", folder / "allowed"
             with db.read() as session, whole.open("wb") as file:
                 file.writelines(snapshots.iter_upload(session, upload.id))
             try:
@@ -231,7 +227,7 @@ def _uploads(db: Database, mine: str, found: erasure.Found) -> None:
                     upload.property,
                     lambda other: comparison_key(other) == mine,
                     max_bytes=db.settings.snapshot_max_bytes,
-                    workdir=Path(folder),
+                    workdir=folder,
                 )
             except ContractError:  # its run fails for the same reason, and forgets it
                 found.pending |= set(_runs_of(db, upload.id))

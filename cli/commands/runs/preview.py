@@ -17,7 +17,7 @@ import typer
 from cli import bars, context, names, output
 from cli.commands.runs import plan_report
 from cli.commands.runs.rejections import note_keys_shown
-from cli.commands.runs.run import note_reuse, recent_download
+from cli.commands.runs.run import note_reuse
 from cli.commands.setup import checks
 from cli.config_file import vendors
 from cli.exit_codes import Code
@@ -110,9 +110,10 @@ def _admitted(
             snapshots.use_up(session, row)
         if file is not None and row.feed == Feed.WEBHOOK:
             raise ConfigurationError("WEBHOOK_FED", binding=row.name)
-        reused = None if file or force or fresh else recent_download(session, row, context.now())
+        policy, reused = snapshots.FreshnessPolicy.of(db.settings), None
+        if not (file or force or fresh):
+            reused = snapshots.recent(session, row, now=context.now(), fresh=policy)
         if file is None and not force and reused is None:
-            policy = snapshots.FreshnessPolicy.of(db.settings)
             snapshots.require_quota(session, row, now=context.now(), fresh=policy)
     return row, reused
 

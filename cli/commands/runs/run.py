@@ -154,13 +154,6 @@ def _dispatch(
     return made
 
 
-def recent_download(session: Session, binding: CohortBinding, now: datetime) -> Snapshot | None:
-    """The download that a run by hand uses again, if there is one."""
-    if binding.feed == Feed.WEBHOOK:
-        return None
-    return snapshots.recent(session, binding, now=now, fresh=FreshnessPolicy.of(context.settings()))
-
-
 def note_reuse(download: Snapshot, now: datetime) -> None:
     """Say that no new one is asked for."""
     age = output.span(now - (download.completed_at or now))

@@ -6,7 +6,6 @@ A person waits for it, so it sleeps through what a run would leave its slot for.
 from __future__ import annotations
 
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -26,7 +25,7 @@ from models.data_protection import forgotten
 from models.database import Database
 from models.errors import RateLimited, TransientError
 from models.naming import find
-from models.private_files import make_private_dir
+from models.private_files import temporary_dir
 from models.runs import manual, quiescence
 from models.tables import CohortBinding, SyncRun
 from models.types import RunState
@@ -116,14 +115,12 @@ def look(db: Database, binding: CohortBinding, *, anyway: bool = False) -> Looke
         if not anyway:
             quiescence.require_still(session, binding)
         before = quiescence.mark(session, binding)
-    work = db.settings.data_dir / "work"
-    make_private_dir(work)
     with (
         vendors.opened(db) as outside,
-        tempfile.TemporaryDirectory(prefix="verify-", dir=work) as folder,
+        temporary_dir(db.settings.data_dir, "verify") as folder,
         _progress() as told,
     ):
-        looked = _read(outside, binding, Path(folder), told)
+        looked = _read(outside, binding, folder, told)
     with db.read() as session:
         if not anyway and quiescence.mark(session, binding) != before:
             raise TransientError("VERIFY_DISTURBED", binding=binding.name)
