@@ -13,14 +13,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import psutil
 import psycopg
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 
-from models.tables import CohortBinding
+from models.tables import CohortBinding, StageClaim
 from models.types import BatchState, RunState
 from tests.contract.sandboxed import Sandbox
 from tests.product import UPSERT, Product, running_product, settings_for, valkey_over_tcp
@@ -157,30 +156,29 @@ def test_killed_at_any_moment(crew: Product, seed: int) -> None:
         right(crew, bound, 10 * seed + generation)
 
 
-def at_the_vendor(product: Product) -> psutil.Process | None:
-    """The pool process that waits for an answer of the vendor's, if there is one."""
-    port = urlsplit(product.sandbox.url).port
-    for worker in ("worker-1", "worker-2"):
-        for child in psutil.Process(product.stack.pid(worker)).children():
-            if any(c.raddr and c.raddr.port == port for c in child.net_connections("tcp")):
-                return child
-    return None
+def at_work(product: Product, run_id: int) -> tuple[str, int] | None:
+    """Which worker waits at the vendor with a batch of the run, and its claim's number: a claim not left."""
+    if BatchState.SENDING not in product.batch_states(run_id):
+        return None
+    with product.db.read() as session:
+        claim = session.scalars(
+            select(StageClaim).where(StageClaim.run_id == run_id, StageClaim.left_at.is_(None))
+        ).one_or_none()
+        return (claim.worker.partition("@")[0], claim.fence) if claim and claim.worker else None
 
 
 def test_frozen_past_its_lease(crew: Product) -> None:
-    """A process stopped in the middle of an upsert thaws after another has done its work: it changes nothing."""
+    """A worker stopped in the middle of an upsert thaws after another has done its work: it changes nothing."""
     binding = crew.bind()
     crew.sandbox.fault({"path": UPSERT, "times": 1, "action": {"kind": "delay", "seconds": 6.0}})
     run_id = crew.start(binding, snapshot_id=crew.file(binding, keys(1, 1)))
-    wait_until(lambda: BatchState.SENDING in crew.batch_states(run_id), seconds=30)
-    fence = crew.run(run_id).fence
-    frozen: psutil.Process = wait_until(lambda: at_the_vendor(crew), seconds=10)
-    frozen.suspend()
+    worker, fence = wait_until(lambda: at_work(crew, run_id), seconds=30)
+    signal_group(crew, worker, signal.SIGSTOP)
     try:
         run = crew.ended(run_id)
     finally:
         told = crew.log.stat().st_size
-        frozen.resume()
+        signal_group(crew, worker, signal.SIGCONT)
     assert run.state == RunState.SUCCEEDED
     assert run.fence > fence
     wait_until(lambda: "lease_lost" in crew.log.read_bytes()[told:].decode(), seconds=60)
