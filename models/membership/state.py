@@ -6,7 +6,7 @@ kill at any point leaves one consistent generation.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, delete, func, select, update
@@ -59,21 +59,27 @@ def logged_since(session: Session, binding_id: int) -> datetime | None:
     )
 
 
-def replace_base(session: Session, binding_id: int, parts: Iterable[tuple[int, bytes]]) -> int:
-    """Make (rows, keys) parts the new generation and mark the log folded into it; the member count.
+def logged(session: Session, binding_id: int) -> list[int]:
+    """The batches in the log, by their ids."""
+    return list(session.scalars(select(PushBatch.id).where(_in_log(binding_id))))
 
-    `parts` may be read from this very session: the old generation is removed after the last part.
-    """
+
+def replace_base(
+    session: Session, binding_id: int, parts: Iterable[tuple[int, bytes]], folded: Sequence[int]
+) -> int:
+    """Make (rows, keys) parts, of the base and the batches `folded`, the new generation; the member count."""
     binding = session.get_one(CohortBinding, binding_id)
-    folded = list(session.scalars(select(PushBatch.id).where(_in_log(binding_id))))
     generation, members = binding.state_generation + 1, 0
     for part, (n, keys) in enumerate(parts):
-        session.add(MemberChunk(binding_id=binding_id, generation=generation, part=part, n=n, keys=keys))
+        row = MemberChunk(binding_id=binding_id, generation=generation, part=part, n=n, keys=keys)
+        session.add(row)
         session.flush()
+        session.expunge(row)  # tens of blobs of megabytes must not pile up in the session
         members += n
-    session.expire_all()
     session.execute(
-        delete(MemberChunk).where(MemberChunk.binding_id == binding_id, MemberChunk.generation != generation)
+        delete(MemberChunk)
+        .where(MemberChunk.binding_id == binding_id, MemberChunk.generation != generation)
+        .execution_options(synchronize_session=False)
     )
     for start in range(0, len(folded), 500):
         session.execute(
