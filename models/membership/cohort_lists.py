@@ -22,7 +22,8 @@ from sqlalchemy.orm import Session
 from models.database import one_state
 from models.direction import Direction
 from models.errors import ConfigurationError, TransientError
-from models.membership import list_facts, list_trust, webhooks
+from models.membership import generations, list_facts, list_trust, webhooks
+from models.membership.generations import Steps
 from models.tables import (
     CohortBinding,
     CohortList,
@@ -258,18 +259,7 @@ def fold(session: Session, view: ListView, parts: Iterable[tuple[int, bytes]]) -
     found = session.get(CohortList, view.list_id, with_for_update={"key_share": True})
     if found is None or found.generation != view.generation:
         return False
-    generation, members = view.generation + 1, 0
-    for part, (n, keys) in enumerate(parts):
-        row = CohortListPart(list_id=found.id, generation=generation, part=part, n=n, keys=keys)
-        session.add(row)
-        session.flush()
-        session.expunge(row)  # tens of blobs of megabytes must not pile up in the session
-        members += n
-    session.execute(
-        delete(CohortListPart)
-        .where(CohortListPart.list_id == found.id, CohortListPart.generation != generation)
-        .execution_options(synchronize_session=False)
-    )
+    replace_parts(session, found, parts, view.blank)
     for start in range(0, len(view.unfolded), 500):
         session.execute(
             update(WebhookMessage)
@@ -277,8 +267,29 @@ def fold(session: Session, view: ListView, parts: Iterable[tuple[int, bytes]]) -
             .values(folded=True)
             .execution_options(synchronize_session=False)
         )
-    found.generation, found.members, found.blank = generation, members, view.blank
     return True
+
+
+def replace_parts(
+    session: Session, found: CohortList, parts: Iterable[tuple[int, bytes]], blank: int
+) -> None:
+    """Make (rows, keys) parts the list's members, and so many `blank` ones."""
+    generation = found.generation + 1
+    found.members = generations.store(
+        session,
+        (
+            CohortListPart(list_id=found.id, generation=generation, part=part, n=n, keys=keys)
+            for part, (n, keys) in enumerate(parts)
+        ),
+    )
+    found.generation, found.blank = generation, blank
+
+
+def drop_replaced(steps: Steps, list_id: int) -> None:
+    """Remove the parts that a newer generation has replaced."""
+    current = select(CohortList.generation).where(CohortList.id == list_id).scalar_subquery()
+    replaced = (CohortListPart.list_id == list_id) & (CohortListPart.generation != current)
+    generations.drop(steps, CohortListPart, replaced)
 
 
 def forget_old(session: Session, list_id: int, *, now: datetime) -> int:

@@ -19,7 +19,6 @@ from models.membership.computed_time import SKEW, computed_time
 from models.tables import (
     CohortBinding,
     CohortList,
-    CohortListPart,
     Snapshot,
     SyncRun,
     WebhookMessage,
@@ -34,8 +33,8 @@ def rebase(
     *,
     blank: int,
     now: datetime,
-) -> Snapshot:
-    """Make the download's (rows, keys) parts the base of the binding's list; the list as the run's new snapshot.
+) -> int:
+    """Make the download's (rows, keys) parts the base of the binding's list, and the list the run's snapshot; its id.
 
     Done once for each download: whoever comes later with the same one, or with an older one, finds it done.
     """
@@ -65,7 +64,7 @@ def rebase(
             [found.anchored_after or 0, *(one.computed_time for one in facts.messages)]
         )
         list_facts.keep(found, verdict)  # what messages tell of the cadence
-        _replace(session, found, parts, blank)
+        cohort_lists.replace_parts(session, found, parts, blank)
         _drop(
             session,
             found,
@@ -79,7 +78,8 @@ def rebase(
         found.judged_id = session.scalar(select(func.max(WebhookMessage.id))) or 0
         session.flush()
     download.upto = found.judged_id  # it is used up: no other run may take it for a plan's
-    return cohort_lists.take(session, run, found, now=now)
+    cohort_lists.take(session, run, found, now=now)
+    return found.id
 
 
 def begin_with(session: Session, found: CohortList, time: int, *, now: datetime) -> None:
@@ -90,27 +90,11 @@ def begin_with(session: Session, found: CohortList, time: int, *, now: datetime)
         found,
         list_trust.judge(list_facts.facts(session, found), now=now, ended_after=cohort_lists.ENDED_AFTER),
     )
-    _replace(session, found, (), 0)
+    cohort_lists.replace_parts(session, found, (), 0)
     _drop(session, found, WebhookMessage.computed_time < time)
     found.complete, found.anchored, found.based_at, found.proven_at = True, True, time, time
     found.doubts, found.forgotten_through = {}, None
     session.flush()
-
-
-def _replace(session: Session, found: CohortList, parts: Iterable[tuple[int, bytes]], blank: int) -> None:
-    generation, members = found.generation + 1, 0
-    for part, (n, keys) in enumerate(parts):
-        row = CohortListPart(list_id=found.id, generation=generation, part=part, n=n, keys=keys)
-        session.add(row)
-        session.flush()
-        session.expunge(row)
-        members += n
-    session.execute(
-        delete(CohortListPart)
-        .where(CohortListPart.list_id == found.id, CohortListPart.generation != generation)
-        .execution_options(synchronize_session=False)
-    )
-    found.generation, found.members, found.blank = generation, members, blank
 
 
 def _drop(session: Session, found: CohortList, overtaken: ColumnElement[bool]) -> None:

@@ -1,7 +1,7 @@
 """A binding's members as Marketing Cloud acknowledged them: chunks of a generation, plus the batches since.
 
-Blobs are opaque here. Compaction writes a new generation and removes the old one in one transaction, so a
-kill at any point leaves one consistent generation.
+Blobs are opaque here. Compaction stores a new generation (`generations.py` beside this) and takes the batches out of
+the log in one transaction, so a kill at any point leaves one consistent state.
 """
 
 from __future__ import annotations
@@ -9,22 +9,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, delete, func, select, update
+from sqlalchemy import ColumnElement, ScalarSelect, func, select, update
 from sqlalchemy.orm import Session
 
 from models.direction import Direction
+from models.membership import generations
+from models.membership.generations import Steps
 from models.tables import CohortBinding, MemberChunk, PushBatch
 from models.types import BatchState, literal_word
 
 
 def iter_chunks(session: Session, binding_id: int) -> Iterator[bytes]:
     """The parts of the current generation, in order."""
-    generation = (
-        select(CohortBinding.state_generation).where(CohortBinding.id == binding_id).scalar_subquery()
-    )
     yield from session.scalars(
         select(MemberChunk.keys)
-        .where(MemberChunk.binding_id == binding_id, MemberChunk.generation == generation)
+        .where(MemberChunk.binding_id == binding_id, MemberChunk.generation == _current(binding_id))
         .order_by(MemberChunk.part)
         .execution_options(yield_per=1)
     )
@@ -44,7 +43,9 @@ def iter_deltas(session: Session, binding_id: int) -> Iterator[tuple[Direction, 
 def sizes(session: Session, binding_id: int) -> tuple[int, int, int]:
     """Members in the base, changes in the log, batches in the log."""
     base = session.scalar(
-        select(func.coalesce(func.sum(MemberChunk.n), 0)).where(MemberChunk.binding_id == binding_id)
+        select(func.coalesce(func.sum(MemberChunk.n), 0)).where(
+            MemberChunk.binding_id == binding_id, MemberChunk.generation == _current(binding_id)
+        )
     )
     changes, batches = session.execute(
         select(func.coalesce(func.sum(PushBatch.n), 0), func.count()).where(_in_log(binding_id))
@@ -69,17 +70,13 @@ def replace_base(
 ) -> int:
     """Make (rows, keys) parts, of the base and the batches `folded`, the new generation; the member count."""
     binding = session.get_one(CohortBinding, binding_id)
-    generation, members = binding.state_generation + 1, 0
-    for part, (n, keys) in enumerate(parts):
-        row = MemberChunk(binding_id=binding_id, generation=generation, part=part, n=n, keys=keys)
-        session.add(row)
-        session.flush()
-        session.expunge(row)  # tens of blobs of megabytes must not pile up in the session
-        members += n
-    session.execute(
-        delete(MemberChunk)
-        .where(MemberChunk.binding_id == binding_id, MemberChunk.generation != generation)
-        .execution_options(synchronize_session=False)
+    generation = binding.state_generation + 1
+    members = generations.store(
+        session,
+        (
+            MemberChunk(binding_id=binding_id, generation=generation, part=part, n=n, keys=keys)
+            for part, (n, keys) in enumerate(parts)
+        ),
     )
     for start in range(0, len(folded), 500):
         session.execute(
@@ -90,6 +87,16 @@ def replace_base(
         )
     binding.state_generation, binding.member_count = generation, members
     return members
+
+
+def drop_replaced(steps: Steps, binding_id: int) -> None:
+    """Remove the parts that a newer generation has replaced."""
+    replaced = (MemberChunk.binding_id == binding_id) & (MemberChunk.generation != _current(binding_id))
+    generations.drop(steps, MemberChunk, replaced)
+
+
+def _current(binding_id: int) -> ScalarSelect[int]:
+    return select(CohortBinding.state_generation).where(CohortBinding.id == binding_id).scalar_subquery()
 
 
 def _in_log(binding_id: int) -> ColumnElement[bool]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Self
@@ -13,6 +14,7 @@ class PartFile:
 
     def __init__(self, workdir: Path) -> None:
         self._file = tempfile.TemporaryFile(dir=workdir)  # noqa: SIM115 - closed with the object
+        weakref.finalize(self, self._file.close)
         self._sizes: list[tuple[int, int]] = []
 
     @classmethod

@@ -32,19 +32,17 @@ def finish(claimed: ClaimedRun) -> Stage | None:
     """End the run."""
     with claimed.workdir(f"fold-{claimed.claim.run_id}") as workdir:
         base = _folded(claimed, workdir)
-        run = _end(claimed, base)
+        if base is not None:
+            _store(claimed, base)
+    run = _end(claimed)
     if run.snapshot is not None:
         snapshot_store.forget(claimed, run.snapshot)
     log.info("run_finished", **canonical(run), folded=base is not None)
     return None
 
 
-def _end(claimed: ClaimedRun, base: _Base | None) -> SyncRun:
+def _end(claimed: ClaimedRun) -> SyncRun:
     with claimed.transaction() as (session, run):
-        if base is not None:
-            gone = forgotten.enforced(session, claimed.ctx.db.keyring).besides(base.without)
-            parts = (gone.without(Direction.EXIT, *part) for part in base.parts)
-            state.replace_base(session, run.binding_id, parts, base.folded)
         complete = not run.rejected and run.acknowledged == run.entered + run.exited
         verdict = RunState.SUCCEEDED if complete else RunState.PARTIAL
         unresolved_batches.supersede(session, run)
@@ -90,6 +88,14 @@ def _folded(claimed: ClaimedRun, workdir: Path) -> _Base | None:
         # Who leaves is in the state until a run has unflagged them.
         kept = PartFile.of((gone.without(Direction.EXIT, *part) for part in parts), workdir)
         return _Base(kept, state.logged(session, run.binding_id), gone)
+
+
+def _store(claimed: ClaimedRun, base: _Base) -> None:
+    with claimed.transaction() as (session, run):
+        gone = forgotten.enforced(session, claimed.ctx.db.keyring).besides(base.without)
+        parts = (gone.without(Direction.EXIT, *part) for part in base.parts)
+        state.replace_base(session, run.binding_id, parts, base.folded)
+    state.drop_replaced(claimed, run.binding_id)
 
 
 def canonical(run: SyncRun) -> dict[str, object]:

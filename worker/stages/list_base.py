@@ -12,7 +12,7 @@ import structlog
 from models.data_protection import forgotten
 from models.direction import Direction
 from models.errors import TerminalError
-from models.membership import list_base
+from models.membership import cohort_lists, list_base
 from models.tables import Snapshot, SyncRun
 from worker.claim import ClaimedRun
 from worker.membership.compaction import compact
@@ -59,5 +59,6 @@ def _swap(claimed: ClaimedRun, download: Snapshot, base: PartFile, blank: int, w
         stored.rows = base.rows + blank
         # Who was forgotten is still one of the cohort's people, as somebody without the property.
         blank += base.rows - kept.rows
-        list_base.rebase(session, run, stored, kept, blank=blank, now=claimed.now)
+        list_id = list_base.rebase(session, run, stored, kept, blank=blank, now=claimed.now)
+    cohort_lists.drop_replaced(claimed, list_id)
     log.info("list_reconciled", snapshot=download.id, members=base.rows)

@@ -97,6 +97,8 @@ def _begin_with(claimed: ClaimedRun, time: int) -> None:
             list_base.begin_with(session, found, time, now=claimed.now)
         reconciling.forget_comparison(run)
         lifecycle.advance(run, Stage.SNAPSHOT, now=claimed.now)
+    if found is not None:
+        cohort_lists.drop_replaced(claimed, found.id)
     log.info("list_begins_anew", computed=list_trust.shown(time))
 
 
