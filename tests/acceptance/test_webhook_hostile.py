@@ -47,7 +47,7 @@ class Hostile:
     """One sender, one cohort, and what the binding says of itself."""
 
     def __init__(self, told: Told, seed: int, said: str) -> None:
-        self.told, self.rng, self.said = told, random.Random(seed), said
+        self.told, self.seed, self.rng, self.said = told, seed, random.Random(seed), said
         self.history: list[Any] = []
         self.last: dict[str, Any] = {}
         self.unknowable = 0
@@ -57,18 +57,23 @@ class Hostile:
 
     def day(self) -> None:
         rng, told = self.rng, self.told
-        members = set(told.product.sandbox.members("purchrs"))
+        members = sorted(told.product.sandbox.members("purchrs"))
         share = rng.choice((0, 0.05, 0.3))  # of all: sizes would agree by chance (docs/webhooks.md)
-        gone = {one for one in members if rng.random() < share}
-        come = {one for one in PEOPLE if one not in members and rng.random() < share}
-        told.product.cohort("purchrs", exit=sorted(gone), enter=sorted(come))
+        gone = [one for one in members if rng.random() < share]
+        come = [one for one in PEOPLE if one not in members and rng.random() < share]
+        told.product.cohort("purchrs", exit=gone, enter=come)
         anew = rng.random() < 0.1
         if anew and rng.random() < 0.7:  # as documented; else the list is not forgotten before
             with told.product.db.write() as session:
                 mine = session.get_one(CohortBinding, told.binding.id)
                 list_base.begin_anew(session, mine, now=utc_now(), actor="test")
         self.last = told.sync(
-            batch=rng.choice((3, 10, 40)), chance=0.15, retries=0, first_pause=0.01, anew=anew
+            batch=rng.choice((3, 10, 40)),
+            chance=0.15,
+            seed=self.seed,
+            retries=0,
+            first_pause=0.01,
+            anew=anew,
         )
         self.requests += self.last["requests"]
         wait_until(lambda: told.receiver.answered() >= self.requests, seconds=60)  # also what was hung up
