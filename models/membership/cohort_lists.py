@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, delete, func, or_, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from models.database import one_state
@@ -38,6 +38,7 @@ from models.types import UNFINISHED_WORDS, SnapshotKind, SnapshotState
 # next one, a day later at most.
 KEEP = timedelta(days=7)
 ENDED_AFTER = timedelta(minutes=5)
+MESSAGES_AT_ONCE = 200  # 3 MB
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ def look(session: Session, snapshot: Snapshot) -> ListView:
     new = session.execute(
         select(
             WebhookMessage.id, WebhookMessage.in_cohort, WebhookMessage.blank, WebhookMessage.computed_time
-        ).where(mine, WebhookMessage.folded.is_(False))
+        ).where(mine, webhooks.standing(found), WebhookMessage.folded.is_(False))
     ).all()
     since = min((row.computed_time for row in new), default=None)
     replayed, changes = (0, 0)
@@ -286,20 +287,27 @@ def replace_parts(
 
 
 def drop_replaced(steps: Steps, list_id: int) -> None:
-    """Remove the parts that a newer generation has replaced."""
+    """Remove parts that a newer generation has replaced, and messages that are in it."""
     current = select(CohortList.generation).where(CohortList.id == list_id).scalar_subquery()
     replaced = (CohortListPart.list_id == list_id) & (CohortListPart.generation != current)
-    generations.drop(steps, CohortListPart, replaced)
+    one = select(CohortListPart.generation, CohortListPart.part).where(replaced).limit(1)
+    place = tuple_(CohortListPart.generation, CohortListPart.part)
+    generations.drop(steps, delete(CohortListPart).where(replaced, place.in_(one)))
+    gone = select(WebhookMessage.id).join(CohortList).where(CohortList.id == list_id, webhooks.overtaken())
+    generations.drop(steps, delete(WebhookMessage).where(WebhookMessage.id.in_(gone.limit(MESSAGES_AT_ONCE))))
 
 
 def forget_old(session: Session, list_id: int, *, now: datetime) -> int:
-    """Remove the folded beginning of the order that nothing late can fall into any more; how many went."""
+    """Forget the folded beginning of the order that nothing late can fall into any more; how many messages it is.
+
+    `drop_replaced` removes them.
+    """
     found = session.get(CohortList, list_id)
     if found is None:
         return 0
     webhooks.hold_messages(session, found)
     session.refresh(found)
-    mine = WebhookMessage.list_id == list_id
+    mine = webhooks.standing(found)
     keep = session.scalar(
         select(func.min(WebhookMessage.computed_time)).where(
             mine, or_(WebhookMessage.folded.is_(False), WebhookMessage.received_at > now - KEEP)
@@ -314,7 +322,6 @@ def forget_old(session: Session, list_id: int, *, now: datetime) -> int:
         verdict = list_trust.judge(list_facts.facts(session, found), now=now, ended_after=ENDED_AFTER)
         list_facts.keep(found, verdict)
         found.doubts = {**found.doubts, **list_trust.lasting(verdict.doubts, whole=True)}
-        session.execute(delete(WebhookMessage).where(old).execution_options(synchronize_session=False))
         found.forgotten_through = newest
         found.forgotten += count
     return int(count)

@@ -1,7 +1,7 @@
 """Generations of parts: blobs of keys, of which one generation counts, of a list or of a binding's state.
 
-A new generation is stored, and counts, with one commit. What it replaces goes after that, a part at a time, because on
-SQLite everybody waits for a writer. A kill in between leaves parts that nobody reads, and the next generation takes
+A new generation is stored, and counts, with one commit. What it replaces goes after that, a little at a time, because
+on SQLite everybody waits for a writer. A kill in between leaves rows that nobody reads, and the next generation takes
 them along.
 """
 
@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
-from sqlalchemy import ColumnElement, delete, select
+from sqlalchemy import CursorResult, Delete
 from sqlalchemy.orm import Session
 
 from models.tables import CohortListPart, MemberChunk
@@ -35,15 +35,10 @@ def store(session: Session, parts: Iterable[CohortListPart | MemberChunk]) -> in
     return members
 
 
-def drop(steps: Steps, table: type[CohortListPart | MemberChunk], replaced: ColumnElement[bool]) -> None:
-    """Remove the parts that are `replaced`, each in a transaction of its own."""
+def drop(steps: Steps, some: Delete) -> None:
+    """Execute a statement that removes `some` of the rows that nobody reads, until there are none."""
     while True:
         with steps.transaction() as (session, _):
-            one = session.execute(select(table.generation, table.part).where(replaced).limit(1)).one_or_none()
-            if one is None:
+            done = session.execute(some.execution_options(synchronize_session=False))
+            if not cast("CursorResult[Any]", done).rowcount:
                 return
-            session.execute(
-                delete(table)
-                .where(replaced, table.generation == one.generation, table.part == one.part)
-                .execution_options(synchronize_session=False)
-            )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, delete, func, or_, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from models import audit
@@ -65,13 +65,9 @@ def rebase(
         )
         list_facts.keep(found, verdict)  # what messages tell of the cadence
         cohort_lists.replace_parts(session, found, parts, blank)
-        _drop(
-            session,
-            found,
-            or_(WebhookMessage.received_at < download.requested_at, WebhookMessage.computed_time < based_at),
-        )
+        # At least as new as a sync that began the list a moment ago.
+        _begin_at(session, found, max(found.based_at or 0, based_at), received=download.requested_at)
         found.complete, found.base_snapshot_id = True, download.id
-        found.based_at = max(found.based_at or 0, based_at)  # of a sync that began the list a moment ago
         found.proven_at, found.doubts, found.refuse_before = None, {}, None
         if found.sync_failed_at is not None and found.sync_failed_at <= download.requested_at + SKEW:
             found.overtaken_failure_at = found.sync_failed_at
@@ -91,21 +87,31 @@ def begin_with(session: Session, found: CohortList, time: int, *, now: datetime)
         list_trust.judge(list_facts.facts(session, found), now=now, ended_after=cohort_lists.ENDED_AFTER),
     )
     cohort_lists.replace_parts(session, found, (), 0)
-    _drop(session, found, WebhookMessage.computed_time < time)
-    found.complete, found.anchored, found.based_at, found.proven_at = True, True, time, time
+    _begin_at(session, found, time)
+    found.complete, found.anchored, found.proven_at = True, True, time
     found.doubts, found.forgotten_through = {}, None
     session.flush()
 
 
-def _drop(session: Session, found: CohortList, overtaken: ColumnElement[bool]) -> None:
-    """Remove the messages that the new base knows of. What stays is applied on top of it, in its order."""
-    mine = WebhookMessage.list_id == found.id
-    found.forgotten += session.scalar(select(func.count()).where(mine, overtaken)) or 0
-    for statement in (
-        delete(WebhookMessage).where(mine, overtaken),
-        update(WebhookMessage).where(mine).values(folded=False),
-    ):
-        session.execute(statement.execution_options(synchronize_session=False))
+def _begin_at(session: Session, found: CohortList, time: int, *, received: datetime | None = None) -> None:
+    """Forget the messages that the new base knows of. What stays is applied on top of it, in its order.
+
+    They are those that were computed before `time`, which `cohort_lists.drop_replaced` removes, and those that were
+    `received` before.
+    """
+    before = _count(session, found)
+    found.based_at = time
+    mine = webhooks.standing(found)
+    if received is not None:
+        known = delete(WebhookMessage).where(mine, WebhookMessage.received_at < received)
+        session.execute(known.execution_options(synchronize_session=False))
+    again = update(WebhookMessage).where(mine, WebhookMessage.folded.is_(True)).values(folded=False)
+    session.execute(again.execution_options(synchronize_session=False))
+    found.forgotten += before - _count(session, found)
+
+
+def _count(session: Session, found: CohortList) -> int:
+    return session.scalar(select(func.count()).where(webhooks.standing(found))) or 0
 
 
 def begin_anew(session: Session, binding: CohortBinding, *, now: datetime, actor: str) -> CohortList:

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from models.membership import list_trust
+from models.membership import list_trust, webhooks
 from models.membership.computed_time import instant_of
 from models.membership.list_trust import ListFacts, MessageFacts, Size, Verdict
 from models.tables import CohortList, WebhookMessage, WebhookRefusal
@@ -81,7 +81,7 @@ def new_times(session: Session, found: CohortList, upto: int) -> list[int]:
     times = (
         select(WebhookMessage.computed_time)
         .where(
-            WebhookMessage.list_id == found.id,
+            webhooks.standing(found),
             WebhookMessage.id > found.judged_id,
             WebhookMessage.id <= upto,
         )
@@ -94,7 +94,7 @@ def times_of(session: Session, found: CohortList, upto: int) -> list[int]:
     """Every computed_time whose messages are kept, in order."""
     times = (
         select(WebhookMessage.computed_time)
-        .where(WebhookMessage.list_id == found.id, WebhookMessage.id <= upto)
+        .where(webhooks.standing(found), WebhookMessage.id <= upto)
         .distinct()
     )
     return sorted(session.scalars(times))
@@ -144,7 +144,7 @@ def series_at(session: Session, list_id: int, time: int, *, entered: bool) -> se
 
 
 def _messages(session: Session, found: CohortList, upto: int | None) -> list[MessageFacts]:
-    wanted = WebhookMessage.list_id == found.id
+    wanted = webhooks.standing(found)
     if upto is not None:
         wanted &= WebhookMessage.id <= upto
     rows = session.execute(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, ScalarSelect, func, select, update
+from sqlalchemy import ColumnElement, ScalarSelect, delete, func, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from models.direction import Direction
@@ -92,7 +92,9 @@ def replace_base(
 def drop_replaced(steps: Steps, binding_id: int) -> None:
     """Remove the parts that a newer generation has replaced."""
     replaced = (MemberChunk.binding_id == binding_id) & (MemberChunk.generation != _current(binding_id))
-    generations.drop(steps, MemberChunk, replaced)
+    one = select(MemberChunk.generation, MemberChunk.part).where(replaced).limit(1)
+    place = tuple_(MemberChunk.generation, MemberChunk.part)
+    generations.drop(steps, delete(MemberChunk).where(replaced, place.in_(one)))
 
 
 def _current(binding_id: int) -> ScalarSelect[int]:

@@ -57,7 +57,7 @@ def _keeping(parts: Iterable[tuple[int, bytes]], kept: PartFile) -> Iterator[tup
 def _fold(claimed: ClaimedRun, view: ListView, kept: PartFile) -> None:
     with claimed.transaction() as (session, _):
         folded = cohort_lists.fold(session, view, kept)
-    cohort_lists.drop_replaced(claimed, view.list_id)
     with claimed.transaction() as (session, _):
         forgotten = cohort_lists.forget_old(session, view.list_id, now=claimed.now)
+    cohort_lists.drop_replaced(claimed, view.list_id)
     log.info("cohort_list_folded", folded=folded, messages=len(view.unfolded), forgotten=forgotten)
