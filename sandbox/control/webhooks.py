@@ -79,12 +79,13 @@ class _Told:
             self.computed = max(now, self.computed + 1)
         self.syncs += 1
 
-    def end(self, now: str, *, succeeded: bool) -> None:
-        """The sync has ended."""
+    def end(self, now: float, *, succeeded: bool) -> None:
+        """The sync has ended; it was computed before, also where syncs come faster than seconds pass."""
+        ended = utc(max(now, self.computed + 0.5)).isoformat()
         if succeeded:
-            self.succeeded_at = now
+            self.succeeded_at = ended
         else:
-            self.failed_at = now
+            self.failed_at = ended
 
 
 @dataclass(frozen=True)
@@ -168,11 +169,11 @@ class Sender:
         after = await asyncio.to_thread(_deliver_all, replace(way, hang_up=False, retries=_RETRIES), late)
         answers.update(str(answer) for one in after for answer in one.answers)
         if late:
-            told.end(utc(world.clock.now()).isoformat(), succeeded=True)
+            told.end(world.clock.now(), succeeded=True)
         if succeeded:
             told.members, told.first = members, False
         if not (succeeded and told.kept_back):
-            told.end(utc(world.clock.now()).isoformat(), succeeded=succeeded)
+            told.end(world.clock.now(), succeeded=succeeded)
         _tell_of(cohort, told, body["url"], world.switches.webhook_sync_info)
         return {
             "succeeded": succeeded,

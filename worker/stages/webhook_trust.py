@@ -161,7 +161,8 @@ def ask(claimed: ClaimedRun, binding: CohortBinding, *, anew: bool = False) -> N
             stored.size_computed_at = listed.last_computed if listed is not None else None
             stored.size_asked_at = now
             last = listed.webhook if listed is not None else None
-            list_facts.note_failure(
+            list_facts.note_ends(
+                session,
                 stored,
                 failed=last.last_failure if last else None,
                 succeeded=last.last_successful if last else None,
