@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -27,7 +26,7 @@ from tests.contract.sandboxed import Sandbox
 from tests.kubernetes.helm import CHART, Manifest, called, mistakes, rendered
 from tests.kubernetes.pods import Pod
 from tests.product import TIMING, Product, valkey_over_tcp
-from tests.support import wait_until
+from tests.support import free_port, wait_until
 
 GIVEN: Manifest = {"existingSecret": "cohort-sync"}
 EVERYTHING: Manifest = {
@@ -234,13 +233,6 @@ class Cluster:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 @contextmanager
