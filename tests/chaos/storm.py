@@ -149,6 +149,7 @@ class Storm:
         self._patiently(lambda: [self.resume(binding) for binding in self.bound])
         self.feed.whole_sync(self.bound[self.told].cohort_id)
         self.until_idle("what was under way")
+        self._patiently(self.feed.pass_by)
         self._patiently(lambda: [self.start(binding) for binding in self.bound])
         self.until_idle("the runs after the storm")
         self.feed.honest(self)
@@ -172,9 +173,15 @@ class Storm:
                 decide = lifecycle.reject if doubtful else lifecycle.approve
                 with self.product.db.write() as session:
                     decide(session, run.id, now=utc_now(), actor=ACTOR)
-            told = run.binding_id == self.bound[self.told].id and run.stage == Stage.SNAPSHOT
-            if run.state == RunState.WAITING and ("RATE" in (run.error_code or "") or told):
+            if run.state == RunState.WAITING and "RATE" in (run.error_code or ""):
                 self.product.wake(run.id)
+            elif run.state == RunState.WAITING and self._waits_for_a_sync(run):
+                self.feed.pass_by()
+                self.product.wake(run.id)
+
+    def _waits_for_a_sync(self, run: SyncRun) -> bool:
+        told = run.binding_id == self.bound[self.told].id and run.stage == Stage.SNAPSHOT
+        return told and run.reconcile is None and run.snapshot_id is None and run.error_code is None
 
     def _right(self, binding: CohortBinding) -> None:
         run = self.last(binding)
