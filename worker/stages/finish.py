@@ -49,7 +49,7 @@ def _compact(claimed: ClaimedRun, session: Session, run: SyncRun) -> bool:
     since = state.logged_since(session, run.binding_id)
     aged = old is not None and since is not None and since < old
     if (
-        not (run.binding.member_count_rough and changes)
+        not ((run.full or run.binding.member_count_rough) and changes)
         and not aged
         and not compaction_due(base, changes, logged)
     ):
