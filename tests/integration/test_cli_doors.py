@@ -104,6 +104,16 @@ def test_a_vendor_that_is_away_refuses_and_no_check_stores(door: Door, sqlite_db
     assert destination(door, "WRONG", "--no-check", **away).code == 0
 
 
+def test_a_queue_that_is_away_is_named_with_the_way_past_it(door: Door, sqlite_db: Database) -> None:
+    away = {"COHORT_SYNC_REDIS_URL": "redis://127.0.0.1:1/0"}
+    for said in (source(door, "SECRET", **away), destination(door, "CLIENT", **away)):
+        assert (said.code, said.error) == (1, "BROKER_NEEDED")
+        assert "COHORT_SYNC_REDIS_URL" in said.json["error"]["remedy"]
+        assert "`--no-check`" in said.json["error"]["remedy"]
+    assert stored(sqlite_db) == (0, 0, 0)
+    assert source(door, "SECRET", "--no-check", **away).code == 0
+
+
 def test_apply_tries_credentials_that_no_binding_has_yet(door: Door, sqlite_db: Database) -> None:
     file = """version: 1
 sources:

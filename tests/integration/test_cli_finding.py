@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -20,7 +23,7 @@ from models.runs import lifecycle
 from models.tables import CohortBinding, SyncRun
 from models.types import RunState, Stage, Trigger
 from tests.factories import make_binding, make_destination, make_source
-from tests.integration.door import Door, ended
+from tests.integration.door import COMMAND, Door, ended
 from tests.support import Valkey
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -144,6 +147,8 @@ def completed(door: Door, *words: str, shell: str = "bash", **env: str) -> list[
     [
         (("binding", "show", ""), ["buyers", "'many words'", "vips"]),
         (("run", "v"), ["vips"]),
+        (("run", "ma"), ["'many words'"]),
+        (("run", "'many w"), ["'many words'"]),
         (("runs", "b"), ["buyers"]),
         (("binding", "add", "x", "--source", ""), ["amplitude"]),
         (("binding", "update", "vips", "--destination", "m"), ["marketing"]),
@@ -157,6 +162,58 @@ def test_a_shell_completes_what_there_is(
 ) -> None:
     make_binding(sqlite_db, "many words")
     assert completed(door, *words) == expected
+
+
+# What a person types, and what the shell then has. Each begins with the script that the shell itself is given.
+IN_SHELLS = {
+    "bash": """
+        source <(cohort-sync --show-completion)
+        for typed in bu ma; do
+            COMP_WORDS=(cohort-sync binding show $typed) COMP_CWORD=3
+            _cohort_sync_completion cohort-sync
+            printf '%s\\n' "${COMPREPLY[@]}"
+        done""",
+    "fish": """
+        cohort-sync --show-completion | source
+        complete -C "cohort-sync binding show bu"
+        complete -C "cohort-sync binding show ma" """,
+    # A terminal of its own, with what is typed into it. `-r -m` waits for the output.
+    "zsh": """
+        zmodload zsh/zpty
+        zpty person zsh -f -i
+        zpty -w person "PS1= ; autoload -Uz compinit; compinit -u; source <(cohort-sync --show-completion)"
+        zpty -w person "echo rea''dy"
+        zpty -r -m person seen '*ready*'
+        for typed in bu ma; do
+            zpty -w -n person "cohort-sync binding show $typed"$'\\t'
+            zpty -w -n person $'\\n'
+            zpty -r -m person seen '*added *'
+            print -r -- ${${(f)seen}[(r)name *]}
+        done""",
+}
+
+
+@pytest.mark.parametrize("shell", IN_SHELLS)
+def test_the_script_works_in_the_shell(door: Door, sqlite_db: Database, shell: str, tmp_path: Path) -> None:
+    program = shutil.which(shell)
+    if program is None:
+        pytest.skip(f"there is no {shell}")
+    make_binding(sqlite_db, "many words")
+    script = tmp_path / f"type.{shell}"
+    script.write_text(textwrap.dedent(IN_SHELLS[shell]))
+    made = {"HOME": str(tmp_path), "PATH": f"{Path(COMMAND).parent}:{os.environ['PATH']}"}
+    said = subprocess.run(
+        [program, script],
+        check=False,
+        env=door.environment | made,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+    assert said.stderr == ""
+    found = [line.removeprefix("name").strip() for line in said.stdout.splitlines()]
+    assert found == ["buyers", "'many words'" if shell == "bash" else "many words"]
 
 
 def test_runs_are_completed_by_id_and_binding(door: Door, runs: list[int]) -> None:
