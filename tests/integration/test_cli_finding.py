@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,10 +17,12 @@ import pytest
 
 from cli.config_file.timing import moment
 from config.settings import Settings
+from models import broker
 from models.database import Database
 from models.errors import ConfigurationError
 from models.naming import find
-from models.runs import lifecycle
+from models.runs import lifecycle, stage_progress
+from models.runs.stage_progress import StageProgress
 from models.tables import CohortBinding, SyncRun
 from models.types import RunState, Stage, Trigger
 from tests.factories import make_binding, make_destination, make_source
@@ -249,6 +252,39 @@ def test_a_run_is_watched_from_where_it_is_to_its_end(
         lifecycle.finish(session, run, RunState.PARTIAL, now=datetime.now(UTC))
     said = ended(watching)
     assert (said.code, said.json["state"]) == (3, "partial")
+
+
+def test_a_watcher_is_told_once_what_a_stage_does_for_long(
+    door: Door, runs: list[int], sqlite_db: Database
+) -> None:
+    """Without a terminal: the amount changes each second, and is no line of its own."""
+    now = datetime.now(UTC)
+    held = lifecycle.claim(sqlite_db, runs[3], Stage.SNAPSHOT, now=now, lease=60)
+    assert held is not None
+    with lifecycle.fenced(sqlite_db, held, now=now, lease=60) as (_, run):
+        lifecycle.advance(run, Stage.DIFF, now=now)
+    held = lifecycle.claim(sqlite_db, runs[3], Stage.DIFF, now=now, lease=60)
+    assert held is not None
+    with broker.redis_client(door.environment["COHORT_SYNC_REDIS_URL"], seconds=5.0) as redis:
+        watching = door.start("watch", "vips")
+        assert watching.stderr is not None
+        line = f"run {runs[3]} diff: reading the data extension\n"
+        said: list[str] = []
+        while line not in said:
+            stage_progress.tell(
+                redis, runs[3], held.fence, StageProgress("reading the data extension", len(said), 9)
+            )
+            said.append(watching.stderr.readline())
+        for done in range(5, 9):
+            stage_progress.tell(
+                redis, runs[3], held.fence, StageProgress("reading the data extension", done, 9)
+            )
+            time.sleep(0.3)
+    with lifecycle.fenced(sqlite_db, held, now=now, lease=60) as (session, run):
+        lifecycle.finish(session, run, RunState.SUCCEEDED, now=now)
+    rest = watching.communicate(timeout=60)[1]
+    assert watching.returncode == 0
+    assert "reading" not in rest
 
 
 def test_a_run_that_nobody_is_left_to_carry_on_is_not_waited_for(door: Door, runs: list[int]) -> None:
