@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 BEAT_SECONDS = 5.0
-# Longer than what a loop may wait for: a scheduler, 40 s for the database (`scheduler.main.DATABASE_SECONDS`).
+# Longer than what a loop may wait for: a scheduler, 30 s for the database (`scheduler.main.DATABASE_SECONDS`).
 STALE_SECONDS = 60.0
 ROLES = ("scheduler", "worker", "monitor", "receiver", "flower")
 

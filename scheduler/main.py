@@ -31,7 +31,7 @@ from scheduler.tick import Ticked, look_at_lists, tick
 LONGEST_PAUSE_SECONDS = 30
 # No transaction of a tick takes so long, unless the database says nothing at all: the tick fails, and the loop goes
 # round. Shorter than what a probe takes for the silence of a stuck process (`config.pulse.STALE_SECONDS`).
-DATABASE_SECONDS = 40.0
+DATABASE_SECONDS = 30.0
 # Between two looks whether a held run's list has changed: nobody waits for it to the second.
 LISTS_SECONDS = 5.0
 LONGEST_SLEEP_SECONDS = 1.0  # a sleep that a worker may end is not ended by a signal

@@ -82,8 +82,14 @@ def replace_base(session: Session, binding_id: int, parts: Iterable[tuple[int, b
             .values(folded_generation=generation)
             .execution_options(synchronize_session=False)
         )
-    binding.state_generation, binding.member_count = generation, members
+    binding.state_generation = generation
+    counted(binding, members)
     return members
+
+
+def counted(binding: CohortBinding, members: int) -> None:
+    """So many members were just found in the stored state."""
+    binding.member_count, binding.member_count_rough = members, False
 
 
 def _in_log(binding_id: int) -> ColumnElement[bool]:

@@ -46,6 +46,11 @@ PEOPLE = [f"person-{number:03d}@example.com" for number in range(120)]
 EPOCH_ACTS = 25  # then a calm
 CALM_SECONDS = 120.0  # it ends within this, however busy the machine is
 AWAY = (SyncError, SQLAlchemyError, RedisError, QueueUnavailableError, psycopg.Error, psutil.Error, OSError)
+# After these the vendor may be at a job that has stopped counting: its deadline of seconds is over.
+GIVEN_UP = {
+    *("job: never known", "job: never done", "job: slow"),
+    *("clock of a process jumps", "clock of the machine jumps"),
+}
 OFTEN = {"run started": 12, "all started": 12, "sync told": 6}  # the others 2
 
 
@@ -144,6 +149,7 @@ class Storm:
         self._patiently(lambda: [self.resume(binding) for binding in self.bound])
         self.feed.whole_sync(self.bound[self.told].cohort_id)
         self.until_idle("what was under way")
+        self._patiently(self.feed.pass_by)
         self._patiently(lambda: [self.start(binding) for binding in self.bound])
         self.until_idle("the runs after the storm")
         self.feed.honest(self)
@@ -167,9 +173,15 @@ class Storm:
                 decide = lifecycle.reject if doubtful else lifecycle.approve
                 with self.product.db.write() as session:
                     decide(session, run.id, now=utc_now(), actor=ACTOR)
-            told = run.binding_id == self.bound[self.told].id and run.stage == Stage.SNAPSHOT
-            if run.state == RunState.WAITING and ("RATE" in (run.error_code or "") or told):
+            if run.state == RunState.WAITING and "RATE" in (run.error_code or ""):
                 self.product.wake(run.id)
+            elif run.state == RunState.WAITING and self._waits_for_a_sync(run):
+                self.feed.pass_by()
+                self.product.wake(run.id)
+
+    def _waits_for_a_sync(self, run: SyncRun) -> bool:
+        told = run.binding_id == self.bound[self.told].id and run.stage == Stage.SNAPSHOT
+        return told and run.reconcile is None and run.snapshot_id is None and run.error_code is None
 
     def _right(self, binding: CohortBinding) -> None:
         run = self.last(binding)
@@ -210,7 +222,8 @@ class Storm:
             assert session.scalar(select(func.count()).where(PushBatch.state.in_(OPEN))) == 0
             asked = session.scalar(select(func.count()).where(Snapshot.kind == SnapshotKind.DOWNLOAD))
         assert self.product.downloads() <= (asked or 0), f"a download was spent twice, seed {self.seed}"
-        assert self.product.most_in_flight() <= 2, f"too many jobs at once, seed {self.seed}"
+        if not self.counts.keys() & GIVEN_UP:
+            assert self.product.most_in_flight() <= 2, f"too many jobs at once, seed {self.seed}"
         for run_id, state, code in ended:
             if run_id not in self._ended:
                 self._ended.add(run_id)

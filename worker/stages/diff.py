@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 
 from sqlalchemy.orm import Session
@@ -197,7 +199,7 @@ def _store_counts(claimed: ClaimedRun, found: Diff, members: int) -> None:
             setattr(run, name, getattr(found.counts, name))
         run.odd_examples = odd_examples(found) or None
         run.digest = found.digest
-        run.binding.member_count = members
+        state.counted(run.binding, members)
         if run.snapshot is not None:
             run.snapshot.rows, run.snapshot.digest = found.counts.snapshot_rows, found.digest
 
@@ -241,13 +243,15 @@ def _plan(
             data_extension_id=extension.id,
             now=claimed.now,
         )
-        batches.plan(
-            session,
-            run,
-            _allowed(session, run, planned(found, field, mode), gone, longest=longest, now=claimed.now),
-            data_extension_id=extension.id,
-            first_seq=batches.next_seq(session, run.id),
-        )
+        for unsure, wanted in groupby(planned(found, field, mode), attrgetter("unsure")):
+            batches.plan(
+                session,
+                run,
+                _allowed(session, run, wanted, gone, longest=longest, now=claimed.now),
+                data_extension_id=extension.id,
+                first_seq=batches.next_seq(session, run.id),
+                unflagged=run.full and unsure,
+            )
         run.binding.confirmed_digest = None  # from the first batch on, until a run has pushed all of its own
         lifecycle.note_error(run, None)
         lifecycle.advance(run, Stage.PUSH, now=claimed.now)

@@ -33,8 +33,6 @@ def finish(claimed: ClaimedRun) -> Stage | None:
         run.binding.confirmed_digest = run.digest if complete else None
         if run.full:
             run.binding.full_next = False
-        if complete:
-            run.binding.member_count = run.members  # keys that were pushed anew are counted once
         lifecycle.note_error(run, None)
         lifecycle.finish(session, run, verdict, now=claimed.now)
     if run.snapshot is not None:
@@ -45,12 +43,16 @@ def finish(claimed: ClaimedRun) -> Stage | None:
 
 def _compact(claimed: ClaimedRun, session: Session, run: SyncRun) -> bool:
     base, changes, logged = state.sizes(session, run.binding_id)
-    # A full run pushes members anew: only folding counts each contact once. And a batch that is kept for its age no
-    # longer must not be state any more.
+    # Where members were pushed anew only folding counts each contact once. And a batch that is not kept any longer must
+    # not be state any more.
     old = Retention.at(claimed.ctx.settings, claimed.now).batches
     since = state.logged_since(session, run.binding_id)
     aged = old is not None and since is not None and since < old
-    if not (run.full and changes) and not aged and not compaction_due(base, changes, logged):
+    if (
+        not ((run.full or run.binding.member_count_rough) and changes)
+        and not aged
+        and not compaction_due(base, changes, logged)
+    ):
         return False
     forgotten.enforced(session, claimed.ctx.db.keyring)  # nobody is removed from what is read here
     with claimed.workdir(f"fold-{run.id}") as workdir:

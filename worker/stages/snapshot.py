@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from models import vendor_text
 from models.errors import ConfigurationError, RateLimited, SyncError, TerminalError
 from models.membership import cohort_lists, snapshots
 from models.membership.cohort_lists import IncompleteListError
@@ -16,7 +17,7 @@ from models.tables import Snapshot, SyncRun
 from models.types import Feed, SnapshotKind, SnapshotState, Stage
 from worker.claim import ClaimedRun
 from worker.stages import blackout, webhook_trust
-from worker.vendors.amplitude.client import Amplitude, CohortTooLargeError
+from worker.vendors.amplitude.client import Amplitude, Cohort, CohortTooLargeError
 from worker.vendors.http import AnswerLostError
 from worker.vendors.rate_limits import AMPLITUDE_PARALLEL_JOBS
 
@@ -79,8 +80,9 @@ def _told(claimed: ClaimedRun) -> Stage | None:
 
 def _begin(claimed: ClaimedRun, cohort_id: str, amplitude: Amplitude) -> Snapshot | None:
     """A shared snapshot or a new request; none where the run has to wait."""
-    _require(claimed.load(), cohort_id, amplitude)
+    listed = _require(claimed.load(), cohort_id, amplitude)
     with claimed.transaction() as (session, run):
+        run.binding.cohort_name = vendor_text.name(listed.name)
         found = snapshots.join_or_begin(
             session,
             run,
@@ -108,9 +110,9 @@ def _begin(claimed: ClaimedRun, cohort_id: str, amplitude: Amplitude) -> Snapsho
     return stored
 
 
-def _require(run: SyncRun, cohort_id: str, amplitude: Amplitude) -> None:
+def _require(run: SyncRun, cohort_id: str, amplitude: Amplitude) -> Cohort:
     try:
-        amplitude.require(cohort_id)
+        return amplitude.require(cohort_id)
     except CohortTooLargeError as error:
         if run.reconcile is None:
             raise
