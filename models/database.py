@@ -116,7 +116,10 @@ class Database:
         nobody waits, and the room is kept for what comes.
         """
         if self.dialect == "sqlite":
-            with named_errors(self.place), closing(sqlite3.connect(self.place, SQLITE_BUSY_SECONDS)) as file:
+            with (
+                named_errors(self.place),
+                closing(sqlite3.connect(self.place, timeout=SQLITE_BUSY_SECONDS)) as file,
+            ):
                 file.execute("VACUUM")
                 file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             return
