@@ -23,15 +23,15 @@ class Bar:
 
     def __init__(self, progress: Progress, task: TaskID) -> None:
         self._progress, self._task = progress, task
-        self._total = 0
+        self._total = (0, "rows")
 
-    def tell(self, doing: str, done: int = 0, total: int = 0) -> None:
-        """What is being done, and how many rows of how many; no bar without a `total`."""
-        if total != self._total:  # another amount: its rate is not that of the one before
+    def tell(self, doing: str, done: int = 0, total: int = 0, unit: str = "rows") -> None:
+        """What is being done, and how much of how much; no bar without a `total`."""
+        if (total, unit) != self._total:  # another amount: its rate is not that of the one before
             self._progress.reset(self._task, description=output.clean(doing), completed=done)
             self._progress.tasks[0].total = total or None  # `reset` takes None for "as it is"
-            self._total = total
-        self._progress.update(self._task, description=output.clean(doing), completed=done)
+            self._total = (total, unit)
+        self._progress.update(self._task, description=output.clean(doing), completed=done, unit=unit)
 
 
 @contextmanager
@@ -46,7 +46,8 @@ def shown(doing: str) -> Iterator[Bar]:
         """Rows, rate and time left."""
 
         def render(self, task: Task) -> Text:
-            return Text(amounts(int(task.completed), task.total, task.speed, task.time_remaining))
+            unit = task.fields.get("unit", "rows")
+            return Text(amounts(int(task.completed), task.total, task.speed, task.time_remaining, unit))
 
     class Drawn(BarColumn):
         """A bar where there is an amount."""
@@ -74,11 +75,13 @@ def shown(doing: str) -> Iterator[Bar]:
         yield Bar(progress, progress.add_task(output.clean(doing), total=None))
 
 
-def amounts(done: int, total: float | None, speed: float | None, left: float | None) -> str:
+def amounts(
+    done: int, total: float | None, speed: float | None, left: float | None, unit: str = "rows"
+) -> str:
     """`1,200 of 5,000 rows, 400/s, 9 s left`; empty without an amount."""
     if not total:
         return ""
-    words = [f"{done:,} of {int(total):,} rows"]
+    words = [f"{done:,} of {int(total):,} {unit}"]
     if speed and done < total:
         words.append(f"{speed:,.0f}/s")
         if left is not None:

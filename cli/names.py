@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from shlex import quote
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -63,7 +63,23 @@ def _names(kind: Any, incomplete: str) -> Completion:
 
 def _typed(name: str) -> str:
     """As it has to stand on the command line; the other shells quote by themselves."""
-    return quote(name) if os.environ.get("_COHORT_SYNC_COMPLETE") == "complete_bash" else name
+    return _Quoted(name) if os.environ.get("_COHORT_SYNC_COMPLETE") == "complete_bash" else name
+
+
+class _Quoted(str):
+    """A name quoted for bash that begins as the name does: Typer keeps what begins with the word that was typed."""
+
+    __slots__ = ("_name",)
+    _name: str
+
+    def __new__(cls, name: str) -> Self:
+        made = super().__new__(cls, quote(name))
+        made._name = name
+        return made
+
+    def startswith(self, prefix: str | tuple[str, ...], *place: Any) -> bool:
+        """Whether the name does."""
+        return self._name.startswith(prefix, *place)
 
 
 @contextmanager

@@ -140,6 +140,7 @@ def binding(row: CohortBinding) -> dict[str, Any]:
         "name": row.name,
         "source": row.project.name,
         "cohort": row.cohort_id,
+        "cohort_name": row.cohort_name,
         "feed": row.feed,
         "destination": row.destination.name,
         "attribute": row.attribute,
@@ -153,6 +154,7 @@ def binding(row: CohortBinding) -> dict[str, Any]:
         "paused": row.paused,
         "pause_reason": row.pause_reason,
         "members": row.member_count,
+        "members_exact": not row.member_count_rough,
         "failures_in_row": row.failures_in_row,
         "created_at": iso(row.created_at),
     }

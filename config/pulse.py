@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 BEAT_SECONDS = 5.0
-# Longer than the longest pause of a loop: a scheduler waits for 30 s after failed ticks.
+# Longer than what a loop may wait for: a scheduler, 30 s for the database (`scheduler.main.DATABASE_SECONDS`).
 STALE_SECONDS = 60.0
 ROLES = ("scheduler", "worker", "monitor", "receiver", "flower")
 
@@ -25,7 +25,7 @@ class Pulse:
     """The file of this process. `beat` belongs in the loop that has to go round; it may be called at any rate."""
 
     def __init__(self, data_dir: Path, role: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self._path = _directory(data_dir) / f"{role}@{socket.gethostname()}@{os.getpid()}"
+        self._path = _file(data_dir, role, os.getpid())
         self._clock = clock
         self._next = float("-inf")
         self._file: int | None = None
@@ -97,8 +97,30 @@ def signs(data_dir: Path, *, now: float) -> list[Sign]:
     return found
 
 
+def last_beat(data_dir: Path, role: str, pid: int) -> int | None:
+    """A number that is another one after each beat of the process; None before the first."""
+    with suppress(OSError):
+        return _file(data_dir, role, pid).stat().st_mtime_ns
+    return None
+
+
+def can_beat(data_dir: Path) -> bool:
+    """Whether a process can leave a sign there just now: on a full disk, or one that takes no writes, none can."""
+    probe = _directory(data_dir) / f".probe-{os.getpid()}"
+    try:
+        probe.touch(0o600)
+        probe.unlink()
+    except OSError:
+        return False
+    return True
+
+
 def _directory(data_dir: Path) -> Path:
     return data_dir / "run"
+
+
+def _file(data_dir: Path, role: str, pid: int) -> Path:
+    return _directory(data_dir) / f"{role}@{socket.gethostname()}@{pid}"
 
 
 def _tell_systemd(state: str) -> None:

@@ -21,7 +21,7 @@ from sqlalchemy.pool import NullPool, QueuePool
 
 from config.settings import Settings
 from models.database_errors import named_errors
-from models.deadlines import bound
+from models.deadlines import bound, bound_use
 from models.errors import ConfigurationError, TransientError
 from models.private_files import make_private_dir
 from models.secrets import Keyring
@@ -41,13 +41,20 @@ LOCK_MS = 10_000
 class Database:
     """An engine and the ring of keys for the secrets in it. One a process: it must not cross a fork."""
 
-    def __init__(self, settings: Settings, *, patience: float | None = None) -> None:
-        """With `patience` nothing waits longer than so many seconds for an answer, and no connection is kept."""
+    def __init__(
+        self, settings: Settings, *, patience: float | None = None, deadline: float | None = None
+    ) -> None:
+        """With `patience` nothing waits longer than so many seconds for an answer, and no connection is kept.
+
+        With `deadline` no transaction takes longer than so many seconds, and connections are kept.
+        """
         self.settings = settings
         self.keyring = Keyring.load(settings)
-        self.engine = _engine(settings, patience)
+        self.engine = _engine(settings, patience, deadline)
         if patience is not None:
             bound(self.engine, patience)
+        if deadline is not None:
+            bound_use(self.engine, deadline)
 
     @property
     def dialect(self) -> str:
@@ -109,7 +116,10 @@ class Database:
         nobody waits, and the room is kept for what comes.
         """
         if self.dialect == "sqlite":
-            with named_errors(self.place), closing(sqlite3.connect(self.place, SQLITE_BUSY_SECONDS)) as file:
+            with (
+                named_errors(self.place),
+                closing(sqlite3.connect(self.place, timeout=SQLITE_BUSY_SECONDS)) as file,
+            ):
                 file.execute("VACUUM")
                 file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             return
@@ -158,12 +168,13 @@ def bound_locks(session: Session) -> None:
 _GONE = frozenset({"25006", "57P01", "57P02", "57P03"})
 
 
-def _engine(settings: Settings, patience: float | None) -> Engine:
+def _engine(settings: Settings, patience: float | None, deadline: float | None) -> Engine:
     pool: dict[str, Any] = (
         {"poolclass": QueuePool, "pool_size": 2, "max_overflow": 8}
         if patience is None
         else {"poolclass": NullPool}
     )
+    connecting = patience or min(deadline or CONNECT_SECONDS, CONNECT_SECONDS)
     try:
         url = make_url(settings.database)
         if url.get_backend_name() == "sqlite":
@@ -173,7 +184,10 @@ def _engine(settings: Settings, patience: float | None) -> Engine:
                 url,
                 # Closing the last connection of a WAL database writes it all back: 4 ms of each transaction.
                 **pool,
-                connect_args={"timeout": patience or SQLITE_BUSY_SECONDS, "check_same_thread": False},
+                connect_args={
+                    "timeout": patience or deadline or SQLITE_BUSY_SECONDS,
+                    "check_same_thread": False,
+                },
                 hide_parameters=True,
             )
             _listen(engine)
@@ -186,9 +200,9 @@ def _engine(settings: Settings, patience: float | None) -> Engine:
                 url,
                 hide_parameters=True,  # they may be contact keys, and an error's text is logged
                 **pool,
-                pool_pre_ping=True,
+                pool_pre_ping=deadline is None,
                 connect_args={
-                    "connect_timeout": max(2, round(patience or CONNECT_SECONDS)),  # psycopg's least
+                    "connect_timeout": max(2, round(connecting)),  # psycopg's least
                     "application_name": "cohort-sync",
                     "prepare_threshold": threshold,
                 },

@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import Engine, event
+from sqlalchemy.exc import DisconnectionError
 
 _LINE = "cohort_sync_line"
 
@@ -33,6 +34,29 @@ def bound(engine: Engine, seconds: float) -> None:
     if engine.dialect.name == "postgresql":  # what nobody waits for any more must not go on at the server
         limit = f"SET LOCAL statement_timeout = {seconds * 1000:.0f}"
         event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(limit))
+
+
+def bound_use(engine: Engine, seconds: float) -> None:
+    """Cut a connection of this engine that was taken from its pool `seconds` ago and not given back.
+
+    It is asked here whether it still answers, for the pool's own question has no bound: `pool_pre_ping` must be off.
+    """
+
+    def taken(connection: Any, record: Any, _proxy: Any) -> None:
+        given_back(connection, record)  # the pool tries another connection after one that does not answer
+        record.record_info[_LINE] = _Line(connection, seconds)
+        if engine.dialect.name == "postgresql":
+            try:
+                engine.dialect.do_ping(connection)
+            except engine.dialect.loaded_dbapi.Error as error:
+                raise DisconnectionError from error
+
+    def given_back(_connection: Any, record: Any) -> None:
+        if (line := record.record_info.pop(_LINE, None)) is not None:
+            line.release()
+
+    event.listen(engine, "checkout", taken)
+    event.listen(engine, "checkin", given_back)
 
 
 class _Line:

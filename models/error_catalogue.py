@@ -608,6 +608,10 @@ CATALOGUE: dict[str, Entry] = {
         "Start the stack with `cohort-sync up`, or check COHORT_SYNC_REDIS_URL. A run made meanwhile is not lost.",
         http_status=503,
     ),
+    "BROKER_NEEDED": Entry(
+        "The vendors could not be asked, so nothing was stored: asking needs the queue's server, which can't be used.",
+        "Check COHORT_SYNC_REDIS_URL and that its server runs. `--no-check` stores it without asking.",
+    ),
     "BROKER_CLUSTER": Entry(
         "The queue's server is one of a cluster, which Celery can't use.",
         "Give COHORT_SYNC_REDIS_URL a server without cluster mode, or one whose cluster mode is off.",

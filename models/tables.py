@@ -159,6 +159,7 @@ class CohortBinding(Base):
     name_key: Mapped[str] = mapped_column(String(400), unique=True)
     project_id: Mapped[int] = mapped_column(ForeignKey("amplitude_project.id"), index=True)
     cohort_id: Mapped[str] = mapped_column(String(100))
+    cohort_name: Mapped[str | None] = mapped_column(String(200))  # what Amplitude calls it; for people alone
     feed: Mapped[Feed] = mapped_column(word(Feed, 10), default=Feed.DOWNLOAD, server_default=Feed.DOWNLOAD)
     destination_id: Mapped[int] = mapped_column(ForeignKey("destination.id"))
     attribute: Mapped[str] = mapped_column(String(200))
@@ -193,6 +194,8 @@ class CohortBinding(Base):
     bad_run_id: Mapped[int | None] = mapped_column(Id)
 
     member_count: Mapped[int] = mapped_column(default=0)
+    # The count may be off: members are pushed anew, and batches don't say which. Until the next diff or fold.
+    member_count_rough: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
     state_generation: Mapped[int] = mapped_column(default=0)
     # Of the last snapshot that was acknowledged to the last row; an equal one needs no diff.
     confirmed_digest: Mapped[str | None] = mapped_column(String(80))
@@ -206,6 +209,16 @@ class CohortBinding(Base):
     destination: Mapped[Destination] = relationship(lazy="joined", innerjoin=True)
     if TYPE_CHECKING:
         after_name: Mapped[str | None]
+
+    @property
+    def cohort_shown(self) -> str:
+        """The cohort for a person: Amplitude's name for it, if that is known, and its id."""
+        return f"{self.cohort_name} ({self.cohort_id})" if self.cohort_name else self.cohort_id
+
+    @property
+    def members_shown(self) -> str:
+        """The member count for a person: `12,000`, or `about 12,000` where it may be off."""
+        return f"about {self.member_count:,}" if self.member_count_rough else f"{self.member_count:,}"
 
 
 _before = CohortBinding.__table__.alias()
@@ -440,6 +453,9 @@ class PushBatch(Base):
     # Compressed keys; once acknowledged, those of the accepted rows alone. The last column: SQLite reads past it
     # for any column behind it (8 ms a look at a run of 80 batches).
     keys: Mapped[bytes] = mapped_column(LargeBinary, deferred=True)
+    # Rows that leave, and that the full run has read back as not flagged. Behind `keys`, so read only where rows are
+    # refused or parted.
+    unflagged: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false(), deferred=True)
 
 
 class MemberChunk(Base):

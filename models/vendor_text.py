@@ -12,6 +12,7 @@ import unicodedata
 MASK = "…"
 MESSAGE_MAX = 300
 CODE_MAX = 60
+NAME_MAX = 200
 NO_CODE = "UNKNOWN"
 
 _CLOSING = {
@@ -60,6 +61,12 @@ def code(value: object) -> str:
     """A vendor's code in at most 60 letters, digits, dots and underlines; what is no such code is UNKNOWN."""
     text = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
     return text[:CODE_MAX] if _CODE.fullmatch(text) else NO_CODE
+
+
+def name(text: str) -> str | None:
+    """What a vendor's people call a thing, on one line of at most 200 characters; none for an empty name."""
+    plain = "".join(sign if sign.isprintable() else " " for sign in storable(text[: 20 * NAME_MAX]))
+    return " ".join(plain.split())[:NAME_MAX].rstrip() or None
 
 
 def masked(text: str, *own: str) -> str:

@@ -12,10 +12,11 @@ from contextlib import suppress
 from datetime import UTC, datetime
 
 import structlog
+from sqlalchemy import event
 
 from config.graceful_stop import GracefulStop
 from config.logging import configure
-from config.pulse import Pulse
+from config.pulse import BEAT_SECONDS, Pulse
 from config.settings import Settings
 from models import key_check, schema
 from models.database import Database
@@ -28,6 +29,9 @@ from scheduler.retention import Broom
 from scheduler.tick import Ticked, look_at_lists, tick
 
 LONGEST_PAUSE_SECONDS = 30
+# No transaction of a tick takes so long, unless the database says nothing at all: the tick fails, and the loop goes
+# round. Shorter than what a probe takes for the silence of a stuck process (`config.pulse.STALE_SECONDS`).
+DATABASE_SECONDS = 30.0
 # Between two looks whether a held run's list has changed: nobody waits for it to the second.
 LISTS_SECONDS = 5.0
 LONGEST_SLEEP_SECONDS = 1.0  # a sleep that a worker may end is not ended by a signal
@@ -56,6 +60,9 @@ class Loop:
         self._watch = HealthLog()
         self.pulse = Pulse(db.settings.data_dir, "scheduler")
         self._broom = Broom()
+        event.listen(
+            db.engine, "checkin", lambda *_: self.pulse.beat()
+        )  # a tick of many transactions is no silence
 
     def run(self, stop: GracefulStop) -> None:
         """Tick until told to leave. A full tick is followed by the next at once, a failed one by a pause."""
@@ -65,7 +72,7 @@ class Loop:
             try:
                 more = self.once()
             except Exception as error:  # noqa: BLE001 - a scheduler that leaves serves nobody; what failed is tried again
-                stop.wait(self._failed(error))
+                self._pause(stop, self._failed(error))
                 continue
             self._failures = 0
             if not more:
@@ -121,6 +128,12 @@ class Loop:
         if not self._publisher.sleep(min(seconds, LONGEST_SLEEP_SECONDS)):
             stop.wait(min(seconds, LONGEST_PAUSE_SECONDS))
 
+    def _pause(self, stop: GracefulStop, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not stop.asked and (left := end - time.monotonic()) > 0:
+            self.pulse.beat()
+            stop.wait(min(left, BEAT_SECONDS))
+
     def _failed(self, error: Exception) -> float:
         """Log it; the seconds to wait, doubling."""
         self._failures += 1
@@ -138,7 +151,7 @@ def main(settings: Settings) -> int:
     stop = GracefulStop()
     stop.install()
     try:
-        db = Database(settings)
+        db = Database(settings, deadline=DATABASE_SECONDS)
         with suppress(TransientError):  # a database that is away now is waited for in the loop
             schema.require_current(db)
             key_check.prove(db)

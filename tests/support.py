@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -136,6 +137,12 @@ def environment(settings: Settings) -> dict[str, str]:
         if value is not None:
             plain[f"COHORT_SYNC_{name.upper()}"] = str(value)
     return plain
+
+
+def free_port() -> int:
+    """A port of this host that nobody listens on just now."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
 
 
 def wait_until(true: Callable[[], Any], *, seconds: float, pause: float = 0.01) -> Any:

@@ -49,14 +49,8 @@ class Told:
         return done
 
     def pass_by(self, **ago: float) -> None:
-        """Let what was received look so much older: a sync has ended when nothing of it has come for five minutes."""
-        with self.product.db.write() as session:
-            for one in session.scalars(select(WebhookMessage)):
-                one.received_at -= timedelta(**(ago or {"minutes": 6}))
-            for found in session.scalars(select(CohortList)):
-                for name in ("heard_at", "size_asked_at"):
-                    if (then := getattr(found, name)) is not None:
-                        setattr(found, name, then - timedelta(**(ago or {"minutes": 6})))
+        """See `let_pass`."""
+        let_pass(self.product, **ago)
 
     @staticmethod
     def refused_ago(session: Session, **ago: float) -> None:
@@ -96,6 +90,18 @@ class Told:
     def messages(self) -> int:
         with self.product.db.read() as session:
             return session.scalar(select(func.count()).select_from(WebhookMessage)) or 0
+
+
+def let_pass(product: Product, **ago: float) -> None:
+    """Let what was received look so much older: a sync has ended when nothing of it has come for five minutes."""
+    before = timedelta(**(ago or {"minutes": 6}))
+    with product.db.write() as session:
+        for one in session.scalars(select(WebhookMessage)):
+            one.received_at -= before
+        for found in session.scalars(select(CohortList)):
+            for name in ("heard_at", "size_asked_at"):
+                if (then := getattr(found, name)) is not None:
+                    setattr(found, name, then - before)
 
 
 @contextmanager

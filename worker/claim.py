@@ -37,9 +37,10 @@ from models.errors import (
     WrongSecretKeyError,
 )
 from models.private_files import temporary_dir
-from models.runs import batches, completion, lifecycle, slots
+from models.runs import batches, completion, lifecycle, slots, stage_progress
 from models.runs.lifecycle import Claim, fenced
 from models.runs.slots import SlotRules, Woken
+from models.runs.stage_progress import StageProgress
 from models.tables import AmplitudeProject, Destination, SyncRun
 from models.types import RunState, Stage
 from worker.context import Context
@@ -110,6 +111,10 @@ class ClaimedRun:
             return any(self.ctx.redis.llen(KEY_PREFIX + queue) for queue in QUEUES)
         except RedisError:
             return True
+
+    def tell(self, progress: StageProgress) -> None:
+        """How far this claim is, for who watches: once a second is enough."""
+        stage_progress.tell(self.ctx.redis, self.claim.run_id, self.claim.fence, progress)
 
     def require_lease(self) -> None:
         """LeaseLost if this worker was away for so long that another may have the run."""

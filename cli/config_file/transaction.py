@@ -60,13 +60,22 @@ def attempt(db: Database, wanted: ParsedFile, *, prune: bool, now: datetime) -> 
 
 
 def keep(
-    db: Database, wanted: ParsedFile, expected: ChangeSet, *, prune: bool, now: datetime, file: str
+    db: Database,
+    wanted: ParsedFile,
+    draft: ApplyTransaction,
+    *,
+    prune: bool,
+    now: datetime,
+    file: str,
 ) -> None:
-    """Do it, if it is still what was expected."""
+    """Do it, if it is still what was expected, and keep the cohorts' names that Amplitude has told meanwhile."""
+    names = {row.name_key: row.cohort_name for row in draft.asked}
     with audit.through(audit.FILE), db.edit() as session:
         found, mistakes = _carry_out(session, db, wanted, prune=prune, now=now)
-        if mistakes or found.changes != expected.changes:
+        if mistakes or found.changes != draft.plan.changes:
             raise ConfigurationError("PLAN_OUTDATED", file=file)
+        for row in every(session, CohortBinding):
+            row.cohort_name = names.get(row.name_key) or row.cohort_name
 
 
 def _carry_out(

@@ -164,7 +164,7 @@ def binding_settings(row: CohortBinding) -> list[tuple[str, Any]]:
     """What is set of a binding, for a person."""
     return [
         ("Source", row.project.name),
-        ("Cohort", row.cohort_id),
+        ("Cohort", row.cohort_shown),
         ("Fed by", row.feed),
         ("Destination", row.destination.name),
         ("Attribute", row.attribute),

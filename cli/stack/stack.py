@@ -4,8 +4,8 @@
         stack.wait_until_ready()
 
 The embedded Valkey (unless a Redis is configured), a scheduler, workers, Flower and the monitor: the very commands
-that run in production, each in a process of its own with these settings in its environment. One that ends is started
-again; all of them end with the stack, also when the stack is killed outright.
+that run in production, each in a process of its own with these settings in its environment. One that ends or is stuck
+is started again; all of them end with the stack, also when the stack is killed outright.
 
 Nothing here knows what a sync is.
 """
@@ -20,6 +20,7 @@ import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -32,8 +33,10 @@ from cli import context
 from cli.flower import server
 from cli.stack import ports
 from cli.stack.lock import DirectoryLock
+from cli.stack.silence import Silence
 from cli.stack.supervise import Program, Supervisor
 from cli.stack.valkey import EmbeddedValkey
+from config import pulse
 from config.graceful_stop import GracefulStop
 from config.queue import make_app
 from config.settings import Settings
@@ -138,10 +141,17 @@ class Stack:
 
     def _programs(self, listening: Mapping[ports.Port, socket.socket]) -> Iterator[Program]:
         environment = self.environment
-        yield Program("scheduler", ["run", "scheduler"], environment, log=self._log)
+        yield Program(
+            "scheduler", ["run", "scheduler"], environment, log=self._log, silence=self._silence("scheduler")
+        )
         for name in self._workers:
             yield Program(
-                name, ["run", "worker", "--name", name], environment, WORKER_GRACE_SECONDS, log=self._log
+                name,
+                ["run", "worker", "--name", name],
+                environment,
+                WORKER_GRACE_SECONDS,
+                log=self._log,
+                silence=self._silence("worker"),
             )
         for page, opened in listening.items():
             yield Program(
@@ -150,7 +160,12 @@ class Stack:
                 {**environment, page.variable: str(opened.fileno())},
                 log=self._log,
                 pass_fds=(opened.fileno(),),
+                silence=self._silence(page.name),
             )
+
+    def _silence(self, role: str) -> Silence:
+        data_dir = self.settings.data_dir
+        return Silence(partial(pulse.last_beat, data_dir, role), partial(pulse.can_beat, data_dir))
 
 
 class StopRequested(GracefulStop):

@@ -1,4 +1,4 @@
-"""Programs that are kept running: started, started again when they end, stopped in good order.
+"""Programs that are kept running: started, started again when they end or are stuck, stopped in good order.
 
 One thread does all of it. It has to be one thread, and to live as long as the programs: the kernel kills a
 tied process when the *thread* that started it ends (see `cli.stack.parent_death`). Every program leads a session of its
@@ -26,9 +26,11 @@ from types import TracebackType
 from typing import Self
 
 from cli.stack import parent_death
+from cli.stack.silence import Silence
 
 LOOK_SECONDS = 0.1
 STEADY_SECONDS = 20.0  # a program that ran this long starts again without a penalty
+STUCK = "PROCESS_SILENT: no sign of life"
 LOG_BYTES = 5_000_000  # a log file larger than this is begun anew when its program starts
 
 _log = logging.getLogger("cohort-sync.stack")
@@ -51,6 +53,7 @@ class Program:
     first_delay: float = 0.5  # seconds until it is started again; doubled each time
     most_delay: float = 30.0
     before: Callable[[], None] = _nothing
+    silence: Silence | None = None  # None: it gives no sign of life
 
 
 @dataclass
@@ -63,6 +66,7 @@ class _Child:
     in_a_row: int = 0
     why: str = ""
     asked: float | None = None  # when it was told to end
+    stuck: bool = False  # it was killed for that
 
 
 class Supervisor:
@@ -140,6 +144,9 @@ class Supervisor:
             elif now > child.asked + child.program.grace:
                 _log.warning("%s did not end within %.0f s: killed", child.program.name, child.program.grace)
                 _kill_group(process.pid)
+        elif child.program.silence is not None and child.program.silence.too_long(process.pid, now):
+            child.stuck = True
+            _kill_group(process.pid)
 
     def _spawn(self, child: _Child, now: float) -> None:
         program = child.program
@@ -160,12 +167,14 @@ class Supervisor:
             if output is not None:
                 os.close(output)
         child.started = now
+        if program.silence is not None:
+            program.silence.begin(now)
 
     def _ended(self, child: _Child, process: subprocess.Popen[bytes], now: float) -> None:
         _kill_group(process.pid)  # what it forked and left
         child.process = None
         if not self._stopping:
-            self._again(child, now, _how(process.returncode))
+            self._again(child, now, STUCK if child.stuck else _how(process.returncode))
 
     def _again(self, child: _Child, now: float, why: str) -> None:
         """Put the next start off, longer each time it fails in a row."""
@@ -174,7 +183,9 @@ class Supervisor:
         child.in_a_row = 1 if now - child.started >= STEADY_SECONDS else child.in_a_row + 1
         delay = min(child.program.first_delay * 2 ** (child.in_a_row - 1), child.program.most_delay)
         child.start_at = now + delay
-        _log.warning("%s ended by itself (%s); it starts again in %.1f s", child.program.name, why, delay)
+        how = "was killed" if child.stuck else "ended by itself"
+        child.stuck = False
+        _log.warning("%s %s (%s); it starts again in %.1f s", child.program.name, how, why, delay)
 
 
 def _how(code: int) -> str:

@@ -21,10 +21,11 @@ from typing import Self
 
 from redis import Redis
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import BusyLoadingError, RedisError, ResponseError
 from redis.retry import Retry
 
 from cli.stack.lock import DirectoryLock
+from cli.stack.silence import Silence
 from cli.stack.supervise import Program, Supervisor
 from config.settings import Settings
 from models.errors import ConfigurationError, TransientError
@@ -48,6 +49,7 @@ class EmbeddedValkey:
         self.directory = settings.data_dir / "valkey"
         self.log = self.directory / "valkey.log"
         self._supervisor = Supervisor()
+        self._answers = 0
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
@@ -69,6 +71,7 @@ class EmbeddedValkey:
                     first_delay=0.05,
                     most_delay=5.0,
                     before=self._before,
+                    silence=Silence(self._sign),
                 )
             )
             self._wait()
@@ -95,6 +98,18 @@ class EmbeddedValkey:
                 return bool(client.ping())
             except RedisError:
                 return False
+
+    def _sign(self, _pid: int) -> int:
+        """Counts the answers; that it can't serve just now is one, too."""
+        with Redis.from_url(self.settings.redis, socket_timeout=1, retry=Retry(NoBackoff(), 0)) as client:
+            try:
+                client.ping()
+            except (ResponseError, BusyLoadingError):
+                pass
+            except RedisError:
+                return self._answers
+        self._answers += 1
+        return self._answers
 
     def _remove_socket(self) -> None:
         with suppress(OSError):

@@ -277,8 +277,12 @@ def _new_generation(session: Session, of: CohortList) -> None:
 
 
 def _in_doubt(session: Session, binding_id: int) -> None:
-    """The next run compares, whatever its file."""
-    session.execute(update(CohortBinding).where(CohortBinding.id == binding_id).values(confirmed_digest=None))
+    """The next run compares, whatever its file, and counts."""
+    session.execute(
+        update(CohortBinding)
+        .where(CohortBinding.id == binding_id)
+        .values(confirmed_digest=None, member_count_rough=True)
+    )
 
 
 # --- out of the files of the database -------------------------------------------------------------------

@@ -85,7 +85,8 @@ def replace_base(
             .values(folded_generation=generation)
             .execution_options(synchronize_session=False)
         )
-    binding.state_generation, binding.member_count = generation, members
+    binding.state_generation = generation
+    counted(binding, members)
     return members
 
 
@@ -99,6 +100,11 @@ def drop_replaced(steps: Steps, binding_id: int) -> None:
 
 def _current(binding_id: int) -> ScalarSelect[int]:
     return select(CohortBinding.state_generation).where(CohortBinding.id == binding_id).scalar_subquery()
+
+
+def counted(binding: CohortBinding, members: int) -> None:
+    """So many members were just found in the stored state."""
+    binding.member_count, binding.member_count_rough = members, False
 
 
 def _in_log(binding_id: int) -> ColumnElement[bool]:

@@ -32,8 +32,12 @@ def plan(
     first_seq: int = 0,
     attempts: int = 0,
     sent_at: datetime | None = None,
+    unflagged: bool = False,
 ) -> int:
-    """Journal batches of (direction, rows, keys) before any is sent; the number planned."""
+    """Journal batches of (direction, rows, keys) before any is sent; the number planned.
+
+    `unflagged`: their rows leave, and this full run has read them back as not flagged.
+    """
     seq = first_seq
     for direction, n, keys in batches:
         batch = PushBatch(
@@ -46,6 +50,7 @@ def plan(
             keys=keys,
             attempts=attempts,
             sent_at=sent_at,
+            unflagged=unflagged,
         )
         session.add(batch)
         session.flush()
@@ -214,8 +219,7 @@ def acknowledge(
         batch.n, batch.keys = accepted
     batch.state, batch.acknowledged_at, batch.due_at = BatchState.ACKNOWLEDGED, now, None
     binding = session.get_one(CohortBinding, batch.binding_id)
-    if not run.full:  # it pushes members anew, so the fold at its end counts
-        binding.member_count += batch.n if batch.direction == Direction.ENTER else -batch.n
+    _count(session, binding, batch)
     if batch.run_id == run.id:
         run.acknowledged += batch.n
         run.attempt = 0
@@ -229,11 +233,23 @@ def acknowledge(
             first_seq=next_seq(session, run.id),
             attempts=batch.attempts,
             sent_at=again_sent_at,
+            unflagged=batch.unflagged,
         )
     rows = list(rejected)
     if rows:
         run.rejected += len(rows)
         rejections.record(session, run, batch.direction, rows, now)
+
+
+def _count(session: Session, binding: CohortBinding, batch: PushBatch) -> None:
+    """The binding's members, now that the batch is acknowledged. Where members may be pushed anew it can't be told."""
+    if not batch.n:
+        return
+    full = session.get_one(SyncRun, batch.run_id).full
+    if full or unresolved_batches.any_lost(session, binding.id, but_of=batch.run_id):
+        binding.member_count_rough = True
+    if not full:
+        binding.member_count += batch.n if batch.direction == Direction.ENTER else -batch.n
 
 
 def _shorten_quiet(session: Session, binding: CohortBinding, batch: PushBatch, *, now: datetime) -> None:
@@ -273,6 +289,7 @@ def split(
         first_seq=next_seq(session, run.id),
         attempts=1 if sent else 0,
         sent_at=batch.sent_at if sent else None,
+        unflagged=batch.unflagged,
     )
     batch.state = BatchState.DROPPED
 
@@ -316,6 +333,7 @@ def halve(
         first_seq=lowest - len(parts) if first else next_seq(session, run.id),
         attempts=1,
         sent_at=batch.sent_at if doubt else None,
+        unflagged=batch.unflagged,
     )
     batch.state = BatchState.DROPPED
 
@@ -413,6 +431,14 @@ def count_by_state(session: Session, run_id: int) -> dict[str, int]:
         select(PushBatch.state, func.count()).where(PushBatch.run_id == run_id).group_by(PushBatch.state)
     )
     return {state: n for state, n in rows}  # noqa: C416 - rows are Row objects
+
+
+def is_unflagged(session: Session, batch_id: int) -> bool:
+    """Whether its rows leave and were read back as not flagged: a refusal of them then leaves nothing to do.
+
+    Marketing Cloud shows no flag and takes no row of that key, which is all that an exit is to bring about.
+    """
+    return session.scalars(select(PushBatch.unflagged).where(PushBatch.id == batch_id)).one()
 
 
 def keys_of(session: Session, batch_id: int) -> bytes:

@@ -174,6 +174,8 @@ def _retarget(
     if cohort_id is not None and cohort_id.strip() != binding.cohort_id:
         _refuse_if_locked(binding, "cohort")
         binding.cohort_id = changed["cohort"] = checked_cohort(cohort_id)
+    if changed:
+        binding.cohort_name = None  # of the one before
     target = binding.destination if destination is None else find(session, Destination, destination)
     if target is not binding.destination:
         _refuse_if_locked(binding, "destination")
@@ -188,6 +190,13 @@ def _retarget(
         binding.destination, binding.attribute = target, attribute
         binding.attribute_key = attribute_key(attribute)
     return changed
+
+
+def name_cohort(session: Session, binding: CohortBinding, name: str | None) -> None:
+    """Keep what Amplitude calls the binding's cohort, for a row that is shown after the commit."""
+    binding.cohort_name = name
+    session.flush()
+    session.refresh(binding, ["after_name"])  # an update forgets what SQL computes
 
 
 def _listen(

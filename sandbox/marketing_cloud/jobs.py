@@ -55,7 +55,7 @@ class Job:
             return "absent"
         if self.fault("status_never") or now < self.start:
             return "Pending"
-        if now < self.complete:
+        if now < self.complete or self.items is not None:  # not executed yet, even if it is due by now
             return "Executing"
         return "Error" if self.error else "Complete"
 

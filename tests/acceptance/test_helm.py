@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -27,7 +26,7 @@ from tests.contract.sandboxed import Sandbox
 from tests.kubernetes.helm import CHART, Manifest, called, mistakes, rendered
 from tests.kubernetes.pods import Pod
 from tests.product import TIMING, Product, valkey_over_tcp
-from tests.support import wait_until
+from tests.support import free_port, wait_until
 
 GIVEN: Manifest = {"existingSecret": "cohort-sync"}
 EVERYTHING: Manifest = {
@@ -86,10 +85,29 @@ def test_a_process_for_everything_and_none_for_nothing() -> None:
     assert set(of(rendered(LEAST), "Deployment")) == {"scheduler", "worker"}
     assert of(everything, "Deployment")["scheduler"]["spec"]["replicas"] == 2
     assert set(of(everything, "PodDisruptionBudget")) == {"scheduler", "worker", "receiver"}
-    assert set(of(everything, "NetworkPolicy")) == {"", "flower", "monitor", "receiver"}
+    assert set(of(everything, "NetworkPolicy")) == {"", "flower", "monitor", "receiver", "migration"}
     assert {one["kind"] for one in rendered(LEAST)} == {"Deployment"}
     hooks = of(everything, "Job")["migration"]["metadata"]["annotations"]
     assert hooks["helm.sh/hook"] == "pre-install,pre-upgrade"
+
+
+def test_the_migration_is_let_out_before_it_starts() -> None:
+    """It runs before the release's own policies exist, and a namespace may deny what no policy allows."""
+    everything = rendered(EVERYTHING)
+    job, policies = of(everything, "Job")["migration"], of(everything, "NetworkPolicy")
+    mine, hook = policies["migration"], "helm.sh/hook"
+    first, then = mine["metadata"]["annotations"], job["metadata"]["annotations"]
+    assert first[hook] == then[hook]
+    assert int(first[f"{hook}-weight"]) < int(then.get(f"{hook}-weight", 0))
+    assert first[f"{hook}-delete-policy"] == then[f"{hook}-delete-policy"], "nothing of it is left"
+    labels = job["spec"]["template"]["metadata"]["labels"]
+    assert mine["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
+    assert "app.kubernetes.io/component" in mine["spec"]["podSelector"]["matchLabels"], "no other pod's"
+    assert mine["spec"]["egress"] == policies[""]["spec"]["egress"]
+    without = {**EVERYTHING, "networkPolicy": {"enabled": False}}
+    assert not of(rendered(without), "NetworkPolicy")
+    without = {**EVERYTHING, "migration": {"enabled": False}}
+    assert "migration" not in of(rendered(without), "NetworkPolicy")
 
 
 def test_workers_are_scaled_by_a_metric_that_the_monitor_has() -> None:
@@ -234,13 +252,6 @@ class Cluster:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 @contextmanager

@@ -60,6 +60,7 @@ def test_the_last_state_comes_out_whatever_comes_in(told: Told) -> None:
     run = product.succeeds(told.binding)
     product.equal("purchrs", "Purchasers")
     assert product.binding(told.binding).member_count == run.members
+    assert product.binding(told.binding).cohort_name == "Purchasers"
 
     again = product.succeeds(told.binding)
     assert (again.entered, again.exited, again.marketing_cloud_requests) == (0, 0, 0)

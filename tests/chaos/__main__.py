@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from tests.chaos.disk import private_mounts
 from tests.chaos.run import line, storm_on
 
 
@@ -19,7 +20,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--db", choices=["sqlite", "postgresql"], default="sqlite")
     asked = parser.parse_args()
-    with storm_on(asked.db, asked.seed) as storm:
+    if not (small_disk := private_mounts()):
+        print("a full disk needs root or user namespaces: this storm has none", file=sys.stderr)
+    with storm_on(asked.db, asked.seed, small_disk=small_disk) as storm:
         try:
             storm.blow(asked.seconds)
         except AssertionError as error:

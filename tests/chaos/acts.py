@@ -24,10 +24,11 @@ from config.queue_names import KEY_PREFIX, QUEUE, QUEUES
 from models.errors import ConfigurationError
 from models.runs import lifecycle
 from models.setup import bindings
-from models.types import RunState
+from models.types import Feed, RunState
 from tests.chaos.kinds import act
 from tests.chaos.storm import Storm
 from tests.product import ACTOR, utc_now
+from tests.standby import execute
 
 WORKERS = ("worker-1", "worker-2")
 
@@ -177,7 +178,7 @@ def lock(storm: Storm, rng: random.Random) -> None:
             time.sleep(seconds)
             connection.execute("ROLLBACK")
         return
-    with psycopg.connect(storm.url) as connection:
+    with psycopg.connect(storm.primary.url) as connection:
         connection.execute("LOCK TABLE sync_run, push_batch IN ACCESS EXCLUSIVE MODE")
         time.sleep(seconds)
         connection.rollback()
@@ -185,24 +186,25 @@ def lock(storm: Storm, rng: random.Random) -> None:
 
 @act("database's connections cut", only_on="postgresql")
 def cut_database(storm: Storm, _: random.Random) -> None:
-    storm.administer(
+    execute(
+        storm.primary.url,
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()",
     )
 
 
 @act("database read-only", only_on="postgresql")
 def read_only(storm: Storm, rng: random.Random) -> None:
     reload = "SELECT pg_reload_conf()"
-    storm.administer("ALTER SYSTEM SET default_transaction_read_only = on", reload)
+    execute(storm.primary.url, "ALTER SYSTEM SET default_transaction_read_only = on", reload)
     time.sleep(rng.uniform(0.5, 2.0))
-    storm.administer("ALTER SYSTEM RESET default_transaction_read_only", reload)
+    execute(storm.primary.url, "ALTER SYSTEM RESET default_transaction_read_only", reload)
 
 
 @act("database crashed", only_on="postgresql")
 def crash_database(storm: Storm, _: random.Random) -> None:
     """A killed backend makes the server restart all of them, and recover from its log."""
-    with psycopg.connect(storm.url, autocommit=True) as connection:
+    with psycopg.connect(storm.primary.url, autocommit=True) as connection:
         os.kill(connection.info.backend_pid, signal.SIGKILL)
 
 
@@ -231,7 +233,7 @@ def change(storm: Storm, rng: random.Random) -> None:
 
 @act("own file started")
 def own_file(storm: Storm, rng: random.Random) -> bool:
-    binding = rng.choice(storm.bound)
+    binding = rng.choice([one for one in storm.bound if one.feed == Feed.DOWNLOAD])
     return storm.start(binding, snapshot_id=storm.product.file(binding, sorted(storm.draw(rng))))
 
 

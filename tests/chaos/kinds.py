@@ -10,21 +10,27 @@ from typing import Any
 # choices whatever the product did meanwhile. False where there was nothing to do it to.
 Act = Callable[[Any, random.Random], bool | None]
 ACTS: dict[str, Act] = {}
-_ONLY_ON: dict[str, str] = {}
+_ONLY_IF: dict[str, Callable[[Any], bool]] = {}
 
 
-def act(name: str, *, only_on: str = "") -> Callable[[Act], Act]:
-    """Under this name in the counts."""
+def act(
+    name: str, *, only_on: str = "", only_if: Callable[[Any], bool] = lambda _storm: True
+) -> Callable[[Act], Act]:
+    """Under this name in the counts; on one kind of database alone, or where the machine allows it."""
 
     def enter(function: Act) -> Act:
         ACTS[name] = function
-        if only_on:
-            _ONLY_ON[name] = only_on
+        _ONLY_IF[name] = lambda storm: only_on in {"", storm.database} and only_if(storm)
         return function
 
     return enter
 
 
-def kinds(database: str) -> list[str]:
-    """The names of the acts there are on a database, in a fixed order."""
-    return sorted(name for name in ACTS if _ONLY_ON.get(name, database) == database)
+def kinds(storm: Any) -> list[str]:
+    """The names of the acts there are for a storm, in a fixed order."""
+    return sorted(name for name in ACTS if _ONLY_IF[name](storm))
+
+
+def impossible(storm: Any) -> list[str]:
+    """The names of those that this machine or this database does not allow."""
+    return sorted(ACTS.keys() - kinds(storm))

@@ -10,8 +10,11 @@ from pydantic import SecretStr
 
 from config.queue import make_app
 from config.settings import Settings
+from models.contact_keys.codec import decode_keys
 from models.database import Database
+from models.direction import Direction
 from models.errors import SyncError
+from models.membership import state
 from models.runs import lifecycle
 from models.setup import destinations, sources
 from models.tables import AmplitudeProject, CohortBinding, Destination, SyncRun
@@ -82,13 +85,13 @@ class Product:
         self._opened.append(client)
         return client
 
-    def start(self, binding: CohortBinding) -> int:
+    def start(self, binding: CohortBinding, *, full: bool = False) -> int:
         """A run of the binding, to be worked on."""
         now = self.ctx.clock()
         with self.ctx.db.write() as session:
             mine = session.get_one(CohortBinding, binding.id)
             run = lifecycle.dispatch(
-                session, mine, trigger=Trigger.MANUAL, scheduled_for=now, now=now, actor="test"
+                session, mine, trigger=Trigger.MANUAL, scheduled_for=now, full=full, now=now, actor="test"
             )
         return run.id
 
@@ -110,9 +113,21 @@ class Product:
             run = self.claim(run_id)
         raise AssertionError((run.state, run.stage, run.error_code, run.error_message))
 
-    def sync(self, binding: CohortBinding) -> SyncRun:
+    def sync(self, binding: CohortBinding, *, full: bool = False) -> SyncRun:
         """A run of the binding, done."""
-        return self.work(self.start(binding))
+        return self.work(self.start(binding, full=full))
+
+    def count(self, binding: CohortBinding) -> tuple[int, bool, int]:
+        """The binding's member count, whether it may be off, and how many members are stored in truth."""
+        found: set[str] = set()
+        with self.ctx.db.read() as session:
+            row = session.get_one(CohortBinding, binding.id)
+            for blob in state.iter_chunks(session, binding.id):
+                found.update(decode_keys(blob))
+            for direction, blob in state.iter_deltas(session, binding.id):
+                keys = decode_keys(blob)
+                found = found.union(keys) if direction == Direction.ENTER else found.difference(keys)
+        return row.member_count, row.member_count_rough, len(found)
 
     def look(self, run_id: int) -> SyncRun:
         """The run as it stands."""

@@ -101,6 +101,10 @@ class RunModel(RuleBasedStateMachine):
         for binding in self.world.bindings:
             known = self.world.state(binding)
             assert known == self.members[binding], "the state is what was acknowledged, in that order"
+            count, rough = self.world.count(binding)
+            assert rough or count == len(known), (
+                "the count is that of the stored members, or said to be rough"
+            )
             there = self.world.vendor.members.get(binding, set())
             assert known ^ there <= self.world.open_keys(binding), "elsewhere it differs only by open batches"
 

@@ -30,7 +30,7 @@ from models.errors import (
 from models.membership import state
 from models.runs import batches, lifecycle, slots, unresolved_batches
 from models.setup.bindings import Timing
-from models.tables import PushBatch, SyncRun
+from models.tables import CohortBinding, PushBatch, SyncRun
 from models.types import BatchState, RunState, Stage
 from tests.factories import make_binding, make_destination, make_source
 from worker.claim import ClaimedRun, apply_error
@@ -224,6 +224,7 @@ class World:
         ]
         with hold.transaction() as (session, mine):
             mine.entered, mine.exited, mine.members = len(enter), len(exits), len(target)
+            state.counted(mine.binding, len(known))
             batches.plan(
                 session,
                 mine,
@@ -299,6 +300,8 @@ class World:
     def _finish(self, worker: Worker) -> bool:
         finish(worker.hold)
         run = self.run(worker.hold.claim.run_id)
+        count, rough = self.count(worker.binding)
+        assert (count, rough) == (len(self.state(worker.binding)), False), "a run that finishes has counted"
         if run.state == RunState.SUCCEEDED:
             there = self.vendor.members.get(worker.binding, set())
             assert there == self.targets[run.id], "a run that succeeded has brought its snapshot there"
@@ -319,6 +322,12 @@ class World:
                 keys = decode_keys(blob)
                 found = found.union(keys) if direction == Direction.ENTER else found.difference(keys)
         return found
+
+    def count(self, binding: int) -> tuple[int, bool]:
+        """The binding's member count, and whether it may be off."""
+        with self.db.read() as session:
+            row = session.get_one(CohortBinding, binding)
+            return row.member_count, row.member_count_rough
 
     def open_keys(self, binding: int) -> set[str]:
         """The keys of batches that the vendor may have carried out without our knowing."""

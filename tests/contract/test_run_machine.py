@@ -1,7 +1,8 @@
 """Runs, batches and operators' acts in any order, against a model of a few dicts: what must hold after each step.
 
 `tests/contract/run_world.py` is the world. `make test` walks 400 steps, in which workers do some 1,000
-transactions, the same each time. Others, as many as wanted (`RUN_MACHINE_WALKS`, 50 steps each):
+transactions, the same each time, and a quarter of that on PostgreSQL. Others, as many as wanted (`RUN_MACHINE_WALKS`,
+50 steps each):
 `python -m pytest tests/contract/test_run_machine.py --hypothesis-profile=default --hypothesis-seed=5`.
 """
 
@@ -13,7 +14,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 from hypothesis import HealthCheck, Phase
@@ -39,6 +40,7 @@ from models.types import UNFINISHED, RunState, Stage
 from scheduler.tick import tick
 from tests.contract.run_model import STALE, Row, RunModel
 from tests.contract.run_world import Worker, World
+from tests.standby import execute
 
 DRAIN = 400  # rounds in which every run ends once nothing goes wrong any more
 
@@ -50,6 +52,8 @@ LUCK = st.sampled_from(
     ["well"] * 16 + ["passing", "limited", "terminal", "held", "not taken", "never came", "no answer"]
 )
 
+
+Databases: TypeAlias = Callable[[], Database]
 
 WALKS = int(os.environ.get("RUN_MACHINE_WALKS", "8"))  # of 50 steps
 
@@ -335,40 +339,76 @@ class RunMachine(RunModel):
         raise AssertionError([(run["id"], run["state"], run["stage"], run["error_code"]) for run in left])
 
 
-def walk(template: Path, folder: Path, **given: Any) -> None:
-    """Let the machine walk; each example has a database of its own."""
+@pytest.fixture
+def sqlite_databases(sqlite_template: Path, tmp_path: Path) -> Databases:
+    """Each call makes one, empty and current."""
     count = iter(range(10**9))
 
-    def make_world() -> World:
-        mine = folder / str(next(count))
+    def make() -> Database:
+        mine = tmp_path / str(next(count))
         mine.mkdir()
-        shutil.copy(template, mine / "cohort-sync.db")
-        return World(Database(Settings(_env_file=None, data_dir=mine, redis_url="")))
+        shutil.copy(sqlite_template, mine / "cohort-sync.db")
+        return Database(Settings(_env_file=None, data_dir=mine, redis_url=""))
 
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        lambda: RunMachine(make_world),
-        settings=hypothesis_settings(
-            deadline=None,
-            database=None,
-            suppress_health_check=list(HealthCheck),
-            **{
-                "max_examples": WALKS,
-                "stateful_step_count": 50,
-                "phases": [Phase.generate],
-                **given,
-            },
-        ),
-    )
+    return make
 
 
-def test_any_order_of_acts_leaves_runs_batches_and_members_right(
-    sqlite_template: Path, tmp_path: Path
-) -> None:
-    walk(sqlite_template, tmp_path)
+@pytest.fixture
+def postgresql_databases(postgres_url: str, postgres_template: str, tmp_path: Path) -> Databases:
+    """The same on PostgreSQL."""
+    count = iter(range(10**9))
+
+    def make() -> Database:
+        name = f"machine_{next(count)}"
+        execute(
+            postgres_url,
+            f"DROP DATABASE IF EXISTS {name} WITH (FORCE)",
+            f"CREATE DATABASE {name} TEMPLATE {postgres_template}",
+        )
+        url = postgres_url.replace("/postgres?", f"/{name}?")
+        return Database(Settings(_env_file=None, data_dir=tmp_path, database_url=url, redis_url=""))
+
+    return make
+
+
+def walk(databases: Databases, **given: Any) -> None:
+    """Let the machine walk; each example has a database of its own."""
+    made: list[Database] = []
+
+    def make_world() -> World:
+        made.append(databases())
+        return World(made[-1])
+
+    try:
+        run_state_machine_as_test(  # type: ignore[no-untyped-call]
+            lambda: RunMachine(make_world),
+            settings=hypothesis_settings(
+                deadline=None,
+                database=None,
+                suppress_health_check=list(HealthCheck),
+                **{
+                    "max_examples": WALKS,
+                    "stateful_step_count": 50,
+                    "phases": [Phase.generate],
+                    **given,
+                },
+            ),
+        )
+    finally:
+        for database in made:
+            database.dispose()
+
+
+def test_any_order_of_acts_leaves_runs_batches_and_members_right(sqlite_databases: Databases) -> None:
+    walk(sqlite_databases)
+
+
+def test_so_it_does_on_postgresql(postgresql_databases: Databases) -> None:
+    walk(postgresql_databases, max_examples=max(1, WALKS // 4))
 
 
 def test_commits_without_a_fence_are_found(
-    sqlite_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sqlite_databases: Databases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unfenced(db: Database, held: Claim, **given: Any) -> AbstractContextManager[tuple[Session, SyncRun]]:
         with db.read() as session:
@@ -377,4 +417,4 @@ def test_commits_without_a_fence_are_found(
 
     monkeypatch.setattr("worker.claim.fenced", unfenced)
     with pytest.raises(AssertionError):
-        walk(sqlite_template, tmp_path)
+        walk(sqlite_databases)

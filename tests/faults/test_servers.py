@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 from sqlalchemy import func, select, text
 
@@ -26,51 +25,18 @@ from models.types import RunState
 from tests.contract.sandboxed import Sandbox
 from tests.factories import make_source
 from tests.product import Product, running_product, settings_for, valkey_over_tcp
-from tests.support import postgres_in, postgres_server, wait_until
+from tests.standby import OWNER, execute, folder_of, has_followed, promote, rows, standby_of, unprivileged
+from tests.support import postgres_server, wait_until
 
 PGBOUNCER = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
-OWNER = "embedded_postgres"  # the account that the PostgreSQL of the tests has, where they run as root
-
-
-def folder_of(url: str) -> Path:
-    """The directory of the server's socket."""
-    return Path(url.partition("host=")[2].partition("&")[0])
-
-
-def unprivileged() -> dict[str, Any]:
-    """These servers refuse to run as root."""
-    return {"user": OWNER} if os.geteuid() == 0 else {}
-
-
 # --- a failover
 
 
 @contextmanager
 def primary_and_standby() -> Iterator[tuple[str, str]]:
     """The URLs of a server and of one that follows it."""
-    with postgres_server() as primary:
-        from embedded_postgres._commands import POSTGRES_BIN_PATH
-
-        for tries in range(3):  # a file of the server's may go while it is copied
-            data = Path(tempfile.mkdtemp(prefix="cs-pg-"))
-            if os.geteuid() == 0:
-                shutil.chown(data, OWNER)
-            copy = [POSTGRES_BIN_PATH / "pg_basebackup", "-D", data, "-R", "-X", "stream", "-c", "fast"]
-            copy += ["-h", folder_of(primary), "-U", "postgres"]
-            done = subprocess.run(copy, check=False, capture_output=True, timeout=60, **unprivileged())
-            if done.returncode == 0:
-                break
-            assert tries < 2, done.stderr.decode()
-        for left in ("postmaster.pid", ".s.PGSQL.5432.lock", ".handle_pids.json", "log"):
-            (data / left).unlink(missing_ok=True)
-        with postgres_in(data) as standby:
-            yield primary, standby
-
-
-def execute(url: str, *statements: str) -> None:
-    with psycopg.connect(url, autocommit=True) as connection:
-        for statement in statements:
-            connection.execute(statement)
+    with postgres_server() as primary, standby_of(primary) as standby:
+        yield primary, standby
 
 
 def test_a_failover_costs_one_error_and_nothing_is_written_to_the_old_server(settings: Settings) -> None:
@@ -86,13 +52,11 @@ def test_a_failover_costs_one_error_and_nothing_is_written_to_the_old_server(set
         with ThreadPoolExecutor(4) as pool:  # several sessions, which the pool keeps
             list(pool.map(lambda _: _pause(db), range(4)))
 
-        followed = "SELECT 1 FROM pg_stat_replication WHERE replay_lsn >= pg_current_wal_lsn()"
-        wait_until(lambda: _rows(primary, followed), seconds=30)
+        has_followed(primary)
         execute(primary, "ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()")
-        execute(standby, "SELECT pg_promote()")
+        promote(standby)
         address.unlink()
         address.symlink_to(folder_of(standby))
-        wait_until(lambda: _rows(standby, "SELECT 1 WHERE NOT pg_is_in_recovery()"), seconds=30)
 
         # Until a write finds out, the kept sessions answer: a scheduler must not show life with them.
         wait_until(lambda: _refused(db.require_writable), seconds=10)
@@ -100,7 +64,7 @@ def test_a_failover_costs_one_error_and_nothing_is_written_to_the_old_server(set
         make_source(db, "after")
         with db.read() as session:
             assert [row.name for row in every(session, AmplitudeProject)] == ["after", "before"]
-        assert not _rows(primary, "SELECT 1 FROM amplitude_project WHERE name = 'after'")
+        assert not rows(primary, "SELECT 1 FROM amplitude_project WHERE name = 'after'")
         db.dispose()
 
 
@@ -120,7 +84,7 @@ def test_a_write_that_meets_a_demoted_server_is_tried_on_the_new_one(settings: S
             except TransientError as error:
                 codes.append(error.code)
         assert codes == ["DATABASE_READ_ONLY"]
-        assert len(_rows(url, "SELECT n FROM kept")) == 2
+        assert len(rows(url, "SELECT n FROM kept")) == 2
         db.dispose()
 
 
@@ -128,11 +92,6 @@ def _pause(db: Database) -> None:
     with db.read() as session:
         session.scalar(select(func.count()).select_from(AmplitudeProject))
         time.sleep(0.2)
-
-
-def _rows(url: str, statement: str) -> list[Any]:
-    with psycopg.connect(url, autocommit=True) as connection:
-        return connection.execute(statement).fetchall()
 
 
 def _refused(call: Any) -> bool:

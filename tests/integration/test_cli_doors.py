@@ -104,6 +104,16 @@ def test_a_vendor_that_is_away_refuses_and_no_check_stores(door: Door, sqlite_db
     assert destination(door, "WRONG", "--no-check", **away).code == 0
 
 
+def test_a_queue_that_is_away_is_named_with_the_way_past_it(door: Door, sqlite_db: Database) -> None:
+    away = {"COHORT_SYNC_REDIS_URL": "redis://127.0.0.1:1/0"}
+    for said in (source(door, "SECRET", **away), destination(door, "CLIENT", **away)):
+        assert (said.code, said.error) == (1, "BROKER_NEEDED")
+        assert "COHORT_SYNC_REDIS_URL" in said.json["error"]["remedy"]
+        assert "`--no-check`" in said.json["error"]["remedy"]
+    assert stored(sqlite_db) == (0, 0, 0)
+    assert source(door, "SECRET", "--no-check", **away).code == 0
+
+
 def test_apply_tries_credentials_that_no_binding_has_yet(door: Door, sqlite_db: Database) -> None:
     file = """version: 1
 sources:
@@ -115,6 +125,57 @@ sources:
     assert said.json["error"]["mistakes"][0]["line"] == 3
     assert stored(sqlite_db) == (0, 0, 0)
     assert door("apply", "-", "--json", stdin=file.replace("WRONG", "SECRET").encode()).code == 0
+
+
+def bind(door: Door, name: str, cohort: str, attribute: str, *more: str) -> Said:
+    return door.ok(
+        *("binding", "add", name, "--source", "shop", "--destination", "mc"),
+        *("--cohort", cohort, "--attribute", attribute, *more, "--json"),
+    )
+
+
+def test_a_cohort_is_shown_by_its_name_once_amplitude_has_told_it(door: Door, vendors: Sandbox) -> None:
+    source(door, "SECRET", "--no-check")
+    destination(door, "CLIENT", "--no-check")
+    vendors.door("PUT", "cohorts/purchrs", {"name": "Buyers\x1b[31m\n<b>"})
+    shown = "Buyers [31m <b> (purchrs)"
+    assert bind(door, "buyers", "purchrs", "Purchasers").json["cohort_name"] == "Buyers [31m <b>"
+    assert bind(door, "churn", "churnrk", "Churn Risk", "--no-check").json["cohort_name"] is None
+    for command in (("binding", "list"), ("status",), ("binding", "show", "buyers")):
+        assert shown in door.ok(*command).out
+    listed = {row["name"]: row for row in door.ok("binding", "list", "--json").json}
+    assert [(row["cohort"], row["cohort_name"]) for row in listed.values()] == [
+        ("purchrs", "Buyers [31m <b>"),
+        ("churnrk", None),
+    ]
+    run = door("run", "buyers", "--json").json["id"]
+    assert shown in door.ok("show", str(run)).out
+    assert door.ok("show", str(run), "--json").json["cohort_name"] == "Buyers [31m <b>"
+    door.ok("cancel", str(run))
+    moved = door.ok("binding", "update", "buyers", "--cohort", "churnrk", "--yes", "--json").json
+    assert moved["cohort_name"] == "Churn risk"
+    moved = door.ok(
+        "binding", "update", "buyers", "--cohort", "purchrs", "--yes", "--no-check", "--json"
+    ).json
+    assert moved["cohort_name"] is None
+
+
+def test_apply_keeps_the_names_too(door: Door) -> None:
+    file = """version: 1
+sources:
+  shop: {api-key: "env:KEY", secret-key: "env:SECRET", tier: audiences}
+destinations:
+  mc:
+    subdomain: mc563885gzs27c5t9-63k636ttgm
+    client-id: sandbox-client-id
+    client-secret: "env:CLIENT"
+    contact-key-property: user_id
+bindings:
+  buyers: {source: shop, destination: mc, cohort: purchrs, attribute: Purchasers}
+"""
+    door.ok("apply", "-", "--yes", stdin=file.encode())
+    assert [row["cohort_name"] for row in door.ok("binding", "list", "--json").json] == ["Purchasers"]
+    assert "Purchasers" not in door.ok("export").out.replace("attribute: Purchasers", "")
 
 
 def test_a_secret_in_clear_is_warned_of_and_not_repeated(door: Door) -> None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
+import textwrap
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,14 +17,16 @@ import pytest
 
 from cli.config_file.timing import moment
 from config.settings import Settings
+from models import broker
 from models.database import Database
 from models.errors import ConfigurationError
 from models.naming import find
-from models.runs import lifecycle
+from models.runs import lifecycle, stage_progress
+from models.runs.stage_progress import StageProgress
 from models.tables import CohortBinding, SyncRun
 from models.types import RunState, Stage, Trigger
 from tests.factories import make_binding, make_destination, make_source
-from tests.integration.door import Door, ended
+from tests.integration.door import COMMAND, Door, ended
 from tests.support import Valkey
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -144,6 +150,8 @@ def completed(door: Door, *words: str, shell: str = "bash", **env: str) -> list[
     [
         (("binding", "show", ""), ["buyers", "'many words'", "vips"]),
         (("run", "v"), ["vips"]),
+        (("run", "ma"), ["'many words'"]),
+        (("run", "'many w"), ["'many words'"]),
         (("runs", "b"), ["buyers"]),
         (("binding", "add", "x", "--source", ""), ["amplitude"]),
         (("binding", "update", "vips", "--destination", "m"), ["marketing"]),
@@ -157,6 +165,58 @@ def test_a_shell_completes_what_there_is(
 ) -> None:
     make_binding(sqlite_db, "many words")
     assert completed(door, *words) == expected
+
+
+# What a person types, and what the shell then has. Each begins with the script that the shell itself is given.
+IN_SHELLS = {
+    "bash": """
+        source <(cohort-sync --show-completion)
+        for typed in bu ma; do
+            COMP_WORDS=(cohort-sync binding show $typed) COMP_CWORD=3
+            _cohort_sync_completion cohort-sync
+            printf '%s\\n' "${COMPREPLY[@]}"
+        done""",
+    "fish": """
+        cohort-sync --show-completion | source
+        complete -C "cohort-sync binding show bu"
+        complete -C "cohort-sync binding show ma" """,
+    # A terminal of its own, with what is typed into it. `-r -m` waits for the output.
+    "zsh": """
+        zmodload zsh/zpty
+        zpty person zsh -f -i
+        zpty -w person "PS1= ; autoload -Uz compinit; compinit -u; source <(cohort-sync --show-completion)"
+        zpty -w person "echo rea''dy"
+        zpty -r -m person seen '*ready*'
+        for typed in bu ma; do
+            zpty -w -n person "cohort-sync binding show $typed"$'\\t'
+            zpty -w -n person $'\\n'
+            zpty -r -m person seen '*added *'
+            print -r -- ${${(f)seen}[(r)name *]}
+        done""",
+}
+
+
+@pytest.mark.parametrize("shell", IN_SHELLS)
+def test_the_script_works_in_the_shell(door: Door, sqlite_db: Database, shell: str, tmp_path: Path) -> None:
+    program = shutil.which(shell)
+    if program is None:
+        pytest.skip(f"there is no {shell}")
+    make_binding(sqlite_db, "many words")
+    script = tmp_path / f"type.{shell}"
+    script.write_text(textwrap.dedent(IN_SHELLS[shell]))
+    made = {"HOME": str(tmp_path), "PATH": f"{Path(COMMAND).parent}:{os.environ['PATH']}"}
+    said = subprocess.run(
+        [program, script],
+        check=False,
+        env=door.environment | made,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+    assert said.stderr == ""
+    found = [line.removeprefix("name").strip() for line in said.stdout.splitlines()]
+    assert found == ["buyers", "'many words'" if shell == "bash" else "many words"]
 
 
 def test_runs_are_completed_by_id_and_binding(door: Door, runs: list[int]) -> None:
@@ -192,6 +252,39 @@ def test_a_run_is_watched_from_where_it_is_to_its_end(
         lifecycle.finish(session, run, RunState.PARTIAL, now=datetime.now(UTC))
     said = ended(watching)
     assert (said.code, said.json["state"]) == (3, "partial")
+
+
+def test_a_watcher_is_told_once_what_a_stage_does_for_long(
+    door: Door, runs: list[int], sqlite_db: Database
+) -> None:
+    """Without a terminal: the amount changes each second, and is no line of its own."""
+    now = datetime.now(UTC)
+    held = lifecycle.claim(sqlite_db, runs[3], Stage.SNAPSHOT, now=now, lease=60)
+    assert held is not None
+    with lifecycle.fenced(sqlite_db, held, now=now, lease=60) as (_, run):
+        lifecycle.advance(run, Stage.DIFF, now=now)
+    held = lifecycle.claim(sqlite_db, runs[3], Stage.DIFF, now=now, lease=60)
+    assert held is not None
+    with broker.redis_client(door.environment["COHORT_SYNC_REDIS_URL"], seconds=5.0) as redis:
+        watching = door.start("watch", "vips")
+        assert watching.stderr is not None
+        line = f"run {runs[3]} diff: reading the data extension\n"
+        said: list[str] = []
+        while line not in said:
+            stage_progress.tell(
+                redis, runs[3], held.fence, StageProgress("reading the data extension", len(said), 9)
+            )
+            said.append(watching.stderr.readline())
+        for done in range(5, 9):
+            stage_progress.tell(
+                redis, runs[3], held.fence, StageProgress("reading the data extension", done, 9)
+            )
+            time.sleep(0.3)
+    with lifecycle.fenced(sqlite_db, held, now=now, lease=60) as (session, run):
+        lifecycle.finish(session, run, RunState.SUCCEEDED, now=now)
+    rest = watching.communicate(timeout=60)[1]
+    assert watching.returncode == 0
+    assert "reading" not in rest
 
 
 def test_a_run_that_nobody_is_left_to_carry_on_is_not_waited_for(door: Door, runs: list[int]) -> None:

@@ -155,6 +155,17 @@ def test_every_button_does_what_it_says_once_and_names_who_pressed(site: Site) -
     assert not site.paused("buyers")
 
 
+def test_a_cohorts_name_is_text_and_a_rough_count_says_so(site: Site) -> None:
+    with site.db.write() as session:
+        row = session.get_one(CohortBinding, 1)
+        row.cohort_name, row.member_count, row.member_count_rough = "<script>alert(1)</script>", 1_234, True
+    for path in ("/cohorts", "/cohorts/binding/1"):
+        page = site(path).text
+        assert f"&lt;script&gt;alert(1)&lt;/script&gt; ({row.cohort_id})" in page
+        assert "<script>alert" not in page
+        assert "about 1,234" in page
+
+
 def test_a_run_from_flower_is_named_so_and_has_every_choice_of_the_command(site: Site) -> None:
     asked = site("/cohorts/binding/4/run").text
     for name in ("full", "queue", "force", "yes"):

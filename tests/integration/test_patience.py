@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import threading
@@ -13,8 +14,14 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from sqlalchemy import text
 
+from config import pulse
+from config.graceful_stop import GracefulStop
 from models.database import Database
 from models.errors import TransientError
+from models.observability.health import HEARTBEATS
+from scheduler import main as scheduling
+from scheduler.publish import Publisher
+from tests.support import Valkey, wait_until
 
 PATIENCE = 0.5
 CONNECTING = 2.0  # less than this PostgreSQL's driver does not wait for a connection
@@ -72,25 +79,33 @@ def asked(db: Database, question: str = "SELECT 1") -> tuple[object, float]:
     return answer, time.monotonic() - began
 
 
-def test_a_question_that_takes_too_long_is_ended(db: Database) -> None:
-    hasty = Database(db.settings, patience=PATIENCE)
+either = pytest.mark.parametrize("given", [{"patience": PATIENCE}, {"deadline": PATIENCE}])
+
+
+@either
+def test_a_question_that_takes_too_long_is_ended(db: Database, given: dict[str, float]) -> None:
+    hasty = Database(db.settings, **given)
     assert asked(hasty) == (1, pytest.approx(0, abs=3))
     answer, seconds = asked(hasty, ENDLESS)
     assert answer == "DATABASE_UNREACHABLE"
     assert PATIENCE - 0.1 < seconds < PATIENCE + 3
     assert asked(hasty)[0] == 1
-    if db.dialect == "postgresql":  # and the server has given it up as well
+    if db.dialect == "postgresql" and "patience" in given:  # and the server has given it up as well
         with db.read() as session:
             still = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%RECURSIVE n(i)%'"
             assert session.scalar(text(f"{still} AND pid <> pg_backend_pid()")) == 0
+    hasty.dispose()
 
 
-def test_a_network_that_swallows_packets_is_left(postgres_db: Database, wire: Wire) -> None:
+@either
+def test_a_network_that_swallows_packets_is_left(
+    postgres_db: Database, wire: Wire, given: dict[str, float]
+) -> None:
     url = postgres_db.engine.url.set(host="127.0.0.1", port=wire.port, query={})
     there = postgres_db.settings.model_copy(
         update={"database_url": url.render_as_string(hide_password=False)}
     )
-    hasty = Database(there, patience=PATIENCE)
+    hasty = Database(there, **given)
     assert asked(hasty)[0] == 1
     began = time.monotonic()
     with suppress(TransientError), hasty.read() as session:
@@ -104,3 +119,53 @@ def test_a_network_that_swallows_packets_is_left(postgres_db: Database, wire: Wi
     assert seconds < CONNECTING + 3
     wire.swallows = False
     assert asked(hasty)[0] == 1
+    wire.swallows = True  # while the connection lies in the pool, where there is one
+    answer, seconds = asked(hasty)
+    assert answer == "DATABASE_UNREACHABLE"
+    assert seconds < CONNECTING + 3
+    hasty.dispose()
+
+
+def test_a_lock_that_is_kept_is_not_waited_for(db: Database) -> None:
+    hasty = Database(db.settings, deadline=PATIENCE)
+    with db.write() as session:
+        if db.dialect == "postgresql":
+            session.execute(text("LOCK TABLE sync_run"))
+        began = time.monotonic()
+        with pytest.raises(TransientError, match="DATABASE_UNREACHABLE"), hasty.write() as other:
+            other.execute(text("UPDATE sync_run SET attempt = 0"))
+        assert time.monotonic() - began < PATIENCE + 3
+    hasty.dispose()
+
+
+def test_a_scheduler_goes_round_while_its_database_says_nothing(
+    postgres_db: Database, wire: Wire, valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gives signs of life, so nobody takes it for stuck and starts it again; then it works on."""
+    assert scheduling.DATABASE_SECONDS + 2 * pulse.BEAT_SECONDS <= pulse.STALE_SECONDS
+    for module in (pulse, scheduling):
+        monkeypatch.setattr(module, "BEAT_SECONDS", 0.1)
+    url = postgres_db.engine.url.set(host="127.0.0.1", port=wire.port, query={})
+    settings = postgres_db.settings.model_copy(
+        update={"database_url": url.render_as_string(hide_password=False), "redis_url": valkey.url}
+    )
+    db, publisher = Database(settings, deadline=PATIENCE), Publisher(settings)
+    loop, stop, beats = scheduling.Loop(db, publisher, 0.1), GracefulStop(), set()
+
+    def beat() -> int | None:
+        return pulse.last_beat(settings.data_dir, "scheduler", os.getpid())
+
+    thread = threading.Thread(target=loop.run, args=(stop,))
+    thread.start()
+    wait_until(beat, seconds=10)
+    wire.swallows = True
+    time.sleep(1)
+    for _ in range(4):
+        beats.add(wait_until(lambda: (now := beat()) not in beats and now, seconds=CONNECTING + PATIENCE + 3))
+    wire.swallows = False
+    wait_until(lambda: valkey.client.keys(f"{HEARTBEATS}*"), seconds=30)
+    stop.ask()
+    thread.join()
+    loop.pulse.stop()
+    publisher.close()
+    db.dispose()

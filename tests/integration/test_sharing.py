@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import event, select, update
@@ -11,7 +11,7 @@ from models.database import Database
 from models.membership import snapshots
 from models.runs import lifecycle
 from models.tables import CohortBinding, Snapshot, SyncRun
-from models.types import SnapshotState, Trigger
+from models.types import SnapshotKind, SnapshotState, Trigger
 from tests.factories import make_binding, make_destination, make_source
 
 NOW = datetime(2026, 3, 2, 6, tzinfo=UTC)
@@ -65,3 +65,37 @@ def test_an_answer_that_comes_between_two_questions_is_shared(postgres_db: Datab
     assert second == (first[0], SnapshotState.REQUESTED)
     with db.read() as session:
         assert session.scalars(select(Snapshot.id)).all() == [first[0]]
+
+
+def test_what_a_job_takes_is_the_shortest_of_its_last_three(db: Database) -> None:
+    make_source(db)
+    make_destination(db)
+    binding = make_binding(db, cohort_id="vips")
+
+    def ended(day: int, seconds: float | None, cohort: str = "vips") -> Snapshot:
+        with db.write() as session:
+            asked = NOW + timedelta(days=day)
+            made = Snapshot(
+                project_id=binding.project_id,
+                cohort_id=cohort,
+                kind=SnapshotKind.DOWNLOAD,
+                property="user_id",
+                state=SnapshotState.REQUESTED if seconds is None else SnapshotState.COMPLETED,
+                requested_at=asked,
+                completed_at=None if seconds is None else asked + timedelta(seconds=seconds),
+            )
+            session.add(made)
+        return made
+
+    def usual(of: Snapshot) -> float:
+        with db.read() as session:
+            return snapshots.usual_seconds(session, of)
+
+    assert usual(ended(0, None)) == 0
+    ended(1, 5)
+    ended(2, 40)
+    ended(2, 1, cohort="others")
+    assert usual(ended(3, None)) == 5
+    ended(4, 3600)
+    ended(5, 30)
+    assert usual(ended(6, None)) == 30

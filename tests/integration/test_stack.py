@@ -22,6 +22,7 @@ from cli.stack.supervise import Program, Supervisor
 from cli.stack.valkey import EmbeddedValkey
 from config.settings import Settings
 from models.errors import ConfigurationError
+from tests.support import free_port
 
 WITHIN = 15.0
 Up = Callable[..., "subprocess.Popen[str]"]
@@ -122,7 +123,7 @@ def test_what_ends_is_started_again(
 def test_a_person_is_told_where_to_look_and_the_password_once(
     up: Up, settings: Settings, tmp_path: Path
 ) -> None:
-    settings = settings.model_copy(update={"flower_port": _free_port()})
+    settings = settings.model_copy(update={"flower_port": free_port()})
     with socket.create_server(("127.0.0.1", settings.flower_port)):
         assert up(flower_port=settings.flower_port).wait(WITHIN) == 2
         refused = text_of(tmp_path / "up.txt")
@@ -297,8 +298,3 @@ def test_a_program_that_keeps_ending_is_tried_less_and_less_often(
         assert supervisor.pid("broken") is None
     delays = re.findall(r"broken ended by itself \(exit code 1\); it starts again in ([\d.]+) s", caplog.text)
     assert delays[:4] == ["0.1", "0.2", "0.4", "0.4"]
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])

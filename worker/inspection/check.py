@@ -11,6 +11,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from models import vendor_text
 from models.errors import ConfigurationError, SyncError
 from models.membership import snapshots
 from models.setup.destinations import SECRET_DAYS, SECRET_WARN_DAYS
@@ -63,7 +64,7 @@ PERSONAL = ("user_id", "amplitude_id")
 
 
 def check_bindings(ctx: Context, bindings: Sequence[CohortBinding]) -> list[list[Step]]:
-    """The same of several: what they share is asked once."""
+    """The same of several: what they share is asked once. Each gets its cohort's name, which is not stored."""
     sources = {one.project_id: one.project for one in bindings}
     costing = {one.project_id for one in bindings if one.feed != Feed.WEBHOOK}
     projects = {key: _ask_amplitude(ctx, one, downloads=key in costing) for key, one in sources.items()}
@@ -112,6 +113,7 @@ def _source_steps(project: _Project, source: AmplitudeProject, binding: CohortBi
     if binding is not None:
         try:
             found = project.amplitude.suitable(project.listed, binding.cohort_id, downloaded=not told)
+            binding.cohort_name = vendor_text.name(found.name)
             steps.append(_cohort(found))
         except SyncError as error:
             steps.append(_of(error))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from models.errors import ConfigurationError, SyncError
 from models.tables import CohortBinding
@@ -50,7 +51,12 @@ def flag_value(field_type: str, *, entering: bool) -> bool | str | int:
 
 def is_flagged(field_type: str, value: object) -> bool:
     """Whether a value that was read back is the true of `flag_value`."""
-    return str(value).strip().casefold() in FLAGGED[field_type]
+    return _is_true(field_type, str(value))
+
+
+@lru_cache(maxsize=64)  # a data extension of millions holds a handful of values
+def _is_true(field_type: str, value: str) -> bool:
+    return value.strip().casefold() in FLAGGED[field_type]
 
 
 def extension_steps(extension: DataExtension, binding: CohortBinding | None) -> list[Step]:

@@ -96,9 +96,10 @@ class Readback:
         self.count = page.count
         if not page.rows:
             return
+        flagged, others = self._keys
         for key, values in page.rows:
-            flagged = is_flagged(self._type, values.get(self._name)) and key not in self._gone
-            self._keys[not flagged].append(key)
+            is_member = is_flagged(self._type, values.get(self._name)) and key not in self._gone
+            (flagged if is_member else others).append(key)
         self.pages, self.rows, self._waiting = page.number, self.rows + len(page.rows), self._waiting + 1
         if self._waiting == _TOGETHER:
             self._store()

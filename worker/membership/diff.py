@@ -32,6 +32,9 @@ __all__ = ["Diff", "DiffCounts", "Direction", "PlannedBatch", "StateReader", "co
 _OVERSIZE = 8 * PARTITION
 """More records of one side in a partition are repetitions, and are thinned out while they are read."""
 
+_UNSURE = 2
+"""The side of the keys that a push named whose outcome is unknown, after the snapshot and the state."""
+
 _FREED = 31 << 20
 """glibc gives a freed block back to the kernel, page faults and all, unless a larger one was freed before (mallopt(3),
 M_MMAP_THRESHOLD). So one is, untouched: 5,000,000 rows then take 20,000 page faults in place of 200,000, and a
@@ -85,11 +88,15 @@ class DiffCounts:
 
 @dataclass(frozen=True)
 class PlannedBatch:
-    """One request to come: `keys` is a blob of the codec with `n` keys."""
+    """One request to come: `keys` is a blob of the codec with `n` keys.
+
+    `unsure`: they leave because a push of them is uncertain, and the state does not have them as members.
+    """
 
     direction: Direction
     n: int
     keys: bytes
+    unsure: bool = False
 
 
 class Diff:
@@ -125,11 +132,11 @@ class Diff:
         And should Marketing Cloud take two keys for one row that `comparison_key` tells apart, the one that is
         in the cohort is written last and stands.
         """
-        for direction in (Direction.EXIT, Direction.ENTER):
+        for side, direction in ((1, Direction.EXIT), (_UNSURE, Direction.EXIT), (0, Direction.ENTER)):
             for n, keys in batching.batches(
-                self._changes.of(direction), row_overhead=row_overhead, max_rows=max_rows, max_bytes=max_bytes
+                self._changes.of_side(side), row_overhead=row_overhead, max_rows=max_rows, max_bytes=max_bytes
             ):
-                yield PlannedBatch(direction, n, keys)
+                yield PlannedBatch(direction, n, keys, unsure=side == _UNSURE)
 
 
 class _Changes:
@@ -143,7 +150,7 @@ class _Changes:
         self._twins = twins
         self._kinds = [np.concatenate([*side.kinds, np.zeros(0, np.uint8)]) for side in self._sides]
         self._marks = [np.zeros(side.rows, np.bool_) for side in self._sides]
-        self._uuids = {direction: KeySpool(workdir) for direction in Direction}
+        self._uuids = [KeySpool(workdir) for _ in self._sides]
         self.counts = dict.fromkeys(Direction, 0)
         self.removed = self.spared = 0
 
@@ -157,7 +164,7 @@ class _Changes:
             plain = kind != TEXT
             self._marks[number][rows[~plain]] = True
             if plain.any():
-                self._uuids[direction].append(KeyArray.of_uuids(kind[plain], hi[plain], lo[plain]))
+                self._uuids[number].append(KeyArray.of_uuids(kind[plain], hi[plain], lo[plain]))
 
     def _going(self, number: int, records: Records) -> Records:
         """Those of the exits of one side that have no twin in the cohort."""
@@ -169,10 +176,13 @@ class _Changes:
         return hi[~spared], lo[~spared], rows[~spared]
 
     def of(self, direction: Direction) -> Iterator[KeyArray]:
-        yield from self._uuids[direction]
-        which = slice(1, 3) if direction == Direction.EXIT else slice(0, 1)
-        for side, marks in zip(self._sides[which], self._marks[which], strict=True):
-            yield from side.texts(marks)
+        for number in (1, _UNSURE) if direction == Direction.EXIT else (0,):
+            yield from self.of_side(number)
+
+    def of_side(self, number: int) -> Iterator[KeyArray]:
+        """Of those named by the snapshot (0) who entered; of those named by the state (1) or a push (2) who left."""
+        yield from self._uuids[number]
+        yield from self._sides[number].texts(self._marks[number])
 
 
 def compare(snapshot: KeySource, state: StateReader, *, workdir: Path, seed: int) -> Diff:

@@ -187,7 +187,7 @@ def _store_counts(claimed: ClaimedRun, found: Diff, members: int) -> None:
             setattr(run, name, getattr(found.counts, name))
         run.odd_examples = odd_examples(found) or None
         run.digest = found.digest
-        run.binding.member_count = members
+        state.counted(run.binding, members)
         if run.snapshot is not None:
             run.snapshot.rows, run.snapshot.digest = found.counts.snapshot_rows, found.digest
 

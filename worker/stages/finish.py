@@ -50,8 +50,6 @@ def _end(claimed: ClaimedRun) -> SyncRun:
         run.binding.confirmed_digest = run.digest if complete else None
         if run.full:
             run.binding.full_next = False
-        if complete:
-            run.binding.member_count = run.members  # keys that were pushed anew are counted once
         lifecycle.note_error(run, None)
         lifecycle.finish(session, run, verdict, now=claimed.now)
     return run
@@ -72,12 +70,13 @@ def _folded(claimed: ClaimedRun, workdir: Path) -> _Base | None:
         one_state(session)
         run = session.get_one(SyncRun, claimed.claim.run_id)
         base, changes, batches = state.sizes(session, run.binding_id)
-        # A full run pushes members anew: only folding counts each contact once. And a batch that is kept for its age
-        # no longer must not be state any more.
+        # Where members were pushed anew only folding counts each contact once. And a batch that is not kept any longer
+        # must not be state any more.
         old = Retention.at(claimed.ctx.settings, claimed.now).batches
         since = state.logged_since(session, run.binding_id)
         aged = old is not None and since is not None and since < old
-        if not (run.full and changes) and not aged and not compaction_due(base, changes, batches):
+        again = run.full or run.binding.member_count_rough
+        if not (again and changes) and not aged and not compaction_due(base, changes, batches):
             return None
         gone = forgotten.load(session, claimed.ctx.db.keyring)
         parts = compact(

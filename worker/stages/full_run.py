@@ -22,6 +22,7 @@ import structlog
 from models.direction import Direction
 from models.errors import Cancelled, SyncError, TerminalError
 from models.private_files import make_private_dir
+from models.runs.stage_progress import StageProgress
 from models.tables import SyncRun
 from worker.claim import ClaimedRun
 from worker.inspection.check import require_destination
@@ -78,10 +79,10 @@ def read(claimed: ClaimedRun, run: SyncRun, known: StateReader, workdir: Path) -
 
 
 def _watched(claimed: ClaimedRun) -> Callable[[int, int], None]:
-    """Looks now and then whether the run is still wanted, and still ours."""
+    """Looks now and then whether the run is still wanted, and still ours; and says how far the reading is."""
     looked = time.monotonic()
 
-    def told(_rows: int, _count: int) -> None:
+    def told(rows: int, count: int) -> None:
         nonlocal looked
         if time.monotonic() - looked < _LOOK_SECONDS:
             return
@@ -89,6 +90,7 @@ def _watched(claimed: ClaimedRun) -> Callable[[int, int], None]:
         run = claimed.load()
         if run.cancel_requested:
             raise Cancelled("CANCELLED", binding=run.binding.name)
+        claimed.tell(StageProgress("reading the data extension", rows, count))
         looked = time.monotonic()
 
     return told

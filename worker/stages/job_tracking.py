@@ -124,12 +124,14 @@ def _row_by_row(
     mine = batch.run_id == run.id
     final = worn_out or not mine  # another run's rows are left to the diff that follows
     doubt = batches.in_doubt(session, batch)
-    taken = [key for key, row in told if row.ok]
+    unflagged = batches.is_unflagged(session, batch.id)
+    settled = {key for key, row in told if unflagged and not (row.ok or row.passing)}
+    taken = [key for key, row in told if row.ok or key in settled]
     again = [] if final else [key for key, row in told if row.passing] + untold
     refused = [
         RejectedRow.of(key, row.code, row.message)
         for key, row in told
-        if not row.ok and (final or not row.passing)
+        if not row.ok and key not in settled and (final or not row.passing)
     ]
     if final:
         refused += [RejectedRow(key, comparison_key(key), *NO_RESULT) for key in untold]
@@ -146,7 +148,14 @@ def _row_by_row(
     unknown = [row.key for row in refused] if doubt else untold if final else []
     if unknown:
         batches.keep_lost(session, batch.id, len(unknown), encode_keys(unknown))
-    log.info("batch_had_errors", batch=batch.seq, taken=len(taken), again=len(again), rejected=len(refused))
+    log.info(
+        "batch_had_errors",
+        batch=batch.seq,
+        taken=len(taken) - len(settled),
+        settled=len(settled),
+        again=len(again),
+        rejected=len(refused),
+    )
 
 
 def _look_again(claimed: ClaimedRun, job: Sequence[PushBatch], pause: float) -> None:

@@ -152,6 +152,10 @@ def _reject(
 ) -> None:
     code, words = rows[0][0] if rows else error.code, " ".join(message for _, message in rows)
     with claimed.transaction() as (session, run):
+        if certain and batches.is_unflagged(session, batch.id):
+            batches.acknowledge(session, run, batch.id, now=claimed.now)
+            log.info("row_settled", batch=batch.seq, code=error.code)
+            return
         doubt = not certain or batches.in_doubt(session, batch)
         batches.acknowledge(
             session,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from models import vendor_text
 from models.errors import ConfigurationError, RateLimited, SyncError, TerminalError
 from models.membership import cohort_lists, snapshots
 from models.membership.cohort_lists import IncompleteListError
@@ -16,13 +17,13 @@ from models.tables import Snapshot, SyncRun
 from models.types import Feed, SnapshotKind, SnapshotState, Stage
 from worker.claim import ClaimedRun
 from worker.stages import blackout, webhook_trust
-from worker.vendors.amplitude.client import Amplitude, CohortTooLargeError
+from worker.vendors.amplitude.client import Amplitude, Cohort, CohortTooLargeError
 from worker.vendors.http import AnswerLostError
 from worker.vendors.rate_limits import AMPLITUDE_PARALLEL_JOBS
 
 # Jobs take 0.3 s in the best case, "commonly 30-60+ s regardless of size" (a peer's note on the live API).
-POLL_SECONDS = (0.5, 1.0, 2.0, 3.0, 5.0)
-LATER_POLL_SECONDS = 10.0
+MIN_POLL_SECONDS = 0.5
+MAX_POLL_SECONDS = 10.0
 BUSY_SECONDS = 1.0
 
 
@@ -79,8 +80,9 @@ def _told(claimed: ClaimedRun) -> Stage | None:
 
 def _begin(claimed: ClaimedRun, cohort_id: str, amplitude: Amplitude) -> Snapshot | None:
     """A shared snapshot or a new request; none where the run has to wait."""
-    _require(claimed.load(), cohort_id, amplitude)
+    listed = _require(claimed.load(), cohort_id, amplitude)
     with claimed.transaction() as (session, run):
+        run.binding.cohort_name = vendor_text.name(listed.name)
         found = snapshots.join_or_begin(
             session,
             run,
@@ -108,9 +110,9 @@ def _begin(claimed: ClaimedRun, cohort_id: str, amplitude: Amplitude) -> Snapsho
     return stored
 
 
-def _require(run: SyncRun, cohort_id: str, amplitude: Amplitude) -> None:
+def _require(run: SyncRun, cohort_id: str, amplitude: Amplitude) -> Cohort:
     try:
-        amplitude.require(cohort_id)
+        return amplitude.require(cohort_id)
     except CohortTooLargeError as error:
         if run.reconcile is None:
             raise
@@ -136,7 +138,8 @@ def _poll(claimed: ClaimedRun, amplitude: Amplitude, found: Snapshot) -> Stage |
                 session.get_one(Snapshot, found.id).state = SnapshotState.FAILED
             raise _overdue(claimed)
         with claimed.transaction() as (session, run):
-            lifecycle.wait(run, claimed.later(_pause(age)))
+            usual = snapshots.usual_seconds(session, found)
+            lifecycle.wait(run, claimed.later(pause(age, usual)))
         return None
     with claimed.transaction() as (session, run):
         stored = session.get_one(Snapshot, found.id)
@@ -158,11 +161,10 @@ def _on(claimed: ClaimedRun) -> Stage:
     return Stage.DIFF
 
 
-def _pause(age: float) -> float:
-    """Seconds to the next poll of a job that old: short at first, then ten."""
-    passed = 0.0
-    for seconds in POLL_SECONDS:
-        if age <= passed + seconds:
-            return seconds
-        passed += seconds
-    return LATER_POLL_SECONDS
+def pause(age: float, usual: float) -> float:
+    """Seconds to the next poll of a job that is `age` seconds old; `usual` is what such a job takes, 0 if unknown.
+
+    The first poll is at three quarters of `usual`, the later ones are an eighth of the job's age apart: its end is
+    seen at most an eighth late, or MIN_POLL_SECONDS, and never more than MAX_POLL_SECONDS.
+    """
+    return min(max(0.75 * usual - age, age / 8, MIN_POLL_SECONDS), MAX_POLL_SECONDS)

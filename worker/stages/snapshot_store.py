@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -19,6 +19,7 @@ from models.direction import Direction
 from models.errors import ContractError, TerminalError
 from models.membership import snapshots
 from models.private_files import make_private_dir, replacing
+from models.runs.stage_progress import StageProgress
 from models.tables import Snapshot
 from models.types import SnapshotKind
 from worker.claim import ClaimedRun
@@ -28,6 +29,7 @@ from worker.membership.without import without
 from worker.stages import webhook_snapshot
 
 KEEP_SECONDS = 86_400
+SAY_SECONDS = 1.0
 # "/request/:id/file" can be used for seven days (Amplitude, Behavioral Cohorts API).
 DOWNLOADABLE = timedelta(days=7)
 
@@ -150,7 +152,20 @@ def _download(claimed: ClaimedRun, snapshot: Snapshot, path: Path, limit: int) -
         raise TerminalError("SNAPSHOT_EXPIRED")
     run = claimed.load()
     with claimed.amplitude(run.binding.project) as amplitude:
-        amplitude.download(snapshot.request_id, path, max_bytes=limit)
+        amplitude.download(snapshot.request_id, path, max_bytes=limit, told=_watched(claimed))
+
+
+def _watched(claimed: ClaimedRun) -> Callable[[int, int], None]:
+    """Says once a second how far a download is."""
+    said = time.monotonic()
+
+    def told(read: int, size: int) -> None:
+        nonlocal said
+        if time.monotonic() - said >= SAY_SECONDS:
+            claimed.tell(StageProgress("downloading", read // 1_000, size // 1_000, "kB"))
+            said = time.monotonic()
+
+    return told
 
 
 def _unload(claimed: ClaimedRun, snapshot: Snapshot, path: Path, limit: int) -> None:

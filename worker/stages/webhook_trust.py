@@ -16,6 +16,7 @@ import numpy as np
 import structlog
 from sqlalchemy.orm import Session
 
+from models import vendor_text
 from models.contact_keys.codec import decode
 from models.contact_keys.key_array import U64
 from models.errors import HeldForApproval, SyncError, TerminalError
@@ -154,7 +155,9 @@ def ask(claimed: ClaimedRun, binding: CohortBinding, *, anew: bool = False) -> N
     except SyncError as error:
         log.warning("size_unknown", code=error.code)
         return
-    with claimed.transaction() as (session, _):
+    with claimed.transaction() as (session, run):
+        if listed is not None:
+            run.binding.cohort_name = vendor_text.name(listed.name)
         stored = session.get(CohortList, found.id)
         if stored is not None:
             stored.size = listed.size if listed is not None else None

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+import orjson
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import (
@@ -165,6 +166,10 @@ def _unknown_host(error: object) -> bool:
 
 def json_of(response: requests.Response) -> Any:
     """The body as JSON, or none: a vendor's gateway may answer in plain text."""
+    try:
+        return orjson.loads(response.content)
+    except ValueError:
+        pass  # orjson refuses half a surrogate pair, which is JSON all the same (RFC 8259, 8.2)
     try:
         return response.json()
     except (ValueError, RecursionError):  # nested too deep

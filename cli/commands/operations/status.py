@@ -130,6 +130,7 @@ def _print(page: Page) -> None:
     output.table(
         [
             Column("binding"),
+            Column("cohort", 4),
             Column("attribute", 3),
             Column("members", 2),
             Column("now", 1),
@@ -139,8 +140,9 @@ def _print(page: Page) -> None:
         [
             (
                 binding.name,
+                binding.cohort_shown,
                 binding.attribute,
-                binding.member_count,
+                binding.members_shown,
                 _current(page.current.get(binding.id)),
                 State(_last(page.last.get(binding.id), page.now)),
                 _next(binding, page.now),

@@ -30,7 +30,7 @@ def report(
         [
             ("run", str(row.id)),
             ("binding", row.binding.name),
-            ("cohort", row.binding.cohort_id),
+            ("cohort", row.binding.cohort_shown),
             ("state", state_of(row)),
             ("stage", row.stage),
             ("trigger", f"{row.trigger}, full" if row.full else row.trigger),

@@ -164,7 +164,7 @@ def _confirm_clearing(db: Database, name: str, *, yes: bool) -> None:
     with db.read() as session:
         found = find(session, CohortBinding, name)
     confirm.require(
-        f"Set {found.attribute!r} to false for everybody, {plural(found.member_count, 'member')} of {found.name!r}?",
+        f"Set {found.attribute!r} to false for everybody, {plural(found.members_shown, 'member')} of {found.name!r}?",
         doing=f"Setting every flag of binding {found.name!r} to false",
         yes=yes,
     )

@@ -140,6 +140,7 @@ def show(run: AnyRun, as_json: Json = False) -> None:
     if as_json:
         more = {
             "cohort": row.binding.cohort_id,
+            "cohort_name": row.binding.cohort_name,
             "timeline": [views.step(step) for step in timeline.steps(row, claims, now)],
             "batches": counts,
             "rejections": [asdict(reason) for reason in reasons],

@@ -17,10 +17,11 @@ import typer
 from cli import bars, context, output, views
 from cli.commands.runs.report import report
 from cli.exit_codes import OF_STATE
+from models import broker
 from models.database import Database
 from models.errors import TransientError
 from models.observability import overview
-from models.runs import batches, lifecycle
+from models.runs import batches, lifecycle, stage_progress
 from models.tables import SyncRun
 from models.types import BatchState, RunState, Stage
 from models.wording import plural
@@ -41,6 +42,7 @@ class Progress:
     stage: str
     doing: str
     rows: tuple[int, int] = (0, 0)  # done, and how many there are; no bar without
+    unit: str = "rows"
     short: str = ""  # the same beside a bar that has the rows
 
     def __str__(self) -> str:
@@ -73,9 +75,9 @@ def _in_lines(db: Database, run_id: int) -> SyncRun:
     watch = _Poller(db, run_id)
     while True:
         row, progress = watch.look()
-        if progress != shown:
+        if str(progress) != shown:
             output.note(f"run {run_id} {progress}")
-            shown = progress
+            shown = str(progress)
         if row.state in OF_STATE:
             return row
         time.sleep(LOOK_SECONDS)
@@ -86,7 +88,7 @@ def _on_terminal(db: Database, run_id: int) -> SyncRun:
     with bars.shown(f"run {run_id}") as bar:
         while True:
             row, progress = watch.look()
-            bar.tell(f"run {run_id} {progress.short or progress}", *progress.rows)
+            bar.tell(f"run {run_id} {progress.short or progress}", *progress.rows, progress.unit)
             if row.state in OF_STATE:
                 return row
             time.sleep(LOOK_SECONDS)
@@ -103,6 +105,7 @@ class _Poller:
         self._warned = False
         self._moved = self._asked = time.monotonic()
         self._before: object = None
+        self._queue = broker.redis_client(context.settings().redis, seconds=1.0)
 
     def look(self) -> tuple[SyncRun, Progress]:
         """The run as it stands, and that in words."""
@@ -119,7 +122,17 @@ class _Poller:
             self._seen = time.monotonic()
             self._warn_if_unclaimed(row)
             self._leave_if_stopped(row)
-            return row, _progress(row, counts, context.now())
+            return row, self._within(row) or _progress(row, counts, context.now())
+
+    def _within(self, row: SyncRun) -> Progress | None:
+        """How far the worker is within the stage, where it says so: a download and a reading take long."""
+        if row.state != RunState.RUNNING or row.stage != Stage.DIFF:
+            return None
+        found = stage_progress.heard(self._queue, row.id, row.fence)
+        if found is None:
+            return None
+        rows = (found.done, found.total)
+        return Progress(row.state, row.stage, found.doing, rows, found.unit, f"{row.stage}: {found.doing}")
 
     def _warn_if_unclaimed(self, row: SyncRun) -> None:
         late = time.monotonic() - self._since > UNCLAIMED_SECONDS
@@ -155,7 +168,7 @@ def _progress(row: SyncRun, counts: dict[str, int], now: datetime) -> Progress:
         batches_done = f"{settled} of {plural(sum(counts.values()), 'batch', 'batches')}"
         doing = f"{batches_done}, {plural(row.acknowledged, 'row')} acknowledged; {doing}"
         rows = row.acknowledged, row.entered + row.exited
-        return Progress(row.state, row.stage, doing, rows, f"{row.stage}: {batches_done}")
+        return Progress(row.state, row.stage, doing, rows, short=f"{row.stage}: {batches_done}")
     return Progress(row.state, row.stage, doing)
 
 

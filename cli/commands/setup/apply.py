@@ -63,7 +63,7 @@ def apply(
         applied = bool(draft.plan.changes) and not dry_run
         if applied:
             _confirm(draft.plan, draft.lost, file, yes=yes)
-            drafts.keep(db, wanted, draft.plan, prune=prune, now=now, file=file)
+            drafts.keep(db, wanted, draft, prune=prune, now=now, file=file)
     document = {**_document(draft.plan), "applied": applied, "warnings": warnings}
     output.done(_summary(draft.plan, dry_run=dry_run), document, as_json=as_json)
     if applied and any(change.values.get("feed") == Feed.WEBHOOK for change in draft.plan.changes):

@@ -44,7 +44,7 @@ def remove(
             found = find(session, CohortBinding, name)
         after = "are set to false first" if clear_flags else "stay as they are"
         confirm.require(
-            f"Forget {found.name!r}, its {plural(found.member_count, 'member')} and its history? "
+            f"Forget {found.name!r}, its {plural(found.members_shown, 'member')} and its history? "
             f"The flags in Marketing Cloud {after}.",
             doing=f"Removing binding {found.name!r}, whose flags in Marketing Cloud {after},",
             yes=yes,

@@ -52,6 +52,7 @@ from cli.tables import Column
 from models.membership import webhooks
 from models.naming import every, find
 from models.setup.binding_fields import LIMITS
+from models.setup.bindings import name_cohort
 from models.tables import CohortBinding
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
@@ -119,10 +120,13 @@ def _store(
     now = context.now()
     with context.database() as db:
         # First as a draft that is rolled back: nobody is asked anything while the database is locked.
+        cohort_name = None
         for draft in (True, False) if ask or not yes else (False,):
             with db.edit() as session:
                 lists = webhooks.lists(session)
                 row = change(session, now)
+                if cohort_name is not None:
+                    name_cohort(session, row, cohort_name)
                 lost = webhooks.lost(lists, webhooks.lists(session))
                 if draft:
                     session.expunge_all()
@@ -131,6 +135,7 @@ def _store(
                 confirm.require_for_lists(lost, yes=yes)
             if draft and ask:
                 checks.require(db, row)
+                cohort_name = row.cohort_name
         with db.read() as session:
             load = quota.load(session, row.project, now=now)
     found = quota.warnings(load, now=now, about=row.id)
@@ -168,10 +173,10 @@ def list_(as_json: Json = False) -> None:
                     str(row.id),
                     row.name,
                     row.project.name,
-                    row.cohort_id,
+                    row.cohort_shown,
                     row.destination.name,
                     row.attribute,
-                    row.member_count,
+                    row.members_shown,
                     timing.in_words(row) + (" (paused)" if row.paused else ""),
                 )
                 for row in rows
@@ -197,12 +202,12 @@ def show(name: Name, as_json: Json = False) -> None:
         ("name", row.name),
         ("id", str(row.id)),
         ("source", row.project.name),
-        ("cohort", row.cohort_id),
+        ("cohort", row.cohort_shown),
         ("fed by", row.feed),
         ("destination", row.destination.name),
         ("attribute", row.attribute),
         ("attribute locked", output.when(row.attribute_locked_at, now)),
-        ("members", row.member_count),
+        ("members", row.members_shown),
         ("runs", timing.in_words(row)),
         ("removal guard", "the default" if guard is None else f"{guard} %"),
         *((name.replace("_", "-"), limit) for name in LIMITS if (limit := getattr(row, name)) is not None),

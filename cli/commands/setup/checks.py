@@ -68,9 +68,12 @@ def failures(
     """Ask the vendors about bindings that are not stored yet, and whether they take the credentials of the `others`:
     what fails, and for which one first.
     """
-    with vendors.opened(db) as outside:
-        results: list[tuple[Row, list[Step]]] = list(zip(drafts, steps_of(outside, drafts), strict=True))
-        results += [(row, _access(outside, row)) for row in others]
+    try:
+        with vendors.opened(db) as outside:
+            results: list[tuple[Row, list[Step]]] = list(zip(drafts, steps_of(outside, drafts), strict=True))
+            results += [(row, _access(outside, row)) for row in others]
+    except TransientError as error:
+        raise _at_the_door(error) from error
     found: dict[str, tuple[Row, SyncError]] = {}
     advice: set[str] = set()
     for draft, steps in results:
@@ -100,6 +103,8 @@ def _at_the_door(error: SyncError) -> SyncError:
     """What would pass by itself for a run: here a person has to come again."""
     if not isinstance(error, TransientError | RateLimited):
         return error
+    if error.code == "BROKER_UNREACHABLE":
+        return TransientError("BROKER_NEEDED", error.detail)
     vendor = "Marketing Cloud" if error.code.startswith("MC") else "Amplitude"
     if not error.code.startswith(("MC", "AMPLITUDE")):
         return error  # of our own: the queue, the disk

@@ -7,7 +7,7 @@ ever repeats it, and whatever leaves open whether it was taken is an AnswerLostE
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,14 +158,24 @@ class Amplitude:
             return True
         raise ContractError("AMPLITUDE_CONTRACT", call=call.words)
 
-    def download(self, request_id: str, path: Path, *, max_bytes: int) -> None:
-        """Write the file to `path`, as sent (gzip or not). A partial file is never left there."""
+    def download(
+        self,
+        request_id: str,
+        path: Path,
+        *,
+        max_bytes: int,
+        told: Callable[[int, int], None] = lambda _read, _size: None,
+    ) -> None:
+        """Write the file to `path`, as sent (gzip or not). A partial file is never left there.
+
+        `told` hears after each piece how many bytes were read, and of how many; 0 where the answer does not say.
+        """
         call = _Call("the cohort file", of_request=True)
         where = f"/api/5/cohorts/request/{quote(request_id, safe='')}/file"
         for _ in range(LINK_TRIES):
             with self._get(where, call, stream=True) as response:
                 if response.status_code not in REDIRECTS:
-                    self._save(response, path, max_bytes)
+                    self._save(response, path, max_bytes, told)
                     return
                 link = response.headers.get("Location", "")
             if not link.startswith(("https://", "http://")) or (
@@ -175,7 +185,7 @@ class Amplitude:
             # A signed link must not see our credentials: S3 refuses two kinds of them at once.
             with self._http.send("GET", link, stream=True) as response:
                 if response.status_code != requests.codes.forbidden:  # the link's minute is over
-                    self._save(response, path, max_bytes)
+                    self._save(response, path, max_bytes, told)
                     return
         raise TransientError("AMPLITUDE_UNAVAILABLE", "The file's link was refused.")
 
@@ -185,16 +195,20 @@ class Amplitude:
         with self._get("/api/3/cohorts/usage", call) as response:
             return answers.usage(self._json(response, call))
 
-    def _save(self, response: requests.Response, path: Path, max_bytes: int) -> None:
+    def _save(
+        self, response: requests.Response, path: Path, max_bytes: int, told: Callable[[int, int], None]
+    ) -> None:
         if response.status_code != requests.codes.ok:
             raise TransientError("AMPLITUDE_UNAVAILABLE", f"The file answered {response.status_code}.")
-        size = 0
+        length = response.headers.get("Content-Length", "")
+        size, whole = 0, int(length) if length.isascii() and length.isdecimal() else 0
         with self._http.reading(), replacing(path) as draft, draft.open("wb") as file:
             for chunk in response.raw.stream(CHUNK_BYTES, decode_content=False):
                 size += len(chunk)
                 if size > max_bytes:
                     raise ContractError("SNAPSHOT_TOO_LARGE", limit=f"{max_bytes:,} bytes")
                 file.write(chunk)
+                told(size, whole)
 
     @contextmanager
     def _get(self, path: str, call: _Call, **options: Any) -> Iterator[requests.Response]:
