@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from models.types import Feed, RunState, Trigger
+from models.tables import CohortList
+from models.types import Feed, Reconcile, RunState, Trigger
 from tests.contract.product import status
 from tests.integration.door import Door
 from tests.product import Product
@@ -261,6 +263,23 @@ def test_a_sync_that_failed_is_forgiven_when_the_next_one_succeeds(told: Told) -
     product.succeeds(told.binding)
     product.equal("purchrs", "Purchasers")
     assert codes(told) == []
+
+
+def test_what_shows_no_sign_is_mended_after_thirty_days(told: Told) -> None:
+    """As many wrong members as missing ones, of which Amplitude says nothing."""
+    product = told.product
+    product.sandbox.switch(webhook_sync_info="absent")
+    told.sync()
+    product.succeeds(told.binding)
+    product.cohort("purchrs", churn={"exit": 9, "enter": 9, "seed": 3})
+    told.pass_by(days=29)
+    assert product.succeeds(told.binding, trigger=Trigger.SCHEDULE).reconcile is None
+    assert codes(told) == []
+    with product.db.write() as session:
+        session.get_one(CohortList, told.list().id).created_at -= timedelta(days=31)
+    run = product.succeeds(told.binding, trigger=Trigger.SCHEDULE)
+    assert (run.reconcile, run.entered, run.exited) == (Reconcile.ITSELF, 9, 9)
+    product.equal("purchrs", "Purchasers")
 
 
 def test_a_size_that_differed_is_doubted_until_one_agrees(told: Told) -> None:

@@ -24,6 +24,7 @@ from tests.benchmarks import (
     shared,
     waiting,
     webhook,
+    webhook_run,
     whole,
 )
 
@@ -49,6 +50,7 @@ USUAL: dict[str, Callable[[], None]] = {
     "journal": journal.main,
     "whole": whole.main,
     "webhook": webhook.main,
+    "webhook-run": webhook_run.main,
     "readback": readback.main,
     "email-5m": lambda: diffs.churn(5_000_000, 3, "email"),
     "rivals-1m": lambda: rivals.rivals(1_000_000, 3),
