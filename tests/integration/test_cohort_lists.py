@@ -12,7 +12,8 @@ from uuid import UUID
 import pytest
 from sqlalchemy import func, select
 
-from models.contact_keys.codec import decode, encode_keys
+from models.contact_keys.codec import decode, decode_keys, encode_keys
+from models.data_protection import erasure
 from models.database import Database
 from models.errors import ConfigurationError
 from models.membership import cohort_lists, list_facts, webhooks
@@ -289,6 +290,25 @@ def test_what_a_kill_left_is_read_by_nobody_and_goes_later(
     telling.tell(["c"], at=700_001)
     assert telling.members() == ["a", "b", "c"]
     assert (telling.count(WebhookMessage), telling.count(CohortListPart)) == (3, 1)
+
+
+def test_an_erasure_follows_what_a_fold_moves(telling: Telling, folding: None) -> None:  # noqa: ARG001
+    """The message that has the contact becomes a part while the messages before it are looked at."""
+    telling.tell(["a"], at=0)
+    telling.tell(["b"], at=1)
+    telling.now += cohort_lists.KEEP + timedelta(seconds=1)
+    telling.tell(["c"], at=700_000)
+    folded: list[list[str]] = []
+
+    def has_b(blob: bytes) -> bool:
+        if not folded:
+            folded.append(telling.members())
+        return "b" in decode_keys(blob)
+
+    found = erasure.remove(telling.db, erasure.Wanted(has_b, "b".__eq__))
+    assert folded == [["a", "b", "c"]]
+    assert found.places == {"webhook lists": 1}
+    assert telling.members() == ["a", "c"]
 
 
 def test_a_held_run_is_approved_as_it_was_shown(telling: Telling, folding: None) -> None:  # noqa: ARG001
