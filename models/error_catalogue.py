@@ -315,10 +315,11 @@ CATALOGUE: dict[str, Entry] = {
         "`cohort-sync reconcile {binding} --new-sync`.",
     ),
     "WEBHOOK_SYNC_FAILED": Entry(
-        "Amplitude says that its last sync of cohort {cohort!r} failed, {at}: binding {binding!r} lacks some or all of "
+        "Amplitude says that a sync of cohort {cohort!r} failed, {at}: binding {binding!r} lacks some or all of "
         "its changes.",
-        "Nothing, if Amplitude's next sync succeeds. At once: `cohort-sync reconcile {binding}` makes a download the "
-        "list's base. Above 2,000,000 members: `cohort-sync reconcile {binding} --new-sync`.",
+        "If no message of it came, nothing: Amplitude's next sync makes it good. If some came, the next sync does not "
+        "take them back: `cohort-sync reconcile {binding}` makes a download the list's base. "
+        "Above 2,000,000 members: `cohort-sync reconcile {binding} --new-sync`.",
     ),
     "WEBHOOK_UNANCHORED": Entry(
         "The download that is the base of the list of binding {binding!r} followed a sync of cohort {cohort!r} that "

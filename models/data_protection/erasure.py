@@ -65,6 +65,7 @@ class Found:
 
     places: Counter[str] = field(default_factory=Counter)
     pending: set[int] = field(default_factory=set)
+    moved: bool = False  # a blob went meanwhile, by a compaction: another pass looks at what came of it
 
 
 def remove(db: Database, wanted: Wanted) -> Found:
@@ -78,7 +79,7 @@ def remove(db: Database, wanted: Wanted) -> Found:
         _lists(db, wanted, one)
         found.places += one.places
         found.pending = one.pending
-        if not one.places:  # a compaction may have moved them from one place to another meanwhile
+        if not (one.places or one.moved):
             return found
 
 
@@ -114,13 +115,17 @@ def _members(db: Database, wanted: Wanted, found: Found) -> None:
         )
         with db.read() as session:
             blob = session.scalar(select(MemberChunk.keys).where(mine))
-        if blob is None or not wanted.in_blob(blob):
+        if blob is None:
+            found.moved = True
+            continue
+        if not wanted.in_blob(blob):
             continue
         with db.write() as session:
             forgotten.hold_stores(session)  # no compaction reads what is rewritten here
             blob = session.scalar(select(MemberChunk.keys).where(mine))
             if blob is None:
-                continue  # compacted: the next pass looks at what came of it
+                found.moved = True
+                continue
             n, kept = codec.without(blob, wanted.gone)
             if n:
                 session.execute(update(MemberChunk).where(mine).values(n=n, keys=kept))
@@ -211,7 +216,10 @@ def _list_part(db: Database, list_id: int, generation: int, part: int, wanted: W
     )
     with db.read() as session:
         blob = session.scalar(select(CohortListPart.keys).where(mine))
-    if blob is None or not wanted.in_blob(blob):
+    if blob is None:
+        found.moved = True
+        return
+    if not wanted.in_blob(blob):
         return
     with db.write() as session:
         of = session.get(CohortList, list_id)
@@ -220,7 +228,11 @@ def _list_part(db: Database, list_id: int, generation: int, part: int, wanted: W
         webhooks.hold_messages(session, of)
         session.refresh(of, with_for_update=True)
         blob = session.scalar(select(CohortListPart.keys).where(mine))
-        if blob is None or of.generation != generation:
+        if blob is None:
+            found.moved = True
+            return
+        if of.generation != generation:  # nobody reads it any more
+            session.execute(delete(CohortListPart).where(mine))
             return
         n, kept = codec.without(blob, wanted.gone)
         of.members += n - codec.count(blob)
@@ -236,7 +248,10 @@ def _message(db: Database, list_id: int, message_id: int, wanted: Wanted, found:
     mine = WebhookMessage.id == message_id
     with db.read() as session:
         blob = session.scalar(select(WebhookMessage.keys).where(mine))
-    if blob is None or not wanted.in_blob(blob):
+    if blob is None:
+        found.moved = True
+        return
+    if not wanted.in_blob(blob):
         return
     n, kept = codec.without(blob, wanted.gone)  # a message never changes
     with db.write() as session:

@@ -50,6 +50,10 @@ class Forgotten:
             return False
         return isinstance(contact_key, str) and digest(self.key, contact_key) in self.hashes
 
+    def besides(self, known: Forgotten) -> Forgotten:
+        """These, for blobs that are without those already `known`: nobody, unless the list has changed since."""
+        return Forgotten() if self == known else self
+
     def without(self, direction: Direction, n: int, keys: bytes) -> tuple[int, bytes]:
         """(rows, keys) of a batch without them; who leaves may still be pushed out."""
         gone = self.hashes - self.leaving if direction == Direction.EXIT else self.hashes

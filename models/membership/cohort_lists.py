@@ -16,13 +16,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, delete, func, or_, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from models.database import one_state
 from models.direction import Direction
 from models.errors import ConfigurationError, TransientError
-from models.membership import list_facts, list_trust, webhooks
+from models.membership import generations, list_facts, list_trust, webhooks
+from models.membership.generations import Steps
 from models.tables import (
     CohortBinding,
     CohortList,
@@ -37,6 +38,7 @@ from models.types import UNFINISHED_WORDS, SnapshotKind, SnapshotState
 # next one, a day later at most.
 KEEP = timedelta(days=7)
 ENDED_AFTER = timedelta(minutes=5)
+MESSAGES_AT_ONCE = 200  # 3 MB
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,7 @@ def look(session: Session, snapshot: Snapshot) -> ListView:
     new = session.execute(
         select(
             WebhookMessage.id, WebhookMessage.in_cohort, WebhookMessage.blank, WebhookMessage.computed_time
-        ).where(mine, WebhookMessage.folded.is_(False))
+        ).where(mine, webhooks.standing(found), WebhookMessage.folded.is_(False))
     ).all()
     since = min((row.computed_time for row in new), default=None)
     replayed, changes = (0, 0)
@@ -258,18 +260,7 @@ def fold(session: Session, view: ListView, parts: Iterable[tuple[int, bytes]]) -
     found = session.get(CohortList, view.list_id, with_for_update={"key_share": True})
     if found is None or found.generation != view.generation:
         return False
-    generation, members = view.generation + 1, 0
-    for part, (n, keys) in enumerate(parts):
-        row = CohortListPart(list_id=found.id, generation=generation, part=part, n=n, keys=keys)
-        session.add(row)
-        session.flush()
-        session.expunge(row)  # tens of blobs of megabytes must not pile up in the session
-        members += n
-    session.execute(
-        delete(CohortListPart)
-        .where(CohortListPart.list_id == found.id, CohortListPart.generation != generation)
-        .execution_options(synchronize_session=False)
-    )
+    replace_parts(session, found, parts, view.blank)
     for start in range(0, len(view.unfolded), 500):
         session.execute(
             update(WebhookMessage)
@@ -277,18 +268,46 @@ def fold(session: Session, view: ListView, parts: Iterable[tuple[int, bytes]]) -
             .values(folded=True)
             .execution_options(synchronize_session=False)
         )
-    found.generation, found.members, found.blank = generation, members, view.blank
     return True
 
 
+def replace_parts(
+    session: Session, found: CohortList, parts: Iterable[tuple[int, bytes]], blank: int
+) -> None:
+    """Make (rows, keys) parts the list's members, and so many `blank` ones."""
+    generation = found.generation + 1
+    found.members = generations.store(
+        session,
+        (
+            CohortListPart(list_id=found.id, generation=generation, part=part, n=n, keys=keys)
+            for part, (n, keys) in enumerate(parts)
+        ),
+    )
+    found.generation, found.blank = generation, blank
+
+
+def drop_replaced(steps: Steps, list_id: int) -> None:
+    """Remove parts that a newer generation has replaced, and messages that are in it."""
+    current = select(CohortList.generation).where(CohortList.id == list_id).scalar_subquery()
+    replaced = (CohortListPart.list_id == list_id) & (CohortListPart.generation != current)
+    one = select(CohortListPart.generation, CohortListPart.part).where(replaced).limit(1)
+    place = tuple_(CohortListPart.generation, CohortListPart.part)
+    generations.drop(steps, delete(CohortListPart).where(replaced, place.in_(one)))
+    gone = select(WebhookMessage.id).join(CohortList).where(CohortList.id == list_id, webhooks.overtaken())
+    generations.drop(steps, delete(WebhookMessage).where(WebhookMessage.id.in_(gone.limit(MESSAGES_AT_ONCE))))
+
+
 def forget_old(session: Session, list_id: int, *, now: datetime) -> int:
-    """Remove the folded beginning of the order that nothing late can fall into any more; how many went."""
+    """Forget the folded beginning of the order that nothing late can fall into any more; how many messages it is.
+
+    `drop_replaced` removes them.
+    """
     found = session.get(CohortList, list_id)
     if found is None:
         return 0
     webhooks.hold_messages(session, found)
     session.refresh(found)
-    mine = WebhookMessage.list_id == list_id
+    mine = webhooks.standing(found)
     keep = session.scalar(
         select(func.min(WebhookMessage.computed_time)).where(
             mine, or_(WebhookMessage.folded.is_(False), WebhookMessage.received_at > now - KEEP)
@@ -303,7 +322,6 @@ def forget_old(session: Session, list_id: int, *, now: datetime) -> int:
         verdict = list_trust.judge(list_facts.facts(session, found), now=now, ended_after=ENDED_AFTER)
         list_facts.keep(found, verdict)
         found.doubts = {**found.doubts, **list_trust.lasting(verdict.doubts, whole=True)}
-        session.execute(delete(WebhookMessage).where(old).execution_options(synchronize_session=False))
         found.forgotten_through = newest
         found.forgotten += count
     return int(count)

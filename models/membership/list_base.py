@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, delete, func, or_, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from models import audit
@@ -19,7 +19,6 @@ from models.membership.computed_time import SKEW, computed_time
 from models.tables import (
     CohortBinding,
     CohortList,
-    CohortListPart,
     Snapshot,
     SyncRun,
     WebhookMessage,
@@ -34,8 +33,8 @@ def rebase(
     *,
     blank: int,
     now: datetime,
-) -> Snapshot:
-    """Make the download's (rows, keys) parts the base of the binding's list; the list as the run's new snapshot.
+) -> int:
+    """Make the download's (rows, keys) parts the base of the binding's list, and the list the run's snapshot; its id.
 
     Done once for each download: whoever comes later with the same one, or with an older one, finds it done.
     """
@@ -65,21 +64,18 @@ def rebase(
             [found.anchored_after or 0, *(one.computed_time for one in facts.messages)]
         )
         list_facts.keep(found, verdict)  # what messages tell of the cadence
-        _replace(session, found, parts, blank)
-        _drop(
-            session,
-            found,
-            or_(WebhookMessage.received_at < download.requested_at, WebhookMessage.computed_time < based_at),
-        )
+        cohort_lists.replace_parts(session, found, parts, blank)
+        # At least as new as a sync that began the list a moment ago.
+        _begin_at(session, found, max(found.based_at or 0, based_at), received=download.requested_at)
         found.complete, found.base_snapshot_id = True, download.id
-        found.based_at = max(found.based_at or 0, based_at)  # of a sync that began the list a moment ago
         found.proven_at, found.doubts, found.refuse_before = None, {}, None
         if found.sync_failed_at is not None and found.sync_failed_at <= download.requested_at + SKEW:
             found.overtaken_failure_at = found.sync_failed_at
         found.judged_id = session.scalar(select(func.max(WebhookMessage.id))) or 0
         session.flush()
     download.upto = found.judged_id  # it is used up: no other run may take it for a plan's
-    return cohort_lists.take(session, run, found, now=now)
+    cohort_lists.take(session, run, found, now=now)
+    return found.id
 
 
 def begin_with(session: Session, found: CohortList, time: int, *, now: datetime) -> None:
@@ -90,38 +86,32 @@ def begin_with(session: Session, found: CohortList, time: int, *, now: datetime)
         found,
         list_trust.judge(list_facts.facts(session, found), now=now, ended_after=cohort_lists.ENDED_AFTER),
     )
-    _replace(session, found, (), 0)
-    _drop(session, found, WebhookMessage.computed_time < time)
-    found.complete, found.anchored, found.based_at, found.proven_at = True, True, time, time
+    cohort_lists.replace_parts(session, found, (), 0)
+    _begin_at(session, found, time)
+    found.complete, found.anchored, found.proven_at = True, True, time
     found.doubts, found.forgotten_through = {}, None
     session.flush()
 
 
-def _replace(session: Session, found: CohortList, parts: Iterable[tuple[int, bytes]], blank: int) -> None:
-    generation, members = found.generation + 1, 0
-    for part, (n, keys) in enumerate(parts):
-        row = CohortListPart(list_id=found.id, generation=generation, part=part, n=n, keys=keys)
-        session.add(row)
-        session.flush()
-        session.expunge(row)
-        members += n
-    session.execute(
-        delete(CohortListPart)
-        .where(CohortListPart.list_id == found.id, CohortListPart.generation != generation)
-        .execution_options(synchronize_session=False)
-    )
-    found.generation, found.members, found.blank = generation, members, blank
+def _begin_at(session: Session, found: CohortList, time: int, *, received: datetime | None = None) -> None:
+    """Forget the messages that the new base knows of. What stays is applied on top of it, in its order.
+
+    They are those that were computed before `time`, which `cohort_lists.drop_replaced` removes, and those that were
+    `received` before.
+    """
+    before = _count(session, found)
+    found.based_at = time
+    mine = webhooks.standing(found)
+    if received is not None:
+        known = delete(WebhookMessage).where(mine, WebhookMessage.received_at < received)
+        session.execute(known.execution_options(synchronize_session=False))
+    again = update(WebhookMessage).where(mine, WebhookMessage.folded.is_(True)).values(folded=False)
+    session.execute(again.execution_options(synchronize_session=False))
+    found.forgotten += before - _count(session, found)
 
 
-def _drop(session: Session, found: CohortList, overtaken: ColumnElement[bool]) -> None:
-    """Remove the messages that the new base knows of. What stays is applied on top of it, in its order."""
-    mine = WebhookMessage.list_id == found.id
-    found.forgotten += session.scalar(select(func.count()).where(mine, overtaken)) or 0
-    for statement in (
-        delete(WebhookMessage).where(mine, overtaken),
-        update(WebhookMessage).where(mine).values(folded=False),
-    ):
-        session.execute(statement.execution_options(synchronize_session=False))
+def _count(session: Session, found: CohortList) -> int:
+    return session.scalar(select(func.count()).where(webhooks.standing(found))) or 0
 
 
 def begin_anew(session: Session, binding: CohortBinding, *, now: datetime, actor: str) -> CohortList:

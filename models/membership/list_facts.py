@@ -9,13 +9,15 @@ from datetime import datetime, timedelta
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from models.membership import list_trust
+from models.membership import list_trust, webhooks
 from models.membership.computed_time import instant_of
-from models.membership.list_trust import ListFacts, MessageFacts, Size, Verdict
+from models.membership.list_trust import Doubts, ListFacts, MessageFacts, Size, Verdict
 from models.tables import CohortList, WebhookMessage, WebhookRefusal
 
 # A refusal that is wanted: of a sync that was begun before its list was forgotten.
 FORGOTTEN = "WEBHOOK_FORGOTTEN"
+# Two thousand messages and the retries of each, at most.
+SYNC_TAKES = timedelta(minutes=30)
 
 
 def facts(
@@ -41,11 +43,32 @@ def facts(
     )
 
 
-def note_failure(found: CohortList, *, failed: datetime | None, succeeded: datetime | None) -> None:
-    """Store when Amplitude's last sync failed, if it is the last one that ended."""
+def note_ends(
+    session: Session, found: CohortList, *, failed: datetime | None, succeeded: datetime | None
+) -> None:
+    """Store when Amplitude's last sync failed, if it is the last one that ended, and what else both times show.
+
+    A sync that failed after something was heard of it leaves the list wrong, though another has succeeded since. One
+    that succeeded after a download which could not be added to may have had nothing to say.
+    """
+    since = max(found.created_at, instant_of(found.based_at or 0))
+    seen: Doubts = {}
+    if failed is not None and failed >= since and _heard_before(session, found, failed):
+        seen[list_trust.FAILED] = {"at": list_trust.at(failed)}
     if failed is not None and succeeded is not None and succeeded >= failed:
         failed = None
+    if failed is None and succeeded is not None and succeeded > since and not found.anchored:
+        seen[list_trust.UNANCHORED] = {"at": list_trust.at(succeeded)}
     found.sync_failed_at = failed
+    found.doubts = {**found.doubts, **{code: {**facts, "lasting": True} for code, facts in seen.items()}}
+
+
+def _heard_before(session: Session, found: CohortList, failed: datetime) -> bool:
+    """Whether a message came that may be of the sync that failed then."""
+    heard = select(WebhookMessage.id).where(
+        webhooks.standing(found), WebhookMessage.received_at.between(failed - SYNC_TAKES, failed)
+    )
+    return session.scalar(heard.limit(1)) is not None
 
 
 def _failed(found: CohortList) -> datetime | None:
@@ -81,7 +104,7 @@ def new_times(session: Session, found: CohortList, upto: int) -> list[int]:
     times = (
         select(WebhookMessage.computed_time)
         .where(
-            WebhookMessage.list_id == found.id,
+            webhooks.standing(found),
             WebhookMessage.id > found.judged_id,
             WebhookMessage.id <= upto,
         )
@@ -94,7 +117,7 @@ def times_of(session: Session, found: CohortList, upto: int) -> list[int]:
     """Every computed_time whose messages are kept, in order."""
     times = (
         select(WebhookMessage.computed_time)
-        .where(WebhookMessage.list_id == found.id, WebhookMessage.id <= upto)
+        .where(webhooks.standing(found), WebhookMessage.id <= upto)
         .distinct()
     )
     return sorted(session.scalars(times))
@@ -144,7 +167,7 @@ def series_at(session: Session, list_id: int, time: int, *, entered: bool) -> se
 
 
 def _messages(session: Session, found: CohortList, upto: int | None) -> list[MessageFacts]:
-    wanted = WebhookMessage.list_id == found.id
+    wanted = webhooks.standing(found)
     if upto is not None:
         wanted &= WebhookMessage.id <= upto
     rows = session.execute(

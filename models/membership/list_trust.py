@@ -171,9 +171,9 @@ def judge(facts: ListFacts, *, now: datetime, ended_after: timedelta) -> Verdict
         _weigh_size(facts, syncs[-1], doubts)
     later = [sync.time for sync in syncs if sync.time > (facts.anchored_after or 0)]
     if later and not facts.anchored:
-        doubts[UNANCHORED] = {"at": shown(later[0])}
+        doubts.setdefault(UNANCHORED, {"at": shown(later[0])})
     if facts.failed_at is not None:
-        doubts[FAILED] = {"at": f"{facts.failed_at:%Y-%m-%d %H:%M:%S} UTC"}
+        doubts.setdefault(FAILED, {"at": at(facts.failed_at)})
     heard, pause = _heard(facts, syncs)
     allowed = None if pause is None else min(max(PAUSES * pause, SILENCE_LEAST), SILENCE_MOST)
     if heard is not None and allowed is not None and heard + allowed < now and not _agrees(facts):
@@ -227,7 +227,12 @@ def lasting(doubts: Doubts, *, whole: bool = False) -> Doubts:
 
 def shown(computed_time: int) -> str:
     """A computed_time as a text names it."""
-    return f"{instant_of(computed_time):%Y-%m-%d %H:%M:%S} UTC"
+    return at(instant_of(computed_time))
+
+
+def at(time: datetime) -> str:
+    """A time as a text names it."""
+    return f"{time:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _heard(facts: ListFacts, syncs: Sequence[_Sync]) -> tuple[datetime | None, timedelta | None]:

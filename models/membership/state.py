@@ -1,30 +1,29 @@
 """A binding's members as Marketing Cloud acknowledged them: chunks of a generation, plus the batches since.
 
-Blobs are opaque here. Compaction writes a new generation and removes the old one in one transaction, so a
-kill at any point leaves one consistent generation.
+Blobs are opaque here. Compaction stores a new generation (`generations.py` beside this) and takes the batches out of
+the log in one transaction, so a kill at any point leaves one consistent state.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, delete, func, select, update
+from sqlalchemy import ColumnElement, ScalarSelect, delete, func, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from models.direction import Direction
+from models.membership import generations
+from models.membership.generations import Steps
 from models.tables import CohortBinding, MemberChunk, PushBatch
 from models.types import BatchState, literal_word
 
 
 def iter_chunks(session: Session, binding_id: int) -> Iterator[bytes]:
     """The parts of the current generation, in order."""
-    generation = (
-        select(CohortBinding.state_generation).where(CohortBinding.id == binding_id).scalar_subquery()
-    )
     yield from session.scalars(
         select(MemberChunk.keys)
-        .where(MemberChunk.binding_id == binding_id, MemberChunk.generation == generation)
+        .where(MemberChunk.binding_id == binding_id, MemberChunk.generation == _current(binding_id))
         .order_by(MemberChunk.part)
         .execution_options(yield_per=1)
     )
@@ -44,7 +43,9 @@ def iter_deltas(session: Session, binding_id: int) -> Iterator[tuple[Direction, 
 def sizes(session: Session, binding_id: int) -> tuple[int, int, int]:
     """Members in the base, changes in the log, batches in the log."""
     base = session.scalar(
-        select(func.coalesce(func.sum(MemberChunk.n), 0)).where(MemberChunk.binding_id == binding_id)
+        select(func.coalesce(func.sum(MemberChunk.n), 0)).where(
+            MemberChunk.binding_id == binding_id, MemberChunk.generation == _current(binding_id)
+        )
     )
     changes, batches = session.execute(
         select(func.coalesce(func.sum(PushBatch.n), 0), func.count()).where(_in_log(binding_id))
@@ -59,21 +60,23 @@ def logged_since(session: Session, binding_id: int) -> datetime | None:
     )
 
 
-def replace_base(session: Session, binding_id: int, parts: Iterable[tuple[int, bytes]]) -> int:
-    """Make (rows, keys) parts the new generation and mark the log folded into it; the member count.
+def logged(session: Session, binding_id: int) -> list[int]:
+    """The batches in the log, by their ids."""
+    return list(session.scalars(select(PushBatch.id).where(_in_log(binding_id))))
 
-    `parts` may be read from this very session: the old generation is removed after the last part.
-    """
+
+def replace_base(
+    session: Session, binding_id: int, parts: Iterable[tuple[int, bytes]], folded: Sequence[int]
+) -> int:
+    """Make (rows, keys) parts, of the base and the batches `folded`, the new generation; the member count."""
     binding = session.get_one(CohortBinding, binding_id)
-    folded = list(session.scalars(select(PushBatch.id).where(_in_log(binding_id))))
-    generation, members = binding.state_generation + 1, 0
-    for part, (n, keys) in enumerate(parts):
-        session.add(MemberChunk(binding_id=binding_id, generation=generation, part=part, n=n, keys=keys))
-        session.flush()
-        members += n
-    session.expire_all()
-    session.execute(
-        delete(MemberChunk).where(MemberChunk.binding_id == binding_id, MemberChunk.generation != generation)
+    generation = binding.state_generation + 1
+    members = generations.store(
+        session,
+        (
+            MemberChunk(binding_id=binding_id, generation=generation, part=part, n=n, keys=keys)
+            for part, (n, keys) in enumerate(parts)
+        ),
     )
     for start in range(0, len(folded), 500):
         session.execute(
@@ -90,6 +93,18 @@ def replace_base(session: Session, binding_id: int, parts: Iterable[tuple[int, b
 def counted(binding: CohortBinding, members: int) -> None:
     """So many members were just found in the stored state."""
     binding.member_count, binding.member_count_rough = members, False
+
+
+def drop_replaced(steps: Steps, binding_id: int) -> None:
+    """Remove the parts that a newer generation has replaced."""
+    replaced = (MemberChunk.binding_id == binding_id) & (MemberChunk.generation != _current(binding_id))
+    one = select(MemberChunk.generation, MemberChunk.part).where(replaced).limit(1)
+    place = tuple_(MemberChunk.generation, MemberChunk.part)
+    generations.drop(steps, delete(MemberChunk).where(replaced, place.in_(one)))
+
+
+def _current(binding_id: int) -> ScalarSelect[int]:
+    return select(CohortBinding.state_generation).where(CohortBinding.id == binding_id).scalar_subquery()
 
 
 def _in_log(binding_id: int) -> ColumnElement[bool]:

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple, TypeAlias
 
 from pydantic import SecretStr
-from sqlalchemy import bindparam, delete, select
+from sqlalchemy import ColumnElement, bindparam, delete, or_, select
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import Session
@@ -365,6 +365,20 @@ def await_new_sync(session: Session, project_id: int, cohort_id: str, *, now: da
         made = _make(session, project_id, cohort_id, name, complete=True, now=now)
         made.refuse_before = int(now.timestamp()) * MICROSECONDS
     session.flush()
+
+
+def standing(of: CohortList) -> ColumnElement[bool]:
+    """The list's messages that its parts do not know of for good."""
+    last = max((of.based_at or 0) - 1, of.forgotten_through or 0)
+    return (WebhookMessage.list_id == of.id) & (WebhookMessage.computed_time > last)
+
+
+def overtaken() -> ColumnElement[bool]:
+    """The others, of a list that they are joined with."""
+    return or_(
+        WebhookMessage.computed_time < CohortList.based_at,
+        WebhookMessage.computed_time <= CohortList.forgotten_through,
+    )
 
 
 def note_refusal(

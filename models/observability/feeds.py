@@ -16,7 +16,7 @@ from models.errors import TerminalError
 from models.membership import cohort_lists, list_facts, list_trust, webhooks
 from models.membership.computed_time import instant_of
 from models.membership.list_trust import Doubts, Verdict
-from models.tables import CohortBinding, CohortList, WebhookMessage, WebhookRefusal
+from models.tables import CohortBinding, CohortList, WebhookRefusal
 from models.types import Feed, literal_word
 
 
@@ -100,7 +100,7 @@ def _feed(
         )
     verdict = list_facts.judged(session, found, now=now, ended_after=cohort_lists.ENDED_AFTER)
     last_sync = _instant(verdict.last_whole)
-    kept = session.scalar(select(func.count()).where(WebhookMessage.list_id == found.id)) or 0
+    kept = session.scalar(select(func.count()).where(webhooks.standing(found))) or 0
     return CohortFeed(
         last_message=verdict.heard_at,
         last_sync=last_sync,

@@ -13,9 +13,10 @@ tells the difference to the last that succeeded, or all of it again if none has.
 second of the one before.
 `"deliver": 3` delivers the first three alone.
 `"chance": 0.2` lets each fault strike with that probability; `same-second` only soon after the sync before, because
-later no clock says the same second. How a cohort's last sync ended is in its `syncMetadata` (switch
-`webhook_sync_info`). `"anew": true` is a sync that was deleted and made again:
-it tells the whole cohort. Of an empty cohort nothing is told, or one empty message (switch `webhook_empty_sync`).
+later no clock says the same second. `"seed": 7` decides what is random, or else the server's seed does. How a cohort's
+last sync ended is in its `syncMetadata` (switch `webhook_sync_info`).
+`"anew": true` is a sync that was deleted and made again: it tells the whole cohort. Of an empty cohort nothing is told,
+or one empty message (switch `webhook_empty_sync`).
 `timeout`, `retries` and `first_pause` shorten Amplitude's patience for a test.
 """
 
@@ -45,7 +46,7 @@ from sandbox.world import World
 
 FAULTS = ("duplicate", "reorder", "drop-and-retry", "late", "lose", "give-up", "same-second")
 _FIELDS = {
-    *("url", "headers", "cohort", "batch", "properties", "faults", "chance", "anew", "deliver"),
+    *("url", "headers", "cohort", "batch", "properties", "faults", "chance", "seed", "anew", "deliver"),
     *("timeout", "retries", "first_pause"),
 }
 _AT_ONCE = 4
@@ -58,8 +59,9 @@ _OK = 200
 
 @dataclass
 class _Told:
-    """What one URL knows of one cohort."""
+    """What one URL knows of one cohort. `number`: how many others were there before."""
 
+    number: int
     members: dict[Any, dict[str, Any]] = field(default_factory=dict)
     computed: int = 0
     kept_back: list[bytes] = field(default_factory=list)
@@ -77,12 +79,13 @@ class _Told:
             self.computed = max(now, self.computed + 1)
         self.syncs += 1
 
-    def end(self, now: str, *, succeeded: bool) -> None:
-        """The sync has ended."""
+    def end(self, now: float, *, succeeded: bool) -> None:
+        """The sync has ended; it was computed before, also where syncs come faster than seconds pass."""
+        ended = utc(max(now, self.computed + 0.5)).isoformat()
         if succeeded:
-            self.succeeded_at = now
+            self.succeeded_at = ended
         else:
-            self.failed_at = now
+            self.failed_at = ended
 
 
 @dataclass(frozen=True)
@@ -126,8 +129,9 @@ class Sender:
             raise ControlError(f"no cohort {body['cohort']!r}")
         if self._project is not world.project:  # everything was reset
             self._project, self._told = world.project, {}
-        told = self._told.setdefault((body["url"], cohort.id), _Told())
-        rng = random.Random(f"webhook {world.seed} {body['url']} {told.syncs}")
+        told = self._told.setdefault((body["url"], cohort.id), _Told(len(self._told)))
+        # Not of the URL: its port is another one each time.
+        rng = random.Random(f"webhook {body.get('seed', world.seed)} {told.number} {told.syncs}")
         chosen = {fault for fault in FAULTS if rng.random() < float(body.get("chance", 0))}
         if world.clock.now() - told.computed >= _SAME_SECOND_WITHIN:
             chosen.discard("same-second")
@@ -165,11 +169,11 @@ class Sender:
         after = await asyncio.to_thread(_deliver_all, replace(way, hang_up=False, retries=_RETRIES), late)
         answers.update(str(answer) for one in after for answer in one.answers)
         if late:
-            told.end(utc(world.clock.now()).isoformat(), succeeded=True)
+            told.end(world.clock.now(), succeeded=True)
         if succeeded:
             told.members, told.first = members, False
         if not (succeeded and told.kept_back):
-            told.end(utc(world.clock.now()).isoformat(), succeeded=succeeded)
+            told.end(world.clock.now(), succeeded=succeeded)
         _tell_of(cohort, told, body["url"], world.switches.webhook_sync_info)
         return {
             "succeeded": succeeded,

@@ -12,7 +12,7 @@ on their way, and else also after it failed. These days are counted, and there m
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ class Hostile:
     """One sender, one cohort, and what the binding says of itself."""
 
     def __init__(self, told: Told, seed: int, said: str) -> None:
-        self.told, self.rng, self.said = told, random.Random(seed), said
+        self.told, self.seed, self.rng, self.said = told, seed, random.Random(seed), said
         self.history: list[Any] = []
         self.last: dict[str, Any] = {}
         self.unknowable = 0
@@ -56,29 +56,41 @@ class Hostile:
         told.product.sandbox.switch(webhook_sync_info=said)
 
     def day(self) -> None:
+        for _ in range(self.rng.choice((1, 1, 3))):  # before anything looks
+            self.sync()
+        if self.rng.random() < 0.4:
+            self.run()  # in the middle of a sync that may still come
+        if self.rng.random() < 0.8:
+            self.told.pass_by()
+        self.run()
+
+    def sync(self) -> None:
         rng, told = self.rng, self.told
-        members = set(told.product.sandbox.members("purchrs"))
-        share = rng.choice((0, 0.05, 0.3))  # of all: sizes would agree by chance (docs/webhooks.md)
-        gone = {one for one in members if rng.random() < share}
-        come = {one for one in PEOPLE if one not in members and rng.random() < share}
-        told.product.cohort("purchrs", exit=sorted(gone), enter=sorted(come))
+        gone, come = self.turn(sorted(told.product.sandbox.members("purchrs")))
+        told.product.cohort("purchrs", exit=gone, enter=come)
         anew = rng.random() < 0.1
         if anew and rng.random() < 0.7:  # as documented; else the list is not forgotten before
             with told.product.db.write() as session:
                 mine = session.get_one(CohortBinding, told.binding.id)
                 list_base.begin_anew(session, mine, now=utc_now(), actor="test")
         self.last = told.sync(
-            batch=rng.choice((3, 10, 40)), chance=0.15, retries=0, first_pause=0.01, anew=anew
+            batch=rng.choice((3, 10, 40)),
+            chance=0.15,
+            seed=self.seed,
+            retries=0,
+            first_pause=0.01,
+            anew=anew,
         )
         self.requests += self.last["requests"]
         wait_until(lambda: told.receiver.answered() >= self.requests, seconds=60)  # also what was hung up
         facts = ("faults", "messages", "lost", "answers", "kept_back", "computed_time")
         self.history.append((len(gone), len(come), anew, [self.last[name] for name in facts]))
-        if rng.random() < 0.4:
-            self.run()  # in the middle of a sync that may still come
-        if rng.random() < 0.8:
-            told.pass_by()
-        self.run()
+
+    def turn(self, members: list[str]) -> tuple[list[str], list[str]]:
+        """Who leaves today, and who enters."""
+        share = self.rng.choice((0, 0.05, 0.3))
+        gone = [one for one in members if self.rng.random() < share]
+        return gone, [one for one in PEOPLE if one not in members and self.rng.random() < share]
 
     def run(self) -> None:
         """A run to its end, or until it waits for a person or for the sync; it is ended then."""
@@ -121,12 +133,35 @@ class Hostile:
         )
 
 
+class Turnover(Hostile):
+    """Everybody leaves each day and as many enter, often those of the day before: sizes always agree."""
+
+    before: Sequence[str] = PEOPLE[40:52]
+
+    def turn(self, members: list[str]) -> tuple[list[str], list[str]]:
+        others = [one for one in PEOPLE if one not in members]
+        come = list(self.before) if self.rng.random() < 0.5 else self.rng.sample(others, len(members))
+        self.before = members
+        return members, come
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(("seed", "said"), [(0, "webhook"), (1, "custom"), (2, "absent")])
 def test_flags_are_never_wrong_in_silence(told: Told, seed: int, said: str) -> None:
-    product = told.product
-    product.cohort("purchrs", members=PEOPLE[:40])
-    hostile = Hostile(told, seed, said)
+    told.product.cohort("purchrs", members=PEOPLE[:40])
+    endure(Hostile(told, seed, said))
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("seed", "said"), [(0, "webhook"), (1, "custom"), (2, "absent")])
+def test_nor_where_everybody_is_another_one_each_day(told: Told, seed: int, said: str) -> None:
+    told.product.cohort("purchrs", members=PEOPLE[:12])
+    endure(Turnover(told, seed, said))
+
+
+def endure(hostile: Hostile) -> None:
+    """The days, and a download at their end that makes the flags right."""
+    told, product = hostile.told, hostile.told.product
     for _ in range(DAYS):
         told.quota(hostile.rng.choice((0, 0, 500)))
         hostile.day()

@@ -74,7 +74,12 @@ SCENARIOS = {
 }
 
 
-STAGES = ("worker/stages/*.py", "worker/claim.py", "models/runs/lifecycle.py")
+STAGES = (
+    "worker/stages/*.py",
+    "worker/claim.py",
+    "models/runs/lifecycle.py",
+    "models/membership/generations.py",
+)
 # Transactions in these modules that no stage makes here, and why.
 ELSEWHERE = {
     "worker/stages/dry_run.py": "`plan` is no run",

@@ -107,7 +107,7 @@ class Journal:
                 part_size=part_size,
                 workdir=folder,
             )
-            state.replace_base(session, self.binding.id, parts)
+            state.replace_base(session, self.binding.id, parts, state.logged(session, self.binding.id))
 
 
 @pytest.fixture

@@ -15,8 +15,9 @@ from sqlalchemy import func, select
 from models.contact_keys.codec import decode, encode_keys
 from models.database import Database
 from models.errors import ConfigurationError
-from models.membership import cohort_lists, webhooks
+from models.membership import cohort_lists, list_facts, webhooks
 from models.membership.webhooks import Column, MessageHead
+from models.observability import feeds
 from models.runs import lifecycle
 from models.runs.lifecycle import Claim
 from models.setup import bindings
@@ -263,6 +264,31 @@ def test_what_is_too_old_is_refused_and_never_half_applied(telling: Telling, fol
     assert telling.count(WebhookMessage) == 1
     telling.tell(["c"], at=1)
     assert telling.members() == ["a", "b", "c"]
+
+
+def test_what_a_kill_left_is_read_by_nobody_and_goes_later(
+    telling: Telling,
+    folding: None,  # noqa: ARG001
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as killed:
+        killed.setattr(cohort_lists, "drop_replaced", lambda *_: None)
+        telling.tell(["a", "x"], at=0)
+        assert telling.members() == ["a", "x"]
+        telling.now += cohort_lists.KEEP + timedelta(seconds=1)
+        telling.tell(["b"], at=700_000)
+        telling.tell(["x"], at=700_000, entered=False)
+        assert telling.members() == ["a", "b"]
+    assert (telling.count(WebhookMessage), telling.count(CohortListPart)) == (3, 2)
+    with telling.db.read() as session:
+        found = session.scalars(select(CohortList)).one()
+        times = [one.computed_time for one in list_facts.facts(session, found).messages]
+        (feed,) = feeds.feeds(session, telling.now)
+    assert times == [START + 700_000 * SECOND] * 2
+    assert feed.messages == 3
+    telling.tell(["c"], at=700_001)
+    assert telling.members() == ["a", "b", "c"]
+    assert (telling.count(WebhookMessage), telling.count(CohortListPart)) == (3, 1)
 
 
 def test_a_held_run_is_approved_as_it_was_shown(telling: Telling, folding: None) -> None:  # noqa: ARG001

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import gzip
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from models.contact_keys.codec import decode_keys, encode_keys
 from models.data_protection.forgotten import Forgotten, digest
-from models.database import Database
 from models.direction import Direction
 from models.errors import ContractError
-from models.tables import SyncRun
-from worker.membership.diff import PlannedBatch
+from worker.membership.part_file import PartFile
 from worker.membership.without import without
-from worker.stages.diff import _allowed
+from worker.stages.plan import Draft, _allowed
 
 KEY = b"k" * 32
 UUID = "5f0c1a2e-9d3b-4c77-8a11-b2c3d4e5f607"
@@ -43,20 +40,20 @@ def test_nobody_can_tell_a_contact_from_its_hash() -> None:
     assert "k" * 32 not in repr(forgotten("ann"))
 
 
-def test_who_leaves_is_pushed_out_and_nobody_in(sqlite_db: Database) -> None:
+def test_who_leaves_is_pushed_out_and_nobody_in(tmp_path: Path) -> None:
     """The run's counts lose them, or it could never be `succeeded`."""
     gone = forgotten("ann", "bob", leaving=("bob",))
     keys = encode_keys(["ann", "bob", "carl"])
-    run = SyncRun(entered=3, exited=4)
-    wanted = [PlannedBatch(Direction.EXIT, 3, keys), PlannedBatch(Direction.EXIT, 1, encode_keys(["Ann"]))]
-    wanted.append(PlannedBatch(Direction.ENTER, 3, keys))
-    with sqlite_db.read() as session:
-        left = list(_allowed(session, run, wanted, gone, longest=None, now=datetime(2026, 1, 1, tzinfo=UTC)))
+    parts = PartFile.of([(3, keys), (1, encode_keys(["Ann"])), (3, keys)], tmp_path)
+    directions = [Direction.EXIT, Direction.EXIT, Direction.ENTER]
+    draft = Draft(Forgotten(), parts, PartFile(tmp_path), directions)
+    left = list(_allowed(draft, gone.besides(draft.known)))
     assert [(direction, n, decode_keys(blob)) for direction, n, blob in left] == [
         (Direction.EXIT, 2, ["bob", "carl"]),
         (Direction.ENTER, 1, ["carl"]),
     ]
-    assert (run.entered, run.exited) == (1, 2)
+    assert draft.left_out == {Direction.ENTER: 2, Direction.EXIT: 2}
+    assert [n for _, n, _ in _allowed(draft, gone.besides(gone))] == [3, 1, 3]  # they were left out before
 
 
 FILES = [

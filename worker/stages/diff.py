@@ -6,29 +6,20 @@ an earlier run left at the vendor could still contradict it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from datetime import datetime
-from itertools import groupby
-from operator import attrgetter
+from collections.abc import Iterator
 from pathlib import Path
 
-from sqlalchemy.orm import Session
-
-from models.contact_keys.codec import row_overhead
 from models.contact_keys.masking import masked
-from models.data_protection import forgotten
-from models.data_protection.forgotten import Forgotten
 from models.database import Database
 from models.direction import Direction
 from models.errors import TerminalError
 from models.membership import state
-from models.runs import batches, holds, lifecycle, rejections, unresolved_batches
-from models.setup import destinations
+from models.runs import holds, lifecycle, unresolved_batches
 from models.tables import CohortBinding, Snapshot, SyncRun
-from models.types import OF_THE_COHORT, Feed, SnapshotKind, Stage, WriteMode
+from models.types import OF_THE_COHORT, Feed, SnapshotKind, Stage
 from worker.claim import ClaimedRun
-from worker.inspection.check import flag_value, require_destination
-from worker.membership.diff import Diff, PlannedBatch, StateReader, compare
+from worker.inspection.check import require_destination
+from worker.membership.diff import Diff, StateReader, compare
 from worker.membership.key_sources import KeySource
 from worker.stages import (
     file_guard,
@@ -37,17 +28,11 @@ from worker.stages import (
     job_tracking,
     list_base,
     long_keys,
+    plan,
     snapshot_store,
     webhook_trust,
 )
-from worker.vendors.marketing_cloud.client import (
-    BATCH_BYTES,
-    BATCH_ROWS,
-    CONTACT_KEY,
-    SYNC_ROWS,
-    DataExtension,
-    Field,
-)
+from worker.vendors.marketing_cloud.client import DataExtension
 
 SAMPLES = 5
 _OF_THE_FILE = ("snapshot_rows", "members", "blank", "duplicate", "odd", "spanned")
@@ -132,7 +117,10 @@ def _decided(claimed: ClaimedRun, run: SyncRun, cohort: KeySource, workdir: Path
         if held is not None:
             _store_facts(claimed, found)
             raise held
-    return _plan(claimed, found, extension, field, seen.unknown() if seen else (), longest=longest)
+    wanted = plan.planned(found, field, run.binding.destination.write_mode)
+    draft = plan.drafted(claimed, wanted, seen.unknown() if seen else (), longest=longest, workdir=workdir)
+    plan.store(claimed, draft, extension)
+    return Stage.PUSH
 
 
 def reader(db: Database, binding: CohortBinding) -> StateReader:
@@ -207,84 +195,6 @@ def _store_counts(claimed: ClaimedRun, found: Diff, members: int) -> None:
 def odd_examples(found: Diff) -> str:
     """The first odd keys, masked, and what is odd about each."""
     return ", ".join(f"{masked(key)} ({what})" for what, key in found.odd_samples)
-
-
-def planned(found: Diff, field: Field, mode: WriteMode) -> Iterator[PlannedBatch]:
-    """The requests that bring what was found into the field: of the size that the write mode takes."""
-    overhead = max(
-        row_overhead(CONTACT_KEY, field.name, flag_value(field.type, entering=e)) for e in (True, False)
-    )
-    rows = BATCH_ROWS if mode == WriteMode.ASYNC else SYNC_ROWS
-    return found.batches(row_overhead=overhead, max_rows=rows, max_bytes=BATCH_BYTES)
-
-
-def _plan(
-    claimed: ClaimedRun,
-    found: Diff,
-    extension: DataExtension,
-    field: Field,
-    unknown: Iterable[tuple[int, bytes]],
-    *,
-    longest: int | None,
-) -> Stage:
-    with claimed.transaction() as (session, run):
-        destinations.store_data_extension(
-            session,
-            run.binding.destination_id,
-            {"id": extension.id, "key": extension.key, "fields": {f.name: f.type for f in extension.fields}},
-            now=claimed.now,
-        )
-        gone = forgotten.enforced(session, claimed.ctx.db.keyring)
-        mode = run.binding.destination.write_mode
-        batches.adopt(
-            session,
-            run,
-            (gone.without(Direction.ENTER, *blob) for blob in unknown),
-            data_extension_id=extension.id,
-            now=claimed.now,
-        )
-        for unsure, wanted in groupby(planned(found, field, mode), attrgetter("unsure")):
-            batches.plan(
-                session,
-                run,
-                _allowed(session, run, wanted, gone, longest=longest, now=claimed.now),
-                data_extension_id=extension.id,
-                first_seq=batches.next_seq(session, run.id),
-                unflagged=run.full and unsure,
-            )
-        run.binding.confirmed_digest = None  # from the first batch on, until a run has pushed all of its own
-        lifecycle.note_error(run, None)
-        lifecycle.advance(run, Stage.PUSH, now=claimed.now)
-    return Stage.PUSH
-
-
-def _allowed(
-    session: Session,
-    run: SyncRun,
-    wanted: Iterable[PlannedBatch],
-    gone: Forgotten,
-    *,
-    longest: int | None,
-    now: datetime,
-) -> Iterator[tuple[Direction, int, bytes]]:
-    """The batches without who was forgotten while they were found; the run's counts lose them too.
-
-    And without keys longer than `longest`, which are rejections.
-    """
-    for batch in wanted:
-        direction = batch.direction
-        n, keys = gone.without(direction, batch.n, batch.keys)
-        if direction == Direction.ENTER:
-            run.entered -= batch.n - n
-        else:
-            run.exited -= batch.n - n
-        if longest is not None and direction == Direction.ENTER:
-            (n, keys), refused = long_keys.split(keys, longest)
-            rows = list(refused)
-            run.rejected += len(rows)
-            rejections.record(session, run, direction, rows, now)
-        if n:
-            yield direction, n, keys
 
 
 def _advance(claimed: ClaimedRun, stage: Stage) -> Stage:

@@ -48,7 +48,8 @@ from worker.stages import (
     webhook_snapshot,
     webhook_trust,
 )
-from worker.stages.diff import SAMPLES, guard_past, odd_examples, planned
+from worker.stages.diff import SAMPLES, guard_past, odd_examples
+from worker.stages.plan import planned
 from worker.stages.snapshot import bring
 from worker.vendors.marketing_cloud.client import BATCH_ROWS
 

@@ -6,17 +6,23 @@ snapshot is not taken for confirmed, so the next run compares again and retries 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
+
 import structlog
-from sqlalchemy.orm import Session
 
 from models.data_protection import forgotten
+from models.data_protection.forgotten import Forgotten
 from models.data_protection.retention import Retention
+from models.database import one_state
+from models.direction import Direction
 from models.membership import state
 from models.runs import lifecycle, rejections, unresolved_batches
 from models.tables import SyncRun
 from models.types import RunState, Stage
 from worker.claim import ClaimedRun
 from worker.membership.compaction import compact, compaction_due
+from worker.membership.part_file import PartFile
 from worker.stages import snapshot_store
 
 log = structlog.get_logger()
@@ -24,8 +30,19 @@ log = structlog.get_logger()
 
 def finish(claimed: ClaimedRun) -> Stage | None:
     """End the run."""
+    with claimed.workdir(f"fold-{claimed.claim.run_id}") as workdir:
+        base = _folded(claimed, workdir)
+        if base is not None:
+            _store(claimed, base)
+    run = _end(claimed)
+    if run.snapshot is not None:
+        snapshot_store.forget(claimed, run.snapshot)
+    log.info("run_finished", **canonical(run), folded=base is not None)
+    return None
+
+
+def _end(claimed: ClaimedRun) -> SyncRun:
     with claimed.transaction() as (session, run):
-        folded = _compact(claimed, session, run)
         complete = not run.rejected and run.acknowledged == run.entered + run.exited
         verdict = RunState.SUCCEEDED if complete else RunState.PARTIAL
         unresolved_batches.supersede(session, run)
@@ -35,34 +52,49 @@ def finish(claimed: ClaimedRun) -> Stage | None:
             run.binding.full_next = False
         lifecycle.note_error(run, None)
         lifecycle.finish(session, run, verdict, now=claimed.now)
-    if run.snapshot is not None:
-        snapshot_store.forget(claimed, run.snapshot)
-    log.info("run_finished", **canonical(run), folded=folded)
-    return None
+    return run
 
 
-def _compact(claimed: ClaimedRun, session: Session, run: SyncRun) -> bool:
-    base, changes, logged = state.sizes(session, run.binding_id)
-    # Where members were pushed anew only folding counts each contact once. And a batch that is not kept any longer must
-    # not be state any more.
-    old = Retention.at(claimed.ctx.settings, claimed.now).batches
-    since = state.logged_since(session, run.binding_id)
-    aged = old is not None and since is not None and since < old
-    if (
-        not ((run.full or run.binding.member_count_rough) and changes)
-        and not aged
-        and not compaction_due(base, changes, logged)
-    ):
-        return False
-    forgotten.enforced(session, claimed.ctx.db.keyring)  # nobody is removed from what is read here
-    with claimed.workdir(f"fold-{run.id}") as workdir:
+@dataclass(frozen=True)
+class _Base:
+    """A new generation of the binding's members, of the batches `folded` and the base before them."""
+
+    parts: PartFile
+    folded: list[int]
+    without: Forgotten
+
+
+def _folded(claimed: ClaimedRun, workdir: Path) -> _Base | None:
+    """The new base, if it is time for one. Nothing but this run changes the state until it is stored."""
+    with claimed.ctx.db.read() as session:
+        one_state(session)
+        run = session.get_one(SyncRun, claimed.claim.run_id)
+        base, changes, batches = state.sizes(session, run.binding_id)
+        # Where members were pushed anew only folding counts each contact once. And a batch that is not kept any longer
+        # must not be state any more.
+        old = Retention.at(claimed.ctx.settings, claimed.now).batches
+        since = state.logged_since(session, run.binding_id)
+        aged = old is not None and since is not None and since < old
+        anew = (run.full or run.binding.member_count_rough) and changes
+        if not (anew or aged or compaction_due(base, changes, batches)):
+            return None
+        gone = forgotten.load(session, claimed.ctx.db.keyring)
         parts = compact(
             state.iter_chunks(session, run.binding_id),
             state.iter_deltas(session, run.binding_id),
             workdir=workdir,
         )
-        state.replace_base(session, run.binding_id, parts)
-    return True
+        # Who leaves is in the state until a run has unflagged them.
+        kept = PartFile.of((gone.without(Direction.EXIT, *part) for part in parts), workdir)
+        return _Base(kept, state.logged(session, run.binding_id), gone)
+
+
+def _store(claimed: ClaimedRun, base: _Base) -> None:
+    with claimed.transaction() as (session, run):
+        gone = forgotten.enforced(session, claimed.ctx.db.keyring).besides(base.without)
+        parts = (gone.without(Direction.EXIT, *part) for part in base.parts)
+        state.replace_base(session, run.binding_id, parts, base.folded)
+    state.drop_replaced(claimed, run.binding_id)
 
 
 def canonical(run: SyncRun) -> dict[str, object]:

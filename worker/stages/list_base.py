@@ -12,12 +12,13 @@ import structlog
 from models.data_protection import forgotten
 from models.direction import Direction
 from models.errors import TerminalError
-from models.membership import list_base
+from models.membership import cohort_lists, list_base
 from models.tables import Snapshot, SyncRun
 from worker.claim import ClaimedRun
 from worker.membership.compaction import compact
 from worker.membership.diff import StateReader, compare
 from worker.membership.file_keys import key_blobs
+from worker.membership.part_file import PartFile
 from worker.membership.snapshot_file import inspect
 from worker.stages import file_guard, snapshot_store, webhook_trust
 
@@ -39,25 +40,25 @@ def take(claimed: ClaimedRun, run: SyncRun, known: StateReader) -> None:
             if held is not None:
                 raise held
         file = inspect(cohort.path, cohort.column, max_bytes=cohort.max_bytes, workdir=workdir)
-        parts: list[tuple[int, Path]] = []
-        for n, blob in compact((), ((Direction.ENTER, keys) for keys in key_blobs(file)), workdir=workdir):
-            part = workdir / f"part-{len(parts)}"
-            part.write_bytes(blob)
-            parts.append((n, part))
+        parts = compact((), ((Direction.ENTER, keys) for keys in key_blobs(file)), workdir=workdir)
+        base = PartFile.of(parts, workdir)
         webhook_trust.ask(
             claimed, run.binding, anew=True
         )  # after a sync that failed no next one can be added to it
-        _swap(claimed, download, parts, counts.blank)
+        _swap(claimed, download, base, counts.blank, workdir)
 
 
-def _swap(claimed: ClaimedRun, download: Snapshot, parts: list[tuple[int, Path]], blank: int) -> None:
+def _swap(claimed: ClaimedRun, download: Snapshot, base: PartFile, blank: int, workdir: Path) -> None:
+    known = claimed.forgotten()  # since the file was made, maybe
+    kept = PartFile.of((known.without(Direction.ENTER, *part) for part in base), workdir)
     with claimed.transaction() as (session, run):
-        gone = forgotten.enforced(session, claimed.ctx.db.keyring)  # since the file was made, maybe
+        gone = forgotten.enforced(session, claimed.ctx.db.keyring).besides(known)
+        if gone:
+            kept = PartFile.of((gone.without(Direction.ENTER, *part) for part in kept), workdir)
         stored = session.get_one(Snapshot, download.id)
-        members = sum(n for n, _ in parts)
-        stored.rows = members + blank
-        kept = [gone.without(Direction.ENTER, n, part.read_bytes()) for n, part in parts]
+        stored.rows = base.rows + blank
         # Who was forgotten is still one of the cohort's people, as somebody without the property.
-        blank += members - sum(n for n, _ in kept)
-        list_base.rebase(session, run, stored, kept, blank=blank, now=claimed.now)
-    log.info("list_reconciled", snapshot=download.id, members=sum(n for n, _ in parts))
+        blank += base.rows - kept.rows
+        list_id = list_base.rebase(session, run, stored, kept, blank=blank, now=claimed.now)
+    cohort_lists.drop_replaced(claimed, list_id)
+    log.info("list_reconciled", snapshot=download.id, members=base.rows)

@@ -21,6 +21,7 @@ from models.tables import Snapshot
 from worker.claim import ClaimedRun
 from worker.membership.compaction import compact, compaction_due
 from worker.membership.key_sources import write_blobs
+from worker.membership.part_file import PartFile
 
 log = structlog.get_logger()
 
@@ -36,9 +37,9 @@ def write(claimed: ClaimedRun, snapshot: Snapshot, path: Path, gone: Forgotten) 
                 workdir=workdir,
             )
             due = view.alone and compaction_due(view.members, view.changes, view.replayed)
-            kept: list[tuple[int, Path]] = []
+            kept = PartFile(workdir)
             if due:
-                parts = _keeping(parts, kept, workdir)
+                parts = _keeping(parts, kept)
             allowed = (gone.without(Direction.ENTER, n, blob)[1] for n, blob in parts)
             with replacing(path) as draft:
                 write_blobs(draft, allowed, view.blank)
@@ -46,20 +47,17 @@ def write(claimed: ClaimedRun, snapshot: Snapshot, path: Path, gone: Forgotten) 
             _fold(claimed, view, kept)
 
 
-def _keeping(
-    parts: Iterable[tuple[int, bytes]], kept: list[tuple[int, Path]], workdir: Path
-) -> Iterator[tuple[int, bytes]]:
-    """The parts as they come, laid down in files on the way: there may be more of them than fit memory."""
+def _keeping(parts: Iterable[tuple[int, bytes]], kept: PartFile) -> Iterator[tuple[int, bytes]]:
+    """The parts as they come, `kept` on the way."""
     for n, blob in parts:
-        file = workdir / f"part-{len(kept)}"
-        file.write_bytes(blob)
-        kept.append((n, file))
+        kept.add(n, blob)
         yield n, blob
 
 
-def _fold(claimed: ClaimedRun, view: ListView, kept: list[tuple[int, Path]]) -> None:
+def _fold(claimed: ClaimedRun, view: ListView, kept: PartFile) -> None:
     with claimed.transaction() as (session, _):
-        folded = cohort_lists.fold(session, view, ((n, file.read_bytes()) for n, file in kept))
+        folded = cohort_lists.fold(session, view, kept)
     with claimed.transaction() as (session, _):
         forgotten = cohort_lists.forget_old(session, view.list_id, now=claimed.now)
+    cohort_lists.drop_replaced(claimed, view.list_id)
     log.info("cohort_list_folded", folded=folded, messages=len(view.unfolded), forgotten=forgotten)

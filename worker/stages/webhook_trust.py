@@ -98,6 +98,8 @@ def _begin_with(claimed: ClaimedRun, time: int) -> None:
             list_base.begin_with(session, found, time, now=claimed.now)
         reconciling.forget_comparison(run)
         lifecycle.advance(run, Stage.SNAPSHOT, now=claimed.now)
+    if found is not None:
+        cohort_lists.drop_replaced(claimed, found.id)
     log.info("list_begins_anew", computed=list_trust.shown(time))
 
 
@@ -162,7 +164,8 @@ def ask(claimed: ClaimedRun, binding: CohortBinding, *, anew: bool = False) -> N
             stored.size_computed_at = listed.last_computed if listed is not None else None
             stored.size_asked_at = now
             last = listed.webhook if listed is not None else None
-            list_facts.note_failure(
+            list_facts.note_ends(
+                session,
                 stored,
                 failed=last.last_failure if last else None,
                 succeeded=last.last_successful if last else None,
