@@ -90,11 +90,6 @@ def replace_base(
     return members
 
 
-def counted(binding: CohortBinding, members: int) -> None:
-    """So many members were just found in the stored state."""
-    binding.member_count, binding.member_count_rough = members, False
-
-
 def drop_replaced(steps: Steps, binding_id: int) -> None:
     """Remove the parts that a newer generation has replaced."""
     replaced = (MemberChunk.binding_id == binding_id) & (MemberChunk.generation != _current(binding_id))
@@ -105,6 +100,11 @@ def drop_replaced(steps: Steps, binding_id: int) -> None:
 
 def _current(binding_id: int) -> ScalarSelect[int]:
     return select(CohortBinding.state_generation).where(CohortBinding.id == binding_id).scalar_subquery()
+
+
+def counted(binding: CohortBinding, members: int) -> None:
+    """So many members were just found in the stored state."""
+    binding.member_count, binding.member_count_rough = members, False
 
 
 def _in_log(binding_id: int) -> ColumnElement[bool]:

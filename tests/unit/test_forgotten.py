@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,9 @@ from models.contact_keys.codec import decode_keys, encode_keys
 from models.data_protection.forgotten import Forgotten, digest
 from models.direction import Direction
 from models.errors import ContractError
-from worker.membership.part_file import PartFile
+from worker.membership.diff import PlannedBatch
 from worker.membership.without import without
-from worker.stages.plan import Draft, _allowed
+from worker.stages.plan import _allowed
 
 KEY = b"k" * 32
 UUID = "5f0c1a2e-9d3b-4c77-8a11-b2c3d4e5f607"
@@ -40,20 +41,21 @@ def test_nobody_can_tell_a_contact_from_its_hash() -> None:
     assert "k" * 32 not in repr(forgotten("ann"))
 
 
-def test_who_leaves_is_pushed_out_and_nobody_in(tmp_path: Path) -> None:
+def test_who_leaves_is_pushed_out_and_nobody_in() -> None:
     """The run's counts lose them, or it could never be `succeeded`."""
     gone = forgotten("ann", "bob", leaving=("bob",))
-    keys = encode_keys(["ann", "bob", "carl"])
-    parts = PartFile.of([(3, keys), (1, encode_keys(["Ann"])), (3, keys)], tmp_path)
-    directions = [Direction.EXIT, Direction.EXIT, Direction.ENTER]
-    draft = Draft(Forgotten(), parts, PartFile(tmp_path), directions)
-    left = list(_allowed(draft, gone.besides(draft.known)))
+    keys, ann = encode_keys(["ann", "bob", "carl"]), encode_keys(["Ann"])
+    wanted = [PlannedBatch(Direction.EXIT, 3, keys), PlannedBatch(Direction.EXIT, 1, ann)]
+    wanted.append(PlannedBatch(Direction.ENTER, 3, keys))
+    left_out: Counter[Direction] = Counter()
+    left = list(_allowed(wanted, gone.besides(Forgotten()), left_out))
     assert [(direction, n, decode_keys(blob)) for direction, n, blob in left] == [
         (Direction.EXIT, 2, ["bob", "carl"]),
         (Direction.ENTER, 1, ["carl"]),
     ]
-    assert draft.left_out == {Direction.ENTER: 2, Direction.EXIT: 2}
-    assert [n for _, n, _ in _allowed(draft, gone.besides(gone))] == [3, 1, 3]  # they were left out before
+    assert left_out == {Direction.ENTER: 2, Direction.EXIT: 2}
+    # They were left out before.
+    assert [n for _, n, _ in _allowed(wanted, gone.besides(gone), left_out)] == [3, 1, 3]
 
 
 FILES = [

@@ -75,8 +75,8 @@ def _folded(claimed: ClaimedRun, workdir: Path) -> _Base | None:
         old = Retention.at(claimed.ctx.settings, claimed.now).batches
         since = state.logged_since(session, run.binding_id)
         aged = old is not None and since is not None and since < old
-        anew = (run.full or run.binding.member_count_rough) and changes
-        if not (anew or aged or compaction_due(base, changes, batches)):
+        again = run.full or run.binding.member_count_rough
+        if not (again and changes) and not aged and not compaction_due(base, changes, batches):
             return None
         gone = forgotten.load(session, claimed.ctx.db.keyring)
         parts = compact(

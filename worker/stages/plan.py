@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
-from operator import itemgetter
+from operator import attrgetter
 from pathlib import Path
 
 from models.contact_keys.codec import row_overhead
@@ -51,13 +51,15 @@ class Draft:
     known: Forgotten
     parts: PartFile
     unknown: PartFile  # flagged, and nobody knew of it
-    kinds: list[tuple[bool, Direction]] = field(default_factory=list)  # of each part: whether it is `unsure`
+    kinds: list[tuple[Direction, bool]] = field(
+        default_factory=list
+    )  # of each part, and whether it is `unsure`
     left_out: Counter[Direction] = field(default_factory=Counter)
     refused: list[RejectedRow] = field(default_factory=list)  # who enters with a key that is too long
 
-    def __iter__(self) -> Iterator[tuple[bool, Direction, int, bytes]]:
-        for kind, part in zip(self.kinds, self.parts, strict=True):
-            yield *kind, *part
+    def __iter__(self) -> Iterator[PlannedBatch]:
+        for (direction, unsure), (n, keys) in zip(self.kinds, self.parts, strict=True):
+            yield PlannedBatch(direction, n, keys, unsure)
 
 
 def drafted(
@@ -80,7 +82,7 @@ def drafted(
             made.refused += refused
         if n:
             made.parts.add(n, keys)
-            made.kinds.append((batch.unsure, batch.direction))
+            made.kinds.append((batch.direction, batch.unsure))
     return made
 
 
@@ -104,11 +106,11 @@ def store(claimed: ClaimedRun, draft: Draft, extension: DataExtension) -> None:
         refused = [row for row in draft.refused if row.key not in gone]
         rejections.record(session, run, Direction.ENTER, refused, claimed.now)
         run.rejected += len(refused)
-        for unsure, parts in groupby(_allowed(draft, gone), itemgetter(0)):
+        for unsure, wanted in groupby(draft, attrgetter("unsure")):
             batches.plan(
                 session,
                 run,
-                (part for _, part in parts),
+                _allowed(wanted, gone, draft.left_out),
                 data_extension_id=extension.id,
                 first_seq=batches.next_seq(session, run.id),
                 unflagged=run.full and unsure,
@@ -120,10 +122,12 @@ def store(claimed: ClaimedRun, draft: Draft, extension: DataExtension) -> None:
         lifecycle.advance(run, Stage.PUSH, now=claimed.now)
 
 
-def _allowed(draft: Draft, gone: Forgotten) -> Iterator[tuple[bool, tuple[Direction, int, bytes]]]:
-    """The batches without who was forgotten since they were drafted, and whether each is `unsure`."""
-    for unsure, direction, n, keys in draft:
-        left, kept = gone.without(direction, n, keys)
-        draft.left_out[direction] += n - left
-        if left:
-            yield unsure, (direction, left, kept)
+def _allowed(
+    wanted: Iterable[PlannedBatch], gone: Forgotten, left_out: Counter[Direction]
+) -> Iterator[tuple[Direction, int, bytes]]:
+    """The batches without who is `gone`, who are counted in `left_out`."""
+    for batch in wanted:
+        n, keys = gone.without(batch.direction, batch.n, batch.keys)
+        left_out[batch.direction] += batch.n - n
+        if n:
+            yield batch.direction, n, keys
