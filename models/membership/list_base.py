@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from models import audit
 from models.membership import cohort_lists, list_facts, list_trust, webhooks
-from models.membership.computed_time import SKEW, computed_time
+from models.membership.computed_time import SKEW, computed_time, instant_of
 from models.tables import (
     CohortBinding,
     CohortList,
@@ -88,7 +88,10 @@ def begin_with(session: Session, found: CohortList, time: int, *, now: datetime)
     )
     cohort_lists.replace_parts(session, found, (), 0)
     _begin_at(session, found, time)
-    found.complete, found.anchored, found.proven_at = True, True, time
+    found.complete, found.proven_at = True, time
+    # It may have told the whole cohort and have failed all the same: in what it had to say of those who left.
+    found.anchored = found.sync_failed_at is None or found.sync_failed_at < instant_of(time)
+    found.anchored_after = time
     found.doubts, found.forgotten_through = {}, None
     session.flush()
 

@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from models.membership import list_trust, webhooks
-from models.membership.computed_time import instant_of
+from models.membership.computed_time import computed_time, instant_of
 from models.membership.list_trust import Doubts, ListFacts, MessageFacts, Size, Verdict
 from models.tables import CohortList, WebhookMessage, WebhookRefusal
 
@@ -64,9 +64,10 @@ def note_ends(
 
 
 def _heard_before(session: Session, found: CohortList, failed: datetime) -> bool:
-    """Whether a message came that may be of the sync that failed then."""
+    """Whether a message came that may be of the sync that failed then: of none that is known to have been whole."""
+    begun = max(computed_time(failed - SYNC_TAKES), (found.proven_at or 0) + 1)
     heard = select(WebhookMessage.id).where(
-        webhooks.standing(found), WebhookMessage.received_at.between(failed - SYNC_TAKES, failed)
+        webhooks.standing(found), WebhookMessage.computed_time.between(begun, computed_time(failed))
     )
     return session.scalar(heard.limit(1)) is not None
 

@@ -260,7 +260,9 @@ def _began_with_leavers(facts: ListFacts, syncs: Sequence[_Sync]) -> bool:
 
 
 def _proven(facts: ListFacts, syncs: Sequence[_Sync]) -> int | None:
-    """The last computation at which the list had the cohort's size."""
+    """The last computation at which the list had the cohort's size, and that is not known to have failed."""
+    if syncs and facts.failed_at is not None and facts.failed_at >= instant_of(syncs[-1].time):
+        return facts.proven_at
     if syncs and _same_computation(facts, syncs[-1]) and _agrees(facts):
         return syncs[-1].time
     return facts.proven_at

@@ -67,6 +67,7 @@ class _Told:
     kept_back: list[bytes] = field(default_factory=list)
     syncs: int = 0
     first: bool = True  # no sync has succeeded yet
+    ended: float = 0.0
     succeeded_at: str | None = None
     failed_at: str | None = None
 
@@ -80,8 +81,9 @@ class _Told:
         self.syncs += 1
 
     def end(self, now: float, *, succeeded: bool) -> None:
-        """The sync has ended; it was computed before, also where syncs come faster than seconds pass."""
-        ended = utc(max(now, self.computed + 0.5)).isoformat()
+        """The sync has ended: after it was computed, and after the one before, also where seconds pass too slowly."""
+        self.ended = max(now, self.computed + 0.5, self.ended + 0.001)
+        ended = utc(self.ended).isoformat()
         if succeeded:
             self.succeeded_at = ended
         else:
