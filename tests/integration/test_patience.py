@@ -12,7 +12,7 @@ from contextlib import suppress
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from config import pulse
 from config.graceful_stop import GracefulStop
@@ -120,6 +120,22 @@ def test_a_network_that_swallows_packets_is_left(
     wire.swallows = False
     assert asked(hasty)[0] == 1
     wire.swallows = True  # while the connection lies in the pool, where there is one
+    answer, seconds = asked(hasty)
+    assert answer == "DATABASE_UNREACHABLE"
+    assert seconds < CONNECTING + 3
+    hasty.dispose()
+
+
+@either
+def test_a_new_connection_is_bounded_before_it_is_asked_anything(
+    postgres_db: Database, wire: Wire, given: dict[str, float]
+) -> None:
+    url = postgres_db.engine.url.set(host="127.0.0.1", port=wire.port, query={})
+    there = postgres_db.settings.model_copy(
+        update={"database_url": url.render_as_string(hide_password=False)}
+    )
+    hasty = Database(there, **given)
+    event.listen(hasty.engine, "connect", lambda *_: setattr(wire, "swallows", True), insert=True)
     answer, seconds = asked(hasty)
     assert answer == "DATABASE_UNREACHABLE"
     assert seconds < CONNECTING + 3
