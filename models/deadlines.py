@@ -21,7 +21,10 @@ _LINE = "cohort_sync_line"
 
 
 def bound(engine: Engine, seconds: float) -> None:
-    """Cut every connection of this engine `seconds` after it was made; no pool may keep one."""
+    """Cut every connection of this engine `seconds` after it was made; no pool may keep one.
+
+    From the first moment: the dialect asks a new connection what server it has, in a listener of its own.
+    """
 
     def made(connection: Any, record: Any) -> None:
         record.info[_LINE] = _Line(connection, seconds)
@@ -29,7 +32,7 @@ def bound(engine: Engine, seconds: float) -> None:
     def closing(_connection: Any, record: Any) -> None:
         record.info.pop(_LINE).release()
 
-    event.listen(engine, "connect", made)
+    event.listen(engine, "connect", made, insert=True)
     event.listen(engine, "close", closing)
     if engine.dialect.name == "postgresql":  # what nobody waits for any more must not go on at the server
         limit = f"SET LOCAL statement_timeout = {seconds * 1000:.0f}"
@@ -37,14 +40,17 @@ def bound(engine: Engine, seconds: float) -> None:
 
 
 def bound_use(engine: Engine, seconds: float) -> None:
-    """Cut a connection of this engine that was taken from its pool `seconds` ago and not given back.
+    """Cut a connection of this engine that was made, or taken from its pool, `seconds` ago and not given back.
 
     It is asked here whether it still answers, for the pool's own question has no bound: `pool_pre_ping` must be off.
     """
 
-    def taken(connection: Any, record: Any, _proxy: Any) -> None:
+    def made(connection: Any, record: Any) -> None:
         given_back(connection, record)  # the pool tries another connection after one that does not answer
         record.record_info[_LINE] = _Line(connection, seconds)
+
+    def taken(connection: Any, record: Any, _proxy: Any) -> None:
+        made(connection, record)
         if engine.dialect.name == "postgresql":
             try:
                 engine.dialect.do_ping(connection)
@@ -55,6 +61,7 @@ def bound_use(engine: Engine, seconds: float) -> None:
         if (line := record.record_info.pop(_LINE, None)) is not None:
             line.release()
 
+    event.listen(engine, "connect", made, insert=True)
     event.listen(engine, "checkout", taken)
     event.listen(engine, "checkin", given_back)
 

@@ -6,11 +6,13 @@ id and makes the run row like every other door.
 
 from __future__ import annotations
 
+import gc
+import os
 from typing import Any
 
 import structlog
 from celery import Task, current_task
-from celery.signals import setup_logging, task_postrun, task_prerun, worker_process_init
+from celery.signals import setup_logging, task_postrun, task_prerun, worker_init, worker_process_init
 from sqlalchemy.exc import SQLAlchemyError
 
 from config import logging as logs
@@ -51,6 +53,17 @@ def context() -> Context:
 @setup_logging.connect(weak=False)
 def _set_up_logging(**_: Any) -> None:
     logs.configure(get_settings(), "worker")
+
+
+@worker_init.connect(weak=False)
+def _share_with_the_pool(**_: Any) -> None:
+    """What its processes need is imported before they are forked, and stays shared: no collection touches it."""
+    os.environ.setdefault(
+        "OPENBLAS_NUM_THREADS", "1"
+    )  # numpy's threads: nobody needs one, and who forks has none
+    from worker.stages import diff, finish, push, snapshot  # noqa: F401
+
+    gc.freeze()
 
 
 @worker_process_init.connect(weak=False)

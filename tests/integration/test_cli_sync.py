@@ -122,7 +122,7 @@ def test_a_queue_somewhere_else_that_is_away_is_a_failure(vendors: Sandbox, tmp_
     settings = _settings(tmp_path / "data", vendors, redis_url="redis://127.0.0.1:1/0")
     door = _prepare(settings, tmp_path, "--no-check")
     said = _bind(door, "p", "purchrs", "Purchasers", "--json")
-    assert (said.code, said.error) == (1, "BROKER_UNREACHABLE")
+    assert (said.code, said.error) == (1, "BROKER_NEEDED")
     assert _bind(door, "p", "purchrs", "Purchasers", "--no-check").code == 0
 
 

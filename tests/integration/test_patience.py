@@ -12,7 +12,7 @@ from contextlib import suppress
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from config import pulse
 from config.graceful_stop import GracefulStop
@@ -91,9 +91,10 @@ def test_a_question_that_takes_too_long_is_ended(db: Database, given: dict[str, 
     assert PATIENCE - 0.1 < seconds < PATIENCE + 3
     assert asked(hasty)[0] == 1
     if db.dialect == "postgresql" and "patience" in given:  # and the server has given it up as well
-        with db.read() as session:
-            still = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%RECURSIVE n(i)%'"
-            assert session.scalar(text(f"{still} AND pid <> pg_backend_pid()")) == 0
+        still = (
+            "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%RECURSIVE n(i)%'"
+        )
+        wait_until(lambda: asked(db, f"{still} AND pid <> pg_backend_pid()")[0] == 0, seconds=PATIENCE + 10)
     hasty.dispose()
 
 
@@ -120,6 +121,22 @@ def test_a_network_that_swallows_packets_is_left(
     wire.swallows = False
     assert asked(hasty)[0] == 1
     wire.swallows = True  # while the connection lies in the pool, where there is one
+    answer, seconds = asked(hasty)
+    assert answer == "DATABASE_UNREACHABLE"
+    assert seconds < CONNECTING + 3
+    hasty.dispose()
+
+
+@either
+def test_a_new_connection_is_bounded_before_it_is_asked_anything(
+    postgres_db: Database, wire: Wire, given: dict[str, float]
+) -> None:
+    url = postgres_db.engine.url.set(host="127.0.0.1", port=wire.port, query={})
+    there = postgres_db.settings.model_copy(
+        update={"database_url": url.render_as_string(hide_password=False)}
+    )
+    hasty = Database(there, **given)
+    event.listen(hasty.engine, "connect", lambda *_: setattr(wire, "swallows", True), insert=True)
     answer, seconds = asked(hasty)
     assert answer == "DATABASE_UNREACHABLE"
     assert seconds < CONNECTING + 3
@@ -161,7 +178,9 @@ def test_a_scheduler_goes_round_while_its_database_says_nothing(
     wire.swallows = True
     time.sleep(1)
     for _ in range(4):
-        beats.add(wait_until(lambda: (now := beat()) not in beats and now, seconds=CONNECTING + PATIENCE + 3))
+        beats.add(
+            wait_until(lambda: (now := beat()) not in beats and now, seconds=CONNECTING + PATIENCE + 20)
+        )
     wire.swallows = False
     wait_until(lambda: valkey.client.keys(f"{HEARTBEATS}*"), seconds=30)
     stop.ask()
