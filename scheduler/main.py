@@ -60,9 +60,8 @@ class Loop:
         self._watch = HealthLog()
         self.pulse = Pulse(db.settings.data_dir, "scheduler")
         self._broom = Broom()
-        event.listen(
-            db.engine, "checkin", lambda *_: self.pulse.beat()
-        )  # a tick of many transactions is no silence
+        # A tick of many transactions is no silence.
+        event.listen(db.engine, "checkin", lambda *_: self.pulse.beat())
 
     def run(self, stop: GracefulStop) -> None:
         """Tick until told to leave. A full tick is followed by the next at once, a failed one by a pause."""

@@ -6,7 +6,6 @@ the vendors, dispatches runs as the command line does, and waits for their rows 
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -38,7 +37,7 @@ from models.setup.bindings import Timing
 from models.tables import Base, CohortBinding, PushBatch, Rejection, Snapshot, SyncRun
 from models.types import UNFINISHED, RunState, Tier, Trigger
 from tests.contract.sandboxed import Sandbox
-from tests.support import wait_until
+from tests.support import free_port, wait_until
 
 UPSERT = r"^/data/v1/async/dataextensions/[^/]+/rows"
 STATUS = r"^/data/v1/async/[^/]+/status"
@@ -361,9 +360,7 @@ def running_product(
 @contextmanager
 def valkey_over_tcp() -> Iterator[str]:
     """The URL of a Valkey server on a free port of this host."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with tempfile.TemporaryDirectory(prefix="cs-valkey-") as directory:
         options = ("--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no")
         server = subprocess.Popen(

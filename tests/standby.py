@@ -38,10 +38,8 @@ def standby_of(primary: str) -> Iterator[str]:
     for tries in range(3):  # a file of the server's may go while it is copied
         data = Path(tempfile.mkdtemp(prefix="cs-pg-"))
         if os.geteuid() == 0:
-            for theirs in (
-                data,
-                folder_of(primary) / ".handle_pids.json",
-            ):  # the test's umask may hide the second
+            # The test's umask may hide the second.
+            for theirs in (data, folder_of(primary) / ".handle_pids.json"):
                 shutil.chown(theirs, OWNER)
         copy = [POSTGRES_BIN_PATH / "pg_basebackup", "-D", data, "-R", "-X", "stream", "-c", "fast"]
         copy += ["-h", folder_of(primary), "-U", "postgres"]

@@ -58,9 +58,8 @@ def _set_up_logging(**_: Any) -> None:
 @worker_init.connect(weak=False)
 def _share_with_the_pool(**_: Any) -> None:
     """What its processes need is imported before they are forked, and stays shared: no collection touches it."""
-    os.environ.setdefault(
-        "OPENBLAS_NUM_THREADS", "1"
-    )  # numpy's threads: nobody needs one, and who forks has none
+    # numpy's threads: nobody needs one, and who forks must have none.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from worker.stages import diff, finish, push, snapshot  # noqa: F401
 
     gc.freeze()

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, delete, select, text, update
+from sqlalchemy import ColumnElement, Row, delete, select, text, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
@@ -114,17 +114,13 @@ def _members(db: Database, wanted: Wanted, found: Found) -> None:
             & (MemberChunk.part == part)
         )
         with db.read() as session:
-            blob = session.scalar(select(MemberChunk.keys).where(mine))
-        if blob is None:
-            found.moved = True
-            continue
-        if not wanted.in_blob(blob):
+            blob = _blob(session, MemberChunk.keys, mine, found)
+        if blob is None or not wanted.in_blob(blob):
             continue
         with db.write() as session:
             forgotten.hold_stores(session)  # no compaction reads what is rewritten here
-            blob = session.scalar(select(MemberChunk.keys).where(mine))
+            blob = _blob(session, MemberChunk.keys, mine, found)
             if blob is None:
-                found.moved = True
                 continue
             n, kept = codec.without(blob, wanted.gone)
             if n:
@@ -133,6 +129,15 @@ def _members(db: Database, wanted: Wanted, found: Found) -> None:
                 session.execute(delete(MemberChunk).where(mine))
             _in_doubt(session, binding_id)
             found.places["members"] += 1
+
+
+def _blob(
+    session: Session, keys: InstrumentedAttribute[bytes], mine: ColumnElement[bool], found: Found
+) -> bytes | None:
+    """The keys that were there when it was looked for them; none, and noted, if they have moved."""
+    blob = session.scalar(select(keys).where(mine))
+    found.moved |= blob is None
+    return blob
 
 
 def _batches(db: Database, wanted: Wanted, found: Found) -> None:
@@ -215,11 +220,8 @@ def _list_part(db: Database, list_id: int, generation: int, part: int, wanted: W
         & (CohortListPart.part == part)
     )
     with db.read() as session:
-        blob = session.scalar(select(CohortListPart.keys).where(mine))
-    if blob is None:
-        found.moved = True
-        return
-    if not wanted.in_blob(blob):
+        blob = _blob(session, CohortListPart.keys, mine, found)
+    if blob is None or not wanted.in_blob(blob):
         return
     with db.write() as session:
         of = session.get(CohortList, list_id)
@@ -227,9 +229,8 @@ def _list_part(db: Database, list_id: int, generation: int, part: int, wanted: W
             return
         webhooks.hold_messages(session, of)
         session.refresh(of, with_for_update=True)
-        blob = session.scalar(select(CohortListPart.keys).where(mine))
+        blob = _blob(session, CohortListPart.keys, mine, found)
         if blob is None:
-            found.moved = True
             return
         if of.generation != generation:  # nobody reads it any more
             session.execute(delete(CohortListPart).where(mine))
@@ -247,11 +248,8 @@ def _list_part(db: Database, list_id: int, generation: int, part: int, wanted: W
 def _message(db: Database, list_id: int, message_id: int, wanted: Wanted, found: Found) -> None:
     mine = WebhookMessage.id == message_id
     with db.read() as session:
-        blob = session.scalar(select(WebhookMessage.keys).where(mine))
-    if blob is None:
-        found.moved = True
-        return
-    if not wanted.in_blob(blob):
+        blob = _blob(session, WebhookMessage.keys, mine, found)
+    if blob is None or not wanted.in_blob(blob):
         return
     n, kept = codec.without(blob, wanted.gone)  # a message never changes
     with db.write() as session:

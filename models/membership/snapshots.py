@@ -100,12 +100,7 @@ def usual_seconds(session: Session, snapshot: Snapshot) -> float:
     """
     ended = session.execute(
         select(Snapshot.requested_at, Snapshot.completed_at)
-        .where(
-            Snapshot.project_id == snapshot.project_id,
-            Snapshot.cohort_id == snapshot.cohort_id,
-            Snapshot.kind == SnapshotKind.DOWNLOAD,
-            Snapshot.completed_at.is_not(None),
-        )
+        .where(_downloaded(snapshot), Snapshot.completed_at.is_not(None))
         .order_by(Snapshot.requested_at.desc())
         .limit(3)
     )
@@ -123,11 +118,11 @@ def use_up(session: Session, binding: CohortBinding) -> None:
     session.execute(used_up.execution_options(synchronize_session=False))
 
 
-def _downloaded(binding: CohortBinding) -> ColumnElement[bool]:
-    """The condition for a download of the binding's cohort, by whichever property."""
+def _downloaded(of: CohortBinding | Snapshot) -> ColumnElement[bool]:
+    """The condition for a download of the same cohort, by whichever property."""
     return and_(
-        Snapshot.project_id == binding.project_id,
-        Snapshot.cohort_id == binding.cohort_id,
+        Snapshot.project_id == of.project_id,
+        Snapshot.cohort_id == of.cohort_id,
         Snapshot.kind == SnapshotKind.DOWNLOAD,
     )
 

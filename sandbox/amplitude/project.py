@@ -137,9 +137,8 @@ class Project:
         if fault is not None and fault["kind"] == "cohort_never":
             ready = float("inf")
         download = Download(self.new_id(16), cohort.id, _spoil(snapshot, fault), form, now, ready, fault)
-        for other in reversed(
-            self.downloads.values()
-        ):  # who waits for a job should not wait for this machine
+        # Who waits for a job should not wait for this machine: a file that is there is not written again.
+        for other in reversed(self.downloads.values()):
             if other.gz is not None and (other.snapshot, other.form) == (download.snapshot, download.form):
                 download.gz, download.plain_bytes = other.gz, other.plain_bytes
                 break

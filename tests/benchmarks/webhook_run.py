@@ -12,27 +12,27 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import orjson
 import requests
 
-from config.queue import make_app, publish
 from config.settings import Settings
 from models.contact_keys.codec import encode_keys
 from models.database import Database
 from models.membership import webhooks
 from models.membership.webhooks import Column, Message, MessageHead
 from models.naming import find
-from models.runs import lifecycle, reconciling
-from models.tables import CohortBinding, SyncRun
-from models.types import Feed, Trigger
+from models.runs import reconciling
+from models.tables import CohortBinding
+from models.types import Feed
 from tests.benchmarks.measure import table
-from tests.benchmarks.whole import product
+from tests.benchmarks.whole import Timed, followed, product, sync
 from tests.factories import make_binding
 from tests.receivers import Line, Receiver, make_secret, message
 from tests.support import wait_until
@@ -54,60 +54,37 @@ def main() -> None:
         keys = _members(door)
         first = datetime.now(UTC) - timedelta(days=8)
         tell(db, told, keys, at=first, entered=True)
+        told_run = partial(sync, db, settings, "told")
         with sending(settings, db) as line:
-            rows.append(timed(line, db, settings, "told", "first run: the list is folded"))
+            rows.append(timed(line, "first run: the list is folded", told_run))
             churn(door, db, told, keys)
-            rows.append(timed(line, db, settings, "told", "1 % churn"))
-            rows.append(timed(line, db, settings, "told", "full run: everything is read back", full=True))
+            rows.append(timed(line, "1 % churn", told_run))
+            rows.append(timed(line, "full run: everything is read back", partial(told_run, full=True)))
             tell(db, told, _members(door), at=datetime.now(UTC), entered=True)
-            rows.append(timed(line, db, settings, "told", "a download becomes the base", reconcile=True))
-            rows.append(timed(line, db, settings, "whole", "first run of a binding fed by downloads"))
+            rows.append(timed(line, "a download becomes the base", lambda: reconciled(db, settings)))
+            rows.append(timed(line, "first run of a binding fed by downloads", lambda: sync(db, settings)))
     rows.append(("load of the machine", f"{os.getloadavg()[0]:.1f} on {os.cpu_count()} processors"))
     table(f"SQLite: answers of the receiver beside runs of {MEMBERS:,} members", rows)
 
 
-def timed(
-    line: Line,
-    db: Database,
-    settings: Settings,
-    name: str,
-    title: str,
-    *,
-    full: bool = False,
-    reconcile: bool = False,
-) -> tuple[str, str]:
+def timed(line: Line, title: str, run: Callable[[], Timed]) -> tuple[str, str]:
     """A run to its end, and what was answered meanwhile."""
-    now, start = utc_now(), len(line.seconds)
-    with db.write() as session:
-        binding = find(session, CohortBinding, name)
-        if reconcile:
-            run = reconciling.ask(session, binding, now=now, actor="bench")
-        else:
-            run = lifecycle.dispatch(
-                session,
-                binding,
-                trigger=Trigger.MANUAL,
-                scheduled_for=now,
-                now=now,
-                full=full,
-                actor="bench",
-            )
-    publish(make_app(settings), run.id, run.stage)
-
-    def ended() -> SyncRun | None:
-        with db.read() as session:
-            found = session.get_one(SyncRun, run.id)
-        assert found.state != "held", (found.error_code, found.error_message)
-        return found if found.finished_at is not None else None
-
-    done = wait_until(ended, seconds=600, pause=0.1)
-    assert done.state == "succeeded", (done.state, done.error_code, done.error_message)
+    start = len(line.seconds)
+    done = run()
     answers = sorted(line.seconds[start:])
     return title, (
-        f"{(done.finished_at - done.created_at).total_seconds():6.1f} s; +{done.entered:,} -{done.exited:,};"
+        f"{done.wall:6.1f} s; +{done.run.entered:,} -{done.run.exited:,};"
         f" {len(answers):,} answers, median {answers[len(answers) // 2] * 1000:.0f} ms,"
         f" the slowest {', '.join(f'{one * 1000:.0f}' for one in answers[:-4:-1])} ms"
     )
+
+
+def reconciled(db: Database, settings: Settings) -> Timed:
+    """A run that takes a download as the list's base."""
+    with db.write() as session:
+        binding = find(session, CohortBinding, "told")
+        run = reconciling.ask(session, binding, now=utc_now(), actor="bench")
+    return followed(db, settings, run)
 
 
 @contextmanager

@@ -28,9 +28,10 @@ from models.database import Database
 from models.naming import find
 from models.runs import lifecycle
 from models.tables import CohortBinding, SyncRun
-from models.types import Stage, Trigger
+from models.types import Trigger
 from tests.benchmarks.measure import table
 from tests.factories import make_binding, make_destination, make_source
+from tests.support import wait_until
 from worker.context import utc_now
 from worker.vendors.marketing_cloud.client import BATCH_ROWS, CONTACT_KEY
 
@@ -121,21 +122,27 @@ class Timed:
         )
 
 
-def sync(db: Database, settings: Settings) -> Timed:
-    """One run through the queue, to its end."""
+def sync(db: Database, settings: Settings, name: str = "whole", *, full: bool = False) -> Timed:
+    """One run of the binding through the queue, to its end."""
     now = utc_now()
     with db.write() as session:
-        binding = find(session, CohortBinding, "whole")
+        binding = find(session, CohortBinding, name)
         run = lifecycle.dispatch(
-            session, binding, trigger=Trigger.MANUAL, scheduled_for=now, now=now, actor="bench"
+            session, binding, trigger=Trigger.MANUAL, scheduled_for=now, full=full, now=now, actor="bench"
         )
-    publish(make_app(settings), run.id, Stage.SNAPSHOT)
-    while True:
+    return followed(db, settings, run)
+
+
+def followed(db: Database, settings: Settings, run: SyncRun) -> Timed:
+    """A run that was made, through the queue to its end; SystemExit if it needs a person."""
+
+    def ended() -> SyncRun | None:
         with db.read() as session:
-            run = session.get_one(SyncRun, run.id)
-        if run.finished_at is not None:
-            return Timed(run)
-        time.sleep(0.1)
+            found = session.get_one(SyncRun, run.id)
+        return found if found.finished_at is not None or found.state == "held" else None
+
+    publish(make_app(settings), run.id, run.stage)
+    return Timed(wait_until(ended, seconds=600, pause=0.1))
 
 
 def bare_loop(door: dict[str, Any], bodies: list[bytes], *, follow: bool) -> float:

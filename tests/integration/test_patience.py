@@ -16,6 +16,7 @@ from sqlalchemy import event, text
 
 from config import pulse
 from config.graceful_stop import GracefulStop
+from config.settings import Settings
 from models.database import Database
 from models.errors import TransientError
 from models.observability.health import HEARTBEATS
@@ -67,6 +68,12 @@ def wire(postgres_db: Database) -> Iterator[Wire]:
     found.close()
 
 
+def behind(wire: Wire, db: Database) -> Settings:
+    """The settings of a process that reaches the database by the wire."""
+    url = db.engine.url.set(host="127.0.0.1", port=wire.port, query={})
+    return db.settings.model_copy(update={"database_url": url.render_as_string(hide_password=False)})
+
+
 def asked(db: Database, question: str = "SELECT 1") -> tuple[object, float]:
     """The answer, or the error's code; and the seconds it took."""
     began = time.monotonic()
@@ -102,11 +109,7 @@ def test_a_question_that_takes_too_long_is_ended(db: Database, given: dict[str, 
 def test_a_network_that_swallows_packets_is_left(
     postgres_db: Database, wire: Wire, given: dict[str, float]
 ) -> None:
-    url = postgres_db.engine.url.set(host="127.0.0.1", port=wire.port, query={})
-    there = postgres_db.settings.model_copy(
-        update={"database_url": url.render_as_string(hide_password=False)}
-    )
-    hasty = Database(there, **given)
+    hasty = Database(behind(wire, postgres_db), **given)
     assert asked(hasty)[0] == 1
     began = time.monotonic()
     with suppress(TransientError), hasty.read() as session:
@@ -131,11 +134,7 @@ def test_a_network_that_swallows_packets_is_left(
 def test_a_new_connection_is_bounded_before_it_is_asked_anything(
     postgres_db: Database, wire: Wire, given: dict[str, float]
 ) -> None:
-    url = postgres_db.engine.url.set(host="127.0.0.1", port=wire.port, query={})
-    there = postgres_db.settings.model_copy(
-        update={"database_url": url.render_as_string(hide_password=False)}
-    )
-    hasty = Database(there, **given)
+    hasty = Database(behind(wire, postgres_db), **given)
     event.listen(hasty.engine, "connect", lambda *_: setattr(wire, "swallows", True), insert=True)
     answer, seconds = asked(hasty)
     assert answer == "DATABASE_UNREACHABLE"
@@ -162,10 +161,7 @@ def test_a_scheduler_goes_round_while_its_database_says_nothing(
     assert scheduling.DATABASE_SECONDS + 2 * pulse.BEAT_SECONDS <= pulse.STALE_SECONDS
     for module in (pulse, scheduling):
         monkeypatch.setattr(module, "BEAT_SECONDS", 0.1)
-    url = postgres_db.engine.url.set(host="127.0.0.1", port=wire.port, query={})
-    settings = postgres_db.settings.model_copy(
-        update={"database_url": url.render_as_string(hide_password=False), "redis_url": valkey.url}
-    )
+    settings = behind(wire, postgres_db).model_copy(update={"redis_url": valkey.url})
     db, publisher = Database(settings, deadline=PATIENCE), Publisher(settings)
     loop, stop, beats = scheduling.Loop(db, publisher, 0.1), GracefulStop(), set()
 

@@ -32,8 +32,11 @@ __all__ = ["Diff", "DiffCounts", "Direction", "PlannedBatch", "StateReader", "co
 _OVERSIZE = 8 * PARTITION
 """More records of one side in a partition are repetitions, and are thinned out while they are read."""
 
-_UNSURE = 2
-"""The side of the keys that a push named whose outcome is unknown, after the snapshot and the state."""
+_SNAPSHOT, _STATE, _UNSURE = range(3)
+"""Who names a key: the snapshot, the state, or a push whose outcome is unknown."""
+
+_SIDES = {Direction.EXIT: (_STATE, _UNSURE), Direction.ENTER: (_SNAPSHOT,)}
+"""Whose keys exit, and whose enter, in the order in which they are pushed."""
 
 _FREED = 31 << 20
 """glibc gives a freed block back to the kernel, page faults and all, unless a larger one was freed before (mallopt(3),
@@ -132,11 +135,13 @@ class Diff:
         And should Marketing Cloud take two keys for one row that `comparison_key` tells apart, the one that is
         in the cohort is written last and stands.
         """
-        for side, direction in ((1, Direction.EXIT), (_UNSURE, Direction.EXIT), (0, Direction.ENTER)):
-            for n, keys in batching.batches(
-                self._changes.of_side(side), row_overhead=row_overhead, max_rows=max_rows, max_bytes=max_bytes
-            ):
-                yield PlannedBatch(direction, n, keys, unsure=side == _UNSURE)
+        for direction, sides in _SIDES.items():
+            for side in sides:
+                keys = self._changes.of_side(side)
+                for n, blob in batching.batches(
+                    keys, row_overhead=row_overhead, max_rows=max_rows, max_bytes=max_bytes
+                ):
+                    yield PlannedBatch(direction, n, blob, unsure=side == _UNSURE)
 
 
 class _Changes:
@@ -155,10 +160,11 @@ class _Changes:
         self.removed = self.spared = 0
 
     def add(self, outcome: PartitionOutcome) -> None:
-        changed = (outcome.entered, self._going(1, outcome.exited), self._going(2, outcome.exited_uncertain))
-        self.removed += len(changed[1][0])
+        left = self._going(_STATE, outcome.exited)
+        changed = (outcome.entered, left, self._going(_UNSURE, outcome.exited_uncertain))
+        self.removed += len(left[0])
         for number, (hi, lo, rows) in enumerate(changed):
-            direction = Direction.EXIT if number else Direction.ENTER
+            direction = Direction.ENTER if number == _SNAPSHOT else Direction.EXIT
             self.counts[direction] += len(rows)
             kind = self._kinds[number][rows]
             plain = kind != TEXT
@@ -176,11 +182,11 @@ class _Changes:
         return hi[~spared], lo[~spared], rows[~spared]
 
     def of(self, direction: Direction) -> Iterator[KeyArray]:
-        for number in (1, _UNSURE) if direction == Direction.EXIT else (0,):
+        for number in _SIDES[direction]:
             yield from self.of_side(number)
 
     def of_side(self, number: int) -> Iterator[KeyArray]:
-        """Of those named by the snapshot (0) who entered; of those named by the state (1) or a push (2) who left."""
+        """Of those that this side names, who changed: entered if it is the snapshot, else left."""
         yield from self._uuids[number]
         yield from self._sides[number].texts(self._marks[number])
 

@@ -51,9 +51,7 @@ class Draft:
     known: Forgotten
     parts: PartFile
     unknown: PartFile  # flagged, and nobody knew of it
-    kinds: list[tuple[Direction, bool]] = field(
-        default_factory=list
-    )  # of each part, and whether it is `unsure`
+    kinds: list[tuple[Direction, bool]] = field(default_factory=list)  # of each part; the second: `unsure`
     left_out: Counter[Direction] = field(default_factory=Counter)
     refused: list[RejectedRow] = field(default_factory=list)  # who enters with a key that is too long
 
