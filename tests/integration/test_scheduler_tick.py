@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from typing import Any
 
 import pytest
@@ -33,6 +34,7 @@ def hourly(db: Database) -> Callable[..., CohortBinding]:
     """Make a binding that is due every hour, first at one o'clock on 2 March."""
     make_source(db)
     make_destination(db)
+    number = count(1)  # jitter comes from the name: it must not depend on what other tests have made
 
     def make(**timing: Any) -> CohortBinding:
         values: dict[str, Any] = {
@@ -41,7 +43,7 @@ def hourly(db: Database) -> Callable[..., CohortBinding]:
             "next_due_at": MIDNIGHT + HOUR,
             **timing,
         }
-        return make_binding(db, timing=Timing(**values))
+        return make_binding(db, f"hourly {next(number)}", timing=Timing(**values))
 
     return make
 
