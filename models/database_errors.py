@@ -14,6 +14,8 @@ from models.errors import OldSchemaError, SyncError, TerminalError, TransientErr
 _FULL = {sqlite3.SQLITE_FULL, "53100"}
 _READ_ONLY = {sqlite3.SQLITE_READONLY, "25006"}
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, "XX001", "XX002"}
+# Somebody else's lock: a deadlock's victim, a lock or a serialization that could not be had.
+_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, "40P01", "40001", "55P03"}
 _NO_FILE = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM}
 
 
@@ -43,6 +45,8 @@ def _named(cause: BaseException | None, place: str) -> SyncError | None:
         return TerminalError("DATABASE_DAMAGED", place=place)
     if code in _NO_FILE:
         return TransientError("DATABASE_NO_FILE", place=place)
+    if code in _BUSY:
+        return TransientError("DATABASE_BUSY", place=place)
     text = str(cause)
     if "no such table" in text or ('relation "' in text and "does not exist" in text):
         return OldSchemaError("DATABASE_SCHEMA")

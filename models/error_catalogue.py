@@ -631,6 +631,12 @@ CATALOGUE: dict[str, Entry] = {
         "Use that version, or restore the backup that was made before the upgrade.",
         http_status=503,
     ),
+    "DATABASE_BUSY": Entry(
+        "What this needs of the database at {place} was kept by others for too long; nothing was changed.",
+        "Processes try again by themselves. Give a command once more; if it does not help, look for a long "
+        "transaction that is not cohort-sync's own.",
+        http_status=503,
+    ),
     "DATABASE_FULL": Entry(
         "There is no room left for the database at {place}.",
         "Make room on that disk; what was being written was not stored, and is tried again.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from threading import Barrier, Thread
 from typing import Any
 
 import pytest
@@ -75,6 +76,37 @@ def test_a_server_that_takes_no_writes(postgres_db: Database) -> None:
     with pytest.raises(SyncError) as caught:
         write()
     assert caught.value.code == "DATABASE_READ_ONLY"
+
+
+def test_who_must_yield_to_another_is_told_so(postgres_db: Database) -> None:
+    """Each of two has what the other wants: PostgreSQL ends one of them after a second."""
+    one, other = make_source(postgres_db, "one").id, make_source(postgres_db, "other").id
+    both = Barrier(2)
+    said: list[str] = []
+
+    def take(first: int, second: int) -> None:
+        change = text("UPDATE amplitude_project SET name = name WHERE id = :id")
+        try:
+            with postgres_db.write() as session:
+                session.execute(change, {"id": first})
+                both.wait(10)
+                session.execute(change, {"id": second})
+        except TransientError as error:
+            said.append(error.code)
+
+    threads = [Thread(target=take, args=ids) for ids in ((one, other), (other, one))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert said == ["DATABASE_BUSY"]
+
+
+def test_a_file_that_somebody_keeps(sqlite_db: Database) -> None:
+    hasty = Database(sqlite_db.settings, deadline=0.2)
+    with sqlite_db.write(), pytest.raises(TransientError, match="DATABASE_BUSY"), hasty.write():
+        pass
+    hasty.dispose()
 
 
 @pytest.mark.parametrize("floor", ["UPDATE schema_floor SET oldest = '9999'", "DELETE FROM schema_floor"])

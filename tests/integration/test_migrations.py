@@ -5,14 +5,16 @@ from __future__ import annotations
 from datetime import date, datetime, timedelta
 from typing import Any
 
+import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import MetaData, Table
+from sqlalchemy import Connection, MetaData, Table, text
 
 from models import schema
 from models.database import Database
+from models.errors import TransientError
 from models.tables import Base, CohortBinding
 from tests.factories import CREATED
 
@@ -40,13 +42,8 @@ def test_one_line_of_revisions(sqlite_db: Database) -> None:
 
 def test_rows_of_the_first_schema_come_along(db: Database) -> None:
     with db.engine.connect().execution_options(cohort_sync_write=True) as connection:
-        newest, old = MetaData(), MetaData()
-        newest.reflect(connection)
-        newest.drop_all(connection)
-        config = schema.config_for(db)
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0001")
-        connection.commit()
+        old = MetaData()
+        _made_anew(db, connection, "0001")
         old.reflect(connection)
         for name in ("amplitude_project", "destination", "cohort_binding"):
             connection.execute(old.tables[name].insert().values(_filled(old.tables[name])))
@@ -68,6 +65,55 @@ def test_rows_of_the_first_schema_come_along(db: Database) -> None:
     assert (binding.name, binding.feed) == ("x", "download")
     assert binding.project.keys_set_at == CREATED + DAY, "as the audit log tells"
     assert binding.bad_run_id == 2, "a skipped run is no result"
+
+
+@pytest.mark.parametrize("tries", [1, 4])
+def test_an_upgrade_waits_for_what_others_keep(
+    postgres_db: Database, monkeypatch: pytest.MonkeyPatch, tries: int
+) -> None:
+    """A worker of the release before has read the table in a transaction that goes on; then it ends."""
+    pauses: list[float] = []
+    monkeypatch.setattr(schema, "_LOCK_TIMEOUT", "50ms")
+    with postgres_db.engine.connect() as connection:
+        _made_anew(postgres_db, connection, "0001")
+
+    with postgres_db.engine.connect() as other:
+        other.execute(text("SELECT count(*) FROM sync_run"))
+
+        def sleep(seconds: float) -> None:
+            pauses.append(seconds)
+            if len(pauses) == tries:
+                other.rollback()
+
+        schema.upgrade(postgres_db, sleep=sleep)
+    assert len(pauses) == tries
+    assert differences(postgres_db) == []
+
+
+def test_an_upgrade_that_finds_no_moment_changes_nothing(
+    postgres_db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema, "_LOCK_TIMEOUT", "50ms")
+    with postgres_db.engine.connect() as connection:
+        _made_anew(postgres_db, connection, "0001")
+    with postgres_db.engine.connect() as other:
+        other.execute(text("SELECT count(*) FROM sync_run"))
+        with pytest.raises(TransientError, match="DATABASE_BUSY"):
+            schema.upgrade(postgres_db, sleep=lambda _: None)
+        assert other.scalar(text("SELECT version_num FROM alembic_version")) == "0001"
+    schema.upgrade(postgres_db)
+    schema.require_current(postgres_db)
+
+
+def _made_anew(db: Database, connection: Connection, revision: str) -> None:
+    """Everything is dropped, and the database is at `revision`."""
+    newest = MetaData()
+    newest.reflect(connection)
+    newest.drop_all(connection)
+    config = schema.config_for(db)
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)
+    connection.commit()
 
 
 def _filled(table: Table) -> dict[str, Any]:
