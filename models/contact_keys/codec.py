@@ -133,7 +133,21 @@ def row_bodies(keys: Sequence[str], key_field: str, field: str, value: Value) ->
 
 def row_body(parts: Sequence[tuple[Sequence[str], Value]], key_field: str, field: str) -> bytes:
     """The same of keys with one value and keys with another, in that order."""
-    return orjson.dumps({"items": [{key_field: key, field: value} for keys, value in parts for key in keys]})
+    rows = b",".join(_rows(keys, value, key_field, field) for keys, value in parts if keys)
+    return b'{"items":[' + rows + b"]}"
+
+
+def _rows(keys: Sequence[str], value: Value, key_field: str, field: str) -> bytes:
+    joined = "".join(keys)
+    if len(orjson.dumps(joined)) != len(joined.encode()) + 2:  # JSON spells some key with an escape
+        return orjson.dumps([{key_field: key, field: value} for key in keys])[1:-1]
+    before = f'{{{_json(key_field)}:"'
+    after = f'",{_json(field)}:{_json(value)}}}'
+    return (before + f"{after},{before}".join(keys) + after).encode()
+
+
+def _json(value: Value) -> str:
+    return orjson.dumps(value).decode()
 
 
 def sync_row_body(keys: Sequence[str], value: Value, key_field: str, field: str) -> bytes:

@@ -17,7 +17,7 @@ from config.queue_names import KEY_PREFIX
 # The first look at a job where nothing is known: jobs of one row took 0.5-2 s, of thousands 2-20 s, in the worst case
 # minutes.
 FIRST_POLL_SECONDS = 0.25
-POLL_MIN_SECONDS = 0.03
+POLL_MIN_SECONDS = 0.01
 POLL_MAX_SECONDS = 15.0
 # Between two looks: at first this part of what jobs take, then half of the time by which this one takes longer; never
 # more than this part of its own age, which is all there is to go by where nothing is known.
