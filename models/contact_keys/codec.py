@@ -1,7 +1,7 @@
 """How contact keys are stored, and how they are written into a request.
 
 A blob outlives the program that wrote it: push batches and member chunks stay in the database across upgrades.
-So the format is this module's own and rests on zlib and big-endian numbers alone. Its first byte says which
+So the format is this module's own and rests on zlib's format and big-endian numbers alone. Its first byte says which
 format it is; a new format gets a new number, and every old one stays readable.
 
     byte   0       1
@@ -17,12 +17,12 @@ The order of the keys is kept: a job's results are matched to its rows by positi
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import numpy as np
 import orjson
+from isal import isal_zlib
 
 from models.contact_keys.key_array import TEXT, U8, KeyArray
 
@@ -31,7 +31,7 @@ FORMAT = 1
 _HEADER = struct.Struct("<BIIII")
 HEADER_BYTES = _HEADER.size
 _UUID = struct.Struct(">QQ")
-_LEVEL = 1  # text of 25,000 e-mail addresses: 9 ms at level 1 and 31 ms at level 6, for 9 % less
+_LEVEL = 1  # 1,000,000 e-mail addresses: 45 ms and 10.9 MB; zlib's own level 1 takes 293 ms for 11.3 MB
 
 
 def encode_keys(keys: Sequence[str]) -> bytes:
@@ -52,9 +52,9 @@ def encode(keys: KeyArray) -> bytes:
         numbers[:, 0], numbers[:, 1] = keys.hi[plain], keys.lo[plain]
     else:
         numbers[:, 0], numbers[:, 1] = keys.hi, keys.lo
-    kinds = zlib.compress(keys.kind.tobytes(), _LEVEL) if keys.kind.any() else b""
-    lengths = zlib.compress(np.diff(keys.ends).astype("<u4").tobytes(), _LEVEL) if keys.texts else b""
-    texts = zlib.compress(keys.text.tobytes(), _LEVEL) if keys.texts else b""
+    kinds = isal_zlib.compress(keys.kind.tobytes(), _LEVEL) if keys.kind.any() else b""
+    lengths = isal_zlib.compress(np.diff(keys.ends).astype("<u4").tobytes(), _LEVEL) if keys.texts else b""
+    texts = isal_zlib.compress(keys.text.tobytes(), _LEVEL) if keys.texts else b""
     header = _HEADER.pack(FORMAT, len(keys), keys.texts, len(kinds), len(lengths))
     return b"".join((header, numbers.tobytes(), kinds, lengths, texts))
 
@@ -121,8 +121,8 @@ def without(blob: bytes, gone: Callable[[str], bool]) -> tuple[int, bytes]:
 
 def _unzipped(blob: bytes, start: int, stop: int) -> U8:
     try:
-        return np.frombuffer(zlib.decompress(blob[start:stop]) if stop > start else b"", np.uint8)
-    except zlib.error as error:
+        return np.frombuffer(isal_zlib.decompress(blob[start:stop]) if stop > start else b"", np.uint8)
+    except isal_zlib.error as error:  # type: ignore[misc] # the stub has a value where the class is
         raise ValueError("a key blob is damaged") from error
 
 

@@ -8,10 +8,11 @@ header is bare and amplitude_id appears a second time. [1P-CODE] group cohorts h
 from __future__ import annotations
 
 import random
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from isal import isal_zlib
 
 from sandbox.amplitude.people import COMPUTED_PROPERTIES, Person, amplitude_id, properties_of
 
@@ -102,8 +103,8 @@ def _with_properties(
 
 
 def gzipped(parts: Iterator[bytes]) -> tuple[bytes, int]:
-    """The compressed file and its plain size. zlib lets go of the interpreter while it works."""
-    squeeze = zlib.compressobj(1, zlib.DEFLATED, _GZIP)
+    """The compressed file and its plain size. isal lets go of the interpreter while it works."""
+    squeeze = isal_zlib.compressobj(1, isal_zlib.DEFLATED, _GZIP)
     out, plain = [], 0
     for part in parts:
         plain += len(part)

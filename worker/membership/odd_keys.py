@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from models.contact_keys import ragged
 from models.contact_keys.compatibility import INVISIBLE, UNSEEN_RANGES
 from models.contact_keys.key_array import I64, TEXT, U8, Bool, KeyArray
 
@@ -87,9 +88,12 @@ def _text(keys: KeyArray, row: int) -> str:
 
 
 def _suspects(text: U8, ends: I64, words: frozenset[str]) -> I64:
-    """The rows that begin with the first two bytes of one of the words, and are no longer than twice the longest."""
-    lengths = np.diff(ends)
-    longest = 2 * max(len(word.encode()) for word in words)
+    """The rows that begin with the first two bytes of one of the words, and are no longer than the longest.
+
+    Spaces behind a text don't count, and one beyond ASCII may be longer than it is in lower case.
+    """
+    lengths = ragged.trim_spaces(text, ends[:-1], np.diff(ends))
+    longest = max(len(word.encode()) for word in words) * (1 if bytes(text).isascii() else 3)
     short = np.flatnonzero((lengths > 0) & (lengths <= longest))
     pairs = np.zeros(1 << 16, np.bool_)
     for word in words:
