@@ -27,8 +27,8 @@ Bool = npt.NDArray[np.bool_]
 LOWER, UPPER, TEXT = 0, 1, 2
 """The kinds: a UUID in lower case, one in upper case, and any other text."""
 
-_PIECE = 8192
-"""UUIDs parsed at once: 75 ns each while they fit the cache, 140 ns in pieces of 50,000."""
+_PIECE = 1 << 15
+"""UUIDs parsed at once. Smaller pieces fit the cache better, but two threads then wait for the interpreter lock."""
 
 _EMPTY64: U64 = np.zeros(0, np.uint64)
 
@@ -179,7 +179,8 @@ class KeyArray:
             lengths = np.fromiter(map(len, keys), np.int64, len(keys))
             return np.frombuffer(b"".join(keys), np.uint8), _ends(lengths)
         # For ASCII, case folding is lower(): the tests compare both for every character.
-        lowered = np.frombuffer(blob.lower(), np.uint8)
+        capital = (self.text - np.uint8(ord("A"))) <= ord("Z") - ord("A")
+        lowered = self.text | (capital.view(np.uint8) << np.uint8(5))
         starts, lengths = self.ends[:-1], np.diff(self.ends)
         trimmed = ragged.trim_spaces(lowered, starts, lengths)
         if trimmed is lengths:

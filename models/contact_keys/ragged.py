@@ -35,6 +35,14 @@ def rows(blob: U8, starts: I64, width: int) -> U8:
     return windows(blob, width)[starts].view(np.uint8).reshape(-1, width)
 
 
+def padded(blob: U8, starts: I64, lengths: I64, width: int) -> U8:
+    """Pieces of up to `width` bytes as a matrix, filled up with zeros."""
+    filled = np.concatenate([blob, np.zeros(width, np.uint8)])
+    matrix = windows(filled, width)[starts].view(np.uint8).reshape(-1, width)
+    matrix *= np.arange(width) < lengths[:, None]
+    return matrix
+
+
 def gather(blob: U8, starts: I64, lengths: I64) -> U8:
     """The pieces, one after the other."""
     ends = np.cumsum(lengths)

@@ -19,12 +19,13 @@ from worker.membership.diff import Direction
 Deltas = list[tuple[Direction, list[str]]]
 
 UUIDS = [str(uuid.UUID(int=(number % 3 << 64) + number * 977 % 89)) for number in range(30)]
-keys = st.one_of(
-    st.sampled_from(
-        [*UUIDS, *map(str.upper, UUIDS), UUIDS[1] + " ", "a", "A ", "é", "É", "ß", "SS", "z" * 3000, "\0"]
-    ),
-    st.text(min_size=1, max_size=8),
+KNOWN = [*UUIDS, *map(str.upper, UUIDS), UUIDS[1] + " ", "a", "A ", "é", "É", "ß", "SS", " ", "😀", "\uffff"]
+keys = st.one_of(st.sampled_from([*KNOWN, "z" * 3000, "\0", "a\0"]), st.text(min_size=1, max_size=8))
+short = st.one_of(
+    st.sampled_from(KNOWN),
+    st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=8),
 )
+texts_only = st.text(st.sampled_from("aAbB @.é"), min_size=1, max_size=40)
 uuids_only = st.sampled_from([*UUIDS, *map(str.upper, UUIDS)])
 
 
@@ -54,7 +55,7 @@ def compacted(folder: Path, base: list[list[str]], deltas: Deltas, part_size: in
     return found
 
 
-@pytest.mark.parametrize("kind", [keys, uuids_only])
+@pytest.mark.parametrize("kind", [keys, short, texts_only, uuids_only])
 def test_members_survive_in_order(
     tmp_path: Path, kind: st.SearchStrategy[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

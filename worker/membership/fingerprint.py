@@ -19,7 +19,7 @@ from models.contact_keys import ragged, uuids
 from models.contact_keys.key_array import I64, TEXT, U8, U64, KeyArray
 
 LONG = 512
-_PIECE = 4096
+_PIECE = 1 << 15  # with smaller ones two threads wait for the interpreter lock
 _LANES = 4
 _32 = np.uint64(32)
 _LOW = np.uint64(0xFFFFFFFF)
