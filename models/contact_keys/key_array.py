@@ -173,8 +173,7 @@ class KeyArray:
 
     def folded(self) -> tuple[U8, I64]:
         """The comparison keys of the texts alone, as a buffer and its ends."""
-        blob = self.text.tobytes()
-        if not blob.isascii():
+        if not ragged.is_ascii(self.text):
             keys = [comparison_key(key).encode() for key in self._text_list()]
             lengths = np.fromiter(map(len, keys), np.int64, len(keys))
             return np.frombuffer(b"".join(keys), np.uint8), _ends(lengths)

@@ -15,7 +15,17 @@ I64 = npt.NDArray[np.int64]
 _GROUPED = 256
 """Pieces up to this length are copied in groups of one length; longer ones byte by byte."""
 
-_SPACE = 0x20
+_SPACE, _DELETE = 0x20, 0x7F
+
+
+def is_ascii(blob: U8) -> bool:
+    """Whether every byte is one of ASCII."""
+    return int(blob.max(initial=0)) < 0x80  # noqa: PLR2004
+
+
+def is_plain(blob: U8) -> bool:
+    """Whether every byte is a letter, a digit, a sign or a space of ASCII."""
+    return is_ascii(blob) and int(blob.min(initial=_SPACE)) >= _SPACE and int(blob.max(initial=0)) < _DELETE
 
 
 def windows(blob: U8, width: int) -> npt.NDArray[np.void]:
@@ -87,7 +97,7 @@ def trim_spaces(blob: U8, starts: I64, lengths: I64) -> I64:
 
 def utf16_lengths(blob: U8, ends: I64) -> I64:
     """UTF-16 code units of each piece of valid UTF-8: two for a character outside the basic plane."""
-    if bytes(blob).isascii():
+    if is_ascii(blob):
         return np.diff(ends)
     # A continuation byte (0b10……) counts nothing, a four-byte lead (0b11110…) two, any other byte one.
     units = ((blob & 0xC0) != 0x80).astype(np.int64) + (blob >= 0xF0)  # noqa: PLR2004

@@ -93,7 +93,7 @@ def _suspects(text: U8, ends: I64, words: frozenset[str]) -> I64:
     Spaces behind a text don't count, and one beyond ASCII may be longer than it is in lower case.
     """
     lengths = ragged.trim_spaces(text, ends[:-1], np.diff(ends))
-    longest = max(len(word.encode()) for word in words) * (1 if bytes(text).isascii() else 3)
+    longest = max(len(word.encode()) for word in words) * (1 if ragged.is_ascii(text) else 3)
     short = np.flatnonzero((lengths > 0) & (lengths <= longest))
     pairs = np.zeros(1 << 16, np.bool_)
     for word in words:
@@ -112,11 +112,11 @@ def _unseen(text: U8, ends: I64) -> Bool:
     odd: Bool = np.zeros(len(ends) - 1, np.bool_)
     filled = np.flatnonzero(np.diff(ends))
     odd[filled] = text[ends[filled]] == _SPACE
-    raw = text.tobytes()
-    if int(text.min()) < _SPACE or b'"' in raw or b"\x7f" in raw:
-        at = np.flatnonzero((text < _SPACE) | (text == _QUOTE) | (text == _DELETE))
-        odd[np.searchsorted(ends, at, side="right") - 1] = True
-    if not raw.isascii():
+    strange = text == _QUOTE
+    if not ragged.is_plain(text):
+        strange |= (text < _SPACE) | (text == _DELETE)
+    odd[np.searchsorted(ends, np.flatnonzero(strange), side="right") - 1] = True
+    if not ragged.is_ascii(text):
         lead = np.flatnonzero(text[:-1] >= _FIRST)
         lead = lead[_LEADS[text[lead].astype(np.uint16) << 8 | text[lead + 1]]]
         odd[np.searchsorted(ends, lead, side="right") - 1] = True

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from models.contact_keys import ragged
 from models.contact_keys.comparison import comparison_key
 from models.contact_keys.compatibility import compatibility_key
 from models.contact_keys.key_array import I64, TEXT, U64, Bool, KeyArray
@@ -87,9 +88,9 @@ class Twins:
 
 def _suspects(keys: KeyArray) -> list[tuple[int, str]]:
     """The texts, by their number, that may have a compatibility key of their own."""
-    raw = keys.text.tobytes()
-    if not raw or (raw.isascii() and int(keys.text.min()) >= _SPACE and b"\x7f" not in raw):
+    if ragged.is_plain(keys.text):
         return []
+    raw = keys.text.tobytes()
     odd = np.flatnonzero((keys.text < _SPACE) | (keys.text >= _DELETE))
     rows = np.unique(np.searchsorted(keys.ends, odd, side="right") - 1)
     return [(row, raw[keys.ends[row] : keys.ends[row + 1]].decode()) for row in rows.tolist()]
