@@ -34,6 +34,7 @@ USUAL: dict[str, Callable[[], None]] = {
     "diff-1m": lambda: diffs.churn(1_000_000, 7),
     "diff-5m": lambda: diffs.churn(5_000_000, 5),
     "email-1m": lambda: diffs.churn(1_000_000, 5, "email"),
+    "keys-1m": lambda: diffs.kinds(1_000_000, 5),
     "beat": beat.main,
     "waiting": waiting.main,
     "shared-40": lambda: shared.together(40, 1.0),

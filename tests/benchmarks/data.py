@@ -17,6 +17,7 @@ from models.contact_keys import uuids
 
 U64 = npt.NDArray[np.uint64]
 BLOCK = 1 << 18
+KINDS = ("uuid", "email", "salesforce", "decimal", "auth0")
 _PRIMES = {1: 7368787, 2: 15485863}
 
 
@@ -29,7 +30,7 @@ def splitmix(number: U64, salt: int) -> U64:
 
 
 def write(path: Path, first: int, last: int, order: int, *, kind: str = "uuid", quoted: bool = False) -> None:
-    """The members of serial first up to last, permuted by `order` (1 or 2); `kind` is uuid or email."""
+    """The members of serial first up to last, permuted by `order` (1 or 2); `kind` is one of KINDS."""
     n = last - first
     with path.open("wb") as target:
         quote = b'"' if quoted else b""
@@ -88,6 +89,12 @@ def _key(serial: U64, kind: str) -> npt.NDArray[np.uint8]:
         hi = splitmix(serial, 1) & ~np.uint64(0xF000) | np.uint64(0x4000)
         lo = splitmix(serial, 2) & ~np.uint64(3 << 62) | np.uint64(1 << 63)
         return uuids.spell(upper, hi, lo)
+    if kind == "decimal":
+        return _digits(splitmix(serial, 1) % np.uint64(9 * 10**9) + np.uint64(10**9), 10, pad=0)
+    if kind == "salesforce":  # 003, and 15 of 36 signs
+        return _beside("003", _signs(serial, 15, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"))
+    if kind == "auth0":
+        return _beside("auth0|", _signs(serial, 24, "0123456789abcdef"))
     # An address with 40 random bits in its name: sorted ones share few letters, unlike serial numbers.
     out = np.zeros((len(serial), 32), np.uint8)
     bits = splitmix(serial, 1)
@@ -100,6 +107,22 @@ def _key(serial: U64, kind: str) -> npt.NDArray[np.uint8]:
     out[:, 17:32] = domains[(splitmix(serial, 6) % np.uint64(40)).astype(np.intp)]
     out[upper[:, None] & (out >= ord("a"))] -= 32
     return out
+
+
+def _signs(serial: U64, width: int, alphabet: str) -> npt.NDArray[np.uint8]:
+    """So many random signs for each."""
+    signs = np.frombuffer(alphabet.encode(), np.uint8)
+    out = np.empty((len(serial), width), np.uint8)
+    for column in range(width):
+        if column % 8 == 0:
+            bits = splitmix(serial, 10 + column)
+        out[:, column] = signs[(bits >> np.uint64(8 * (column % 8)) & np.uint64(255)) % len(signs)]
+    return out
+
+
+def _beside(prefix: str, cells: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    head = np.frombuffer(prefix.encode(), np.uint8)
+    return np.concatenate([np.broadcast_to(head, (len(cells), len(head))), cells], axis=1)
 
 
 def _digits(number: U64, width: int, *, pad: int) -> npt.NDArray[np.uint8]:

@@ -56,6 +56,13 @@ def churn(n: int, times: int, kind: str = "uuid") -> None:
     verify(before, after, state)
 
 
+def kinds(n: int, times: int) -> None:
+    """The same with every other kind of key."""
+    for kind in data.KINDS:
+        if kind not in {"uuid", "email"}:
+            churn(n, times, kind)
+
+
 def first(n: int, times: int) -> None:
     """Everybody enters."""
     here = folder()
