@@ -159,6 +159,7 @@ def join_or_begin(
         recent = session.scalars(
             select(Snapshot).where(
                 Snapshot.project_id == binding.project_id,
+                Snapshot.kind == _DOWNLOAD,
                 Snapshot.state.in_((SnapshotState.REQUESTING, SnapshotState.REQUESTED)),
                 Snapshot.requested_at > now - timedelta(minutes=1),
             )
@@ -186,16 +187,15 @@ def join_or_begin(
 
 def _being_requested(session: Session, binding: CohortBinding, now: datetime) -> bool:
     """Whether an unfinished run, or a plan, is asking for this cohort just now; its answer may be shared."""
-    asked = select(Snapshot.id).where(
-        Snapshot.project_id == binding.project_id,
-        Snapshot.cohort_id == binding.cohort_id,
-        Snapshot.state == SnapshotState.REQUESTING,
-    )
-    by_a_run = asked.join(SyncRun, SyncRun.snapshot_id == Snapshot.id).where(
-        SyncRun.state.in_(UNFINISHED_WORDS)
+    asked = and_(_downloaded(binding), Snapshot.state == SnapshotState.REQUESTING)
+    # Few runs are unfinished, so they are looked at first; a cohort's snapshots are a history.
+    by_a_run = select(SyncRun.id).where(
+        SyncRun.state.in_(UNFINISHED_WORDS), exists().where(Snapshot.id == SyncRun.snapshot_id, asked)
     )
     # Nobody tells whether a plan was killed; no answer takes longer than this.
-    by_a_plan = asked.where(Snapshot.requested_at > now - timedelta(minutes=1), _of_a_plan(binding))
+    by_a_plan = select(Snapshot.id).where(
+        asked, Snapshot.requested_at > now - timedelta(minutes=1), _of_a_plan(binding)
+    )
     return any(session.scalar(query.limit(1)) is not None for query in (by_a_run, by_a_plan))
 
 

@@ -44,6 +44,7 @@ USUAL: dict[str, Callable[[], None]] = {
     "shared-150": lambda: shared.together(150, 0.0, destinations=50),
     "shared-large": shared.beside_a_large,
     "history": history.main,
+    "history-run": history.runs,
     "scheduler": scheduler.main,
     "needs": needs.main,
     "scrape": scrape.main,

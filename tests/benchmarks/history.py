@@ -6,25 +6,31 @@ The commands run as an operator runs them, each a process of its own: imports co
 from __future__ import annotations
 
 import os
+import statistics
 import sys
 import tempfile
 import uuid
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy import insert
+import psutil
+import requests
+from sqlalchemy import insert, select
 
 from config.settings import Settings
 from models import schema
 from models.contact_keys.codec import encode_keys
 from models.database import Database
 from models.setup.bindings import Timing
-from models.tables import PushBatch, SyncRun
+from models.tables import CohortBinding, PushBatch, SyncRun
+from tests.benchmarks import whole
 from tests.benchmarks.measure import Run, run, table
 from tests.factories import make_binding, make_destination, make_source
 
 RUNS = 105_000
 CHANGED = 10  # members a run
+MEMBERS, TIMES = 1_000, 20
 BINDINGS = 1_000
 AT_ONCE = 5_000
 BEGAN = datetime(2014, 1, 1, tzinfo=UTC)
@@ -40,7 +46,7 @@ def main() -> None:
         make_destination(db)
         load = os.getloadavg()[0]
         empty = db.size()
-        age(db)
+        age(db, make_binding(db, "old"))
         grown = (db.size() - empty) / RUNS
         os.environ["COHORT_SYNC_DATA_DIR"] = directory
         asked = command("why", "old", str(SOMEBODY))
@@ -62,9 +68,56 @@ def main() -> None:
     )
 
 
-def age(db: Database) -> None:
-    """Years of runs that changed a few members each."""
-    binding = make_binding(db, "old")
+def runs() -> None:
+    """A run of a binding that has had 105,000, beside one of a binding that has had none."""
+    with whole.product(MEMBERS) as (door, settings, db):
+        aged = make_binding(
+            db, "aged", cohort_id="churnrk", attribute=whole.RIVAL_FIELD, max_removal_percent=100
+        )
+        first = whole.sync(db, settings).run
+        with db.read() as session:
+            extension = session.scalars(select(PushBatch.data_extension_id).limit(1)).one()
+        age(db, aged, after=first.id, extension=extension)
+        cohorts = {"whole": "purchrs", "aged": aged.cohort_id}
+        took: dict[str, list[tuple[float, float]]] = {name: [] for name in cohorts}
+        load = os.getloadavg()[0]
+        for number in range(TIMES + 2):
+            for name, cohort in cohorts.items():
+                change = {"churn": {"enter": CHANGED // 2, "exit": CHANGED // 2, "seed": number}}
+                requests.put(
+                    f"{door['url']}/_sandbox/cohorts/{cohort}", json=change, timeout=60
+                ).raise_for_status()
+                before = _processor()
+                wall = whole.sync(db, settings, name).wall
+                took[name].append((wall, _processor() - before))
+    figures = {
+        name: [statistics.median(each) for each in zip(*rows[2:], strict=True)] for name, rows in took.items()
+    }
+    table(
+        f"a run after {RUNS:,} of its binding, beside one of a new binding, {TIMES} times; load before: {load:.1f}",
+        [
+            (name, f"{wall:6.3f} s, {processor:.3f} s of processor")
+            for name, (wall, processor) in (("new", figures["whole"]), ("aged", figures["aged"]))
+        ]
+        + [
+            (f"ratio of {what}", f"{figures['aged'][at] / figures['whole'][at]:6.2f}")
+            for at, what in enumerate(("wall clock", "processor seconds"))
+        ],
+    )
+
+
+def _processor() -> float:
+    """Seconds of processor that the product's processes have taken until now, without the sandbox's."""
+    spent = 0.0
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if "sandbox" not in process.cmdline():
+                spent += sum(process.cpu_times()[:2])
+    return spent
+
+
+def age(db: Database, binding: CohortBinding, *, after: int = 0, extension: str = "de") -> None:
+    """Years of runs that changed a few members each, with numbers beyond `after`."""
     for begin in range(0, RUNS, AT_ONCE):
         with db.write() as session:
             numbers = range(begin, begin + AT_ONCE)
@@ -74,7 +127,7 @@ def age(db: Database) -> None:
                 [
                     ended
                     | {
-                        "id": n + 1,
+                        "id": after + n + 1,
                         "scheduled_for": at,
                         "created_at": at,
                         "started_at": at,
@@ -84,13 +137,18 @@ def age(db: Database) -> None:
                     for at in [BEGAN + n * timedelta(hours=1)]
                 ],
             )
-            taken = {"binding_id": binding.id, "data_extension_id": "de", "seq": 0, "state": "acknowledged"}
+            taken = {
+                "binding_id": binding.id,
+                "data_extension_id": extension,
+                "seq": 0,
+                "state": "acknowledged",
+            }
             session.execute(
                 insert(PushBatch),
                 [
                     taken
                     | {
-                        "run_id": n + 1,
+                        "run_id": after + n + 1,
                         "direction": "exit" if n % 2 else "enter",
                         "n": CHANGED,
                         "sent_at": BEGAN + n * timedelta(hours=1),
