@@ -6,9 +6,12 @@ is said once here in a line, and with an example in its module.
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import copy
 from functools import partial
 from importlib import import_module
@@ -123,7 +126,9 @@ class Commands(TyperGroup):
 
 def load(name: str) -> Any:
     """The command of that name: one of its module's, or the module's group."""
-    module = typer.main.get_command(import_module(COMMANDS[name].module).app)
+    with no_collection():
+        found = import_module(COMMANDS[name].module)
+    module = typer.main.get_command(found.app)
     commands = module.commands if isinstance(module, TyperGroup) else {}
     command = commands.get(name, module)
     if isinstance(command, TyperGroup):
@@ -135,6 +140,19 @@ def load(name: str) -> Any:
         one.help = reflowed(one.help)
         _show_alike(one)
     return command
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """For imports: what they make stays. Looking for garbage in it took a sixth of a start (2026-11)."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if enabled:
+            gc.enable()
 
 
 def _show_alike(command: Any) -> None:

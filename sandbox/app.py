@@ -25,7 +25,7 @@ from sandbox.marketing_cloud.tenant import CLIENT_ID, CLIENT_SECRET
 from sandbox.middleware import FaultMiddleware
 from sandbox.world import World
 
-_TICK = 0.02
+_TICK = 0.25  # every request carries out what is due before it is answered: nobody sees how often this looks
 _KEEP_ALIVE = 120
 
 

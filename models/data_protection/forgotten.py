@@ -58,7 +58,7 @@ class Forgotten:
         gone = self.hashes - self.leaving if direction == Direction.EXIT else self.hashes
         if not gone:
             return n, keys
-        from models.contact_keys import codec  # it needs numpy, which most processes can do without
+        from models.contact_keys import codec  # with numpy: an eighth of a `status`, which needs none of it
 
         return codec.without(keys, lambda key: digest(self.key, key) in gone)
 

@@ -21,12 +21,24 @@ from models.types import RunState
 from tests import mains
 from tests.contract.sandboxed import Sandbox
 from tests.forked import Forked, Main
-from tests.previous_release import SCHEMA, PreviousRelease
+from tests.previous_release import SCHEMA, PreviousRelease, unpack
 from tests.product import Product, settings_for, valkey_over_tcp
 from tests.support import ROOT, environment, wait_until
 
 pytestmark = pytest.mark.timeout(300)  # each process of the other release needs a second or two to begin
 SECRETS = ("API_KEY", "SECRET_KEY", "CLIENT_ID", "CLIENT_SECRET")
+BINDINGS = [("buyers", "purchrs", "Purchasers"), ("others", "trialer", "Trialers")]
+# Commands of the release before.
+SET_UP = [
+    "source add shop --api-key env:API_KEY --secret-key env:SECRET_KEY --tier audiences",
+    "destination add engage --subdomain mc563885gzs27c5t9-63k636ttgm --contact-key-property user_id"
+    " --client-id env:CLIENT_ID --client-secret env:CLIENT_SECRET",
+    *(
+        f"binding add {name} --source shop --cohort {cohort} --destination engage"
+        f" --attribute {attribute} --max-removal-percent 100"
+        for name, cohort, attribute in BINDINGS
+    ),
+]
 
 
 class Deployment:
@@ -71,7 +83,7 @@ class Deployment:
         """A run after a change, by whichever command line the schema has."""
         self.product.cohort(cohort, churn={"enter": 20, "exit": 20})
         if self.version() == SCHEMA:
-            self.old("run", name)
+            self.old(f"run {name}", log=self.log("old run"))
             with self.product.db.read() as session:
                 return int(session.scalar(text("SELECT max(id) FROM sync_run")) or 0)
         with self.product.db.read() as session:
@@ -93,8 +105,17 @@ class Deployment:
             assert process.poll() is None
 
 
+@pytest.fixture(scope="module")
+def old_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("old")
+    unpack(folder)
+    return folder
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
-def deployment(request: pytest.FixtureRequest, vendors: Sandbox, tmp_path: Path) -> Iterator[Deployment]:
+def deployment(
+    request: pytest.FixtureRequest, vendors: Sandbox, old_tree: Path, tmp_path: Path
+) -> Iterator[Deployment]:
     given: dict[str, Any] = {"secret_key": Fernet.generate_key().decode(), "worker_concurrency": 1}
     if request.param == "postgresql":
         server = request.getfixturevalue("postgres_url")
@@ -106,8 +127,8 @@ def deployment(request: pytest.FixtureRequest, vendors: Sandbox, tmp_path: Path)
     with valkey_over_tcp() as redis_url:
         settings = settings_for(vendors, tmp_path, redis_url=redis_url, **given)
         secrets = {name: f"sandbox-{name.lower().replace('_', '-')}" for name in SECRETS}
-        old = PreviousRelease(tmp_path / "old", environment(settings) | secrets)
-        old("db", "upgrade")
+        old = PreviousRelease(old_tree, environment(settings) | secrets)
+        old("db upgrade", *SET_UP, log=tmp_path / "set up.log")
         db = Database(settings)
         found = Deployment(Product(db, vendors, None, tmp_path), old, tmp_path)
         try:
@@ -118,40 +139,8 @@ def deployment(request: pytest.FixtureRequest, vendors: Sandbox, tmp_path: Path)
             db.dispose()
 
 
-def set_up(deployment: Deployment) -> None:
-    """A source, a destination and two bindings, by commands of the release before."""
-    old = deployment.old
-    old(
-        *[
-            "source",
-            "add",
-            "shop",
-            "--api-key",
-            "env:API_KEY",
-            "--secret-key",
-            "env:SECRET_KEY",
-            "--tier",
-            "audiences",
-        ]
-    )
-    subdomain = "mc563885gzs27c5t9-63k636ttgm"
-    old(
-        *f"destination add engage --subdomain {subdomain} --contact-key-property user_id".split(),
-        *["--client-id", "env:CLIENT_ID", "--client-secret", "env:CLIENT_SECRET"],
-    )
-    for name, cohort, attribute in BINDINGS:
-        old(
-            *f"binding add {name} --source shop --cohort {cohort} --destination engage".split(),
-            *f"--attribute {attribute} --max-removal-percent 100".split(),
-        )
-
-
-BINDINGS = [("buyers", "purchrs", "Purchasers"), ("others", "trialer", "Trialers")]
-
-
 def test_processes_are_replaced_one_by_one(deployment: Deployment) -> None:
     (buyers, cohort, attribute), others = BINDINGS
-    set_up(deployment)
     deployment.start_old("scheduler")
     deployment.start_old("worker")
     deployment.syncs(*others)
@@ -178,7 +167,6 @@ def test_processes_are_replaced_one_by_one(deployment: Deployment) -> None:
 
 def test_workers_of_the_release_before_are_woken_by_our_scheduler(deployment: Deployment) -> None:
     """They do not read `next`: what nobody takes from there comes by the way that they know."""
-    set_up(deployment)
     deployment.start_old("worker")  # it would not start on the new schema
     wait_until(lambda: " ready." in deployment.log("old worker").read_text(), seconds=30)
     schema.upgrade(deployment.product.db)

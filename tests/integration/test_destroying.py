@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import pty
-import subprocess
+import select
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+import sqlalchemy
 
 from cli import main
 from models.contact_keys.codec import encode_keys
@@ -21,7 +21,8 @@ from models.membership.webhooks import Column, MessageHead
 from models.tables import Base
 from models.types import Feed
 from tests.factories import CREATED, make_binding, make_destination, make_source
-from tests.integration.door import COMMAND, Door, Said
+from tests.forked import Forked
+from tests.integration.door import Door, Said
 
 # Each command that destroys, with arguments for the setup below. What is new and destroys belongs here.
 DESTROYING = {
@@ -93,17 +94,7 @@ def test_without_a_terminal_it_is_refused_and_nothing_is_changed(
     assert (said.code, said.error) == (2, "PRUNE_UNCONFIRMED" if path == "apply" else "UNCONFIRMED")
     assert "nothing was changed" in said.json["error"]["message"]
     assert "--yes" in said.json["error"]["remedy"]
-    piped = subprocess.run(
-        [COMMAND, *path.split(), *DESTROYING[path]],
-        cwd=door.cwd,
-        env=door.environment,
-        input="y\n",
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert piped.returncode == 2
+    assert door(*path.split(), *DESTROYING[path], stdin=b"y\n").code == 2
     assert everything(sqlite_db) == before
 
 
@@ -130,49 +121,33 @@ def everything(db: Database) -> dict[str, list[Any]]:
     """All rows of all tables. Nothing stays open: `restore` is refused while somebody has the database."""
     with db.read() as session:
         rows = {
-            table.name: [tuple(row) for row in session.execute(select(table))]
+            table.name: [tuple(row) for row in session.execute(sqlalchemy.select(table))]
             for table in Base.metadata.sorted_tables
         }
     db.dispose()
     return rows
 
 
-@contextmanager
-def killed_in_the_end(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """One that asks more than once must not be waited for."""
-    try:
-        yield
-    finally:
-        process.kill()
-
-
 def answered(door: Door, answer: bytes, *words: str) -> Said:
     """The command on a terminal whose person types this when asked."""
     ours, theirs = pty.openpty()
-    with (
-        subprocess.Popen(
-            [COMMAND, *words],
-            cwd=door.cwd,
-            env=door.environment,
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            start_new_session=True,
-        ) as process,
-        killed_in_the_end(process),
-    ):
-        os.close(theirs)
-        shown = b""
+    terminal = os.ttyname(theirs)
+    process = Forked(
+        main.main, words, env=door.environment, cwd=door.cwd, stdin=terminal, stdout=terminal, stderr=terminal
+    )
+    shown = b""
+    try:
         while b"[y/N]" not in shown:
-            shown += os.read(ours, 1000)
+            assert process.poll() is None or select.select([ours], [], [], 0)[0], shown
+            if select.select([ours], [], [], 0.1)[0]:
+                shown += os.read(ours, 1000)
         os.write(ours, answer)
-        while True:
-            try:
-                shown += (more := os.read(ours, 1000))
-            except OSError:  # the other end is closed
-                break
-            if not more:
-                break
+        os.close(theirs)
+        with suppress(OSError):  # the other end is closed
+            while more := os.read(ours, 1000):
+                shown += more
         code = process.wait(20)
-    os.close(ours)
+    finally:
+        process.kill()  # one that asks more than once must not be waited for
+        os.close(ours)
     return Said(code, shown.decode(), "")
