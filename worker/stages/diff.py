@@ -1,4 +1,4 @@
-"""Stage 2: the file against what Marketing Cloud has acknowledged; guards; the batches, all in one transaction.
+"""Stage 2: the file against what Marketing Cloud has acknowledged; guards; the batches, which count by one commit.
 
 Nothing is planned unless the whole file is good, every precondition holds, no guard objects, and nothing that
 an earlier run left at the vendor could still contradict it.
@@ -41,6 +41,7 @@ _OF_THE_FILE = ("snapshot_rows", "members", "blank", "duplicate", "odd", "spanne
 def diff(claimed: ClaimedRun) -> Stage | None:
     """Plan the run's batches, or find that there is nothing to do."""
     run = claimed.load()
+    plan.sweep(claimed)
     if not job_tracking.earlier_runs(claimed, run):
         return None
     if run.binding.full_next and not run.full:
