@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol, cast
 
 from sqlalchemy import CursorResult, Delete
 from sqlalchemy.orm import Session
+
+PAUSE_SECONDS = 0.05
 
 
 class Steps(Protocol):
@@ -16,10 +20,24 @@ class Steps(Protocol):
         """One of them."""
 
 
+@contextmanager
+def step(steps: Steps) -> Iterator[tuple[Session, Any]]:
+    """One of many transactions; after it others have a while to write.
+
+    Who waits for SQLite's writer looks again now and then, after up to 100 ms: one transaction right after the other
+    would keep them waiting for all of them.
+    """
+    begin = time.monotonic()
+    with steps.transaction() as (session, of):
+        yield session, of
+    if session.get_bind().dialect.name == "sqlite":
+        time.sleep(min(time.monotonic() - begin, PAUSE_SECONDS))
+
+
 def drop(steps: Steps, some: Delete) -> None:
     """Execute a statement that removes `some` of the rows that nobody reads, until there are none."""
     while True:
-        with steps.transaction() as (session, _):
+        with step(steps) as (session, _):
             done = session.execute(some.execution_options(synchronize_session=False))
             if not cast("CursorResult[Any]", done).rowcount:
                 return

@@ -25,7 +25,7 @@ from models.direction import Direction
 from models.errors import ConfigurationError, TransientError
 from models.membership import generations, list_facts, list_trust, webhooks
 from models.membership.generations import Ahead, Counting
-from models.steps import Steps, drop
+from models.steps import Steps, drop, step
 from models.tables import (
     CohortBinding,
     CohortList,
@@ -282,7 +282,7 @@ def fold_messages(steps: Steps, view: ListView, generation: int) -> None:
     """
     owner = generations.of_list(view.list_id)
     for start in range(0, len(view.unfolded), MESSAGES_AT_ONCE):
-        with steps.transaction() as (session, _):
+        with step(steps) as (session, _):
             if owner.hold(session) != generation:
                 return
             noted = session.execute(

@@ -20,7 +20,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from models.data_protection import forgotten
 from models.data_protection.forgotten import Forgotten
 from models.secrets import Keyring
-from models.steps import Steps, drop
+from models.steps import Steps, drop, step
 from models.tables import CohortBinding, CohortList, CohortListPart, MemberChunk
 
 
@@ -82,7 +82,7 @@ def store_ahead(
     """
     ahead = Ahead()
     for n, keys in parts:
-        with steps.transaction() as (session, _):
+        with step(steps) as (session, _):
             if forgotten.enforced(session, keyring) != known:
                 return None
             generation = _next(session, owner, ahead)

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from models.direction import Direction
 from models.membership import generations
 from models.membership.generations import Ahead, Counting
-from models.steps import Steps
+from models.steps import Steps, step
 from models.tables import CohortBinding, MemberChunk, PushBatch
 from models.types import BatchState, literal_word
 
@@ -87,7 +87,7 @@ def take_from_log(steps: Steps, folded: Sequence[int], generation: int) -> None:
     SQLite writes a batch anew for that, keys and all.
     """
     for start in range(0, len(folded), BATCHES_AT_ONCE):
-        with steps.transaction() as (session, _):
+        with step(steps) as (session, _):
             session.execute(
                 update(PushBatch)
                 .where(PushBatch.id.in_(folded[start : start + BATCHES_AT_ONCE]))

@@ -30,6 +30,7 @@ from worker.stages import (
     long_keys,
     plan,
     snapshot_store,
+    webhook_snapshot,
     webhook_trust,
 )
 from worker.vendors.marketing_cloud.client import DataExtension
@@ -41,7 +42,7 @@ _OF_THE_FILE = ("snapshot_rows", "members", "blank", "duplicate", "odd", "spanne
 def diff(claimed: ClaimedRun) -> Stage | None:
     """Plan the run's batches, or find that there is nothing to do."""
     run = claimed.load()
-    plan.sweep(claimed)
+    _sweep(claimed, run)
     if not job_tracking.earlier_runs(claimed, run):
         return None
     if run.binding.full_next and not run.full:
@@ -63,6 +64,13 @@ def diff(claimed: ClaimedRun) -> Stage | None:
             return Stage.FINISH
     with claimed.workdir(f"run-{run.id}") as workdir:
         return _decided(claimed, run, cohort, workdir)
+
+
+def _sweep(claimed: ClaimedRun, run: SyncRun) -> None:
+    """Remove what an attempt before this one has left half done."""
+    plan.sweep(claimed)
+    if run.binding.feed == Feed.WEBHOOK:
+        webhook_snapshot.sweep(claimed, run)
 
 
 def snapshot_of(run: SyncRun) -> Snapshot:

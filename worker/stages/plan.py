@@ -22,6 +22,7 @@ from models.direction import Direction
 from models.runs import batches, lifecycle, rejections
 from models.runs.rejections import RejectedRow
 from models.setup import destinations
+from models.steps import step
 from models.tables import SyncRun
 from models.types import Stage, WriteMode
 from worker.claim import ClaimedRun
@@ -116,7 +117,7 @@ def store(claimed: ClaimedRun, draft: Draft, extension: DataExtension) -> None:
 def _adopt(claimed: ClaimedRun, draft: Draft, extension: DataExtension) -> None:
     """Make flags that were read back state, some to a commit: they are there, whatever becomes of the plan."""
     for start, stop in _steps(draft.unknown):
-        with claimed.transaction() as (session, run):
+        with step(claimed) as (session, run):
             gone = forgotten.enforced(session, claimed.ctx.db.keyring).besides(draft.known)
             batches.adopt(
                 session,
@@ -132,9 +133,9 @@ def _journalled(claimed: ClaimedRun, draft: Draft, extension: DataExtension, *, 
     known, left_out = claimed.forgotten(), Counter(draft.left_out)
     new = known.besides(draft.known)
     *ahead, rest = [(0, len(draft.parts))] if at_once else _steps(draft.parts) or [(0, 0)]
-    for step in ahead:
-        made = list(_allowed(draft.between(*step), new, left_out))
-        with claimed.transaction() as (session, run):
+    for start, stop in ahead:
+        made = list(_allowed(draft.between(start, stop), new, left_out))
+        with step(claimed) as (session, run):
             if forgotten.enforced(session, claimed.ctx.db.keyring) != known:
                 return False
             _plan(session, run, made, extension)

@@ -51,6 +51,15 @@ def write(claimed: ClaimedRun, snapshot: Snapshot, path: Path, gone: Forgotten) 
             _fold(claimed, view, kept, workdir)
 
 
+def sweep(claimed: ClaimedRun, run: SyncRun) -> None:
+    """Remove parts of the run's list that do not count, if a kill has left any."""
+    with claimed.ctx.db.read() as session:
+        found = cohort_lists.of_binding(session, run.binding)
+        if found is None or not generations.any_others(session, generations.of_list(found.id)):
+            return
+    cohort_lists.drop_replaced(claimed, found.id, run.id)
+
+
 def _keeping(parts: Iterable[tuple[int, bytes]], kept: PartFile) -> Iterator[tuple[int, bytes]]:
     """The parts as they come, `kept` on the way."""
     for n, blob in parts:
