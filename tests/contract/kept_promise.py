@@ -101,7 +101,7 @@ class World:
             if self.scenario.unknown:
                 session.execute(delete(MemberChunk))
                 session.execute(delete(PushBatch))
-            mine.full_next = self.scenario.full_next
+            mine.full_next = self.scenario.full_next or self.scenario.unknown
             if self.scenario.reconciled:
                 return reconciling.ask(session, mine, now=self.product.ctx.clock(), actor="test").id
         return self._dispatch(full=self.scenario.full)

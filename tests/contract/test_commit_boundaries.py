@@ -39,6 +39,9 @@ IN_PARTS: dict[str, Any] = {
     "worker.stages.webhook_snapshot.compaction_due": lambda *_: True,
     "worker.stages.list_base.compact": partial(compact, part_size=3),
     "models.steps.PAUSE_SECONDS": 0,
+    "models.membership.state.BATCHES_AT_ONCE": 1,
+    "models.membership.cohort_lists.MESSAGES_AT_ONCE": 1,
+    "models.runs.batches.AT_ONCE": 1,
 }
 HUB = r"^/hub/v1/dataevents/"
 
@@ -173,6 +176,13 @@ def test_each_commit_of_a_run(product_anywhere: Product, mode: WriteMode) -> Non
         "push",
         "finish",
     }
+
+
+@pytest.mark.parametrize("db", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("name", ["in parts, full", "in parts, told, and a download"])
+def test_each_commit_in_parts(product_anywhere: Product, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    with scene(product_anywhere, monkeypatch, SCENARIOS[name]) as (world, commits):
+        strike_each(world, commits, set())
 
 
 @pytest.mark.timeout(300)  # some hundred runs
