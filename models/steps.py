@@ -10,7 +10,7 @@ from typing import Any, Protocol, cast
 from sqlalchemy import CursorResult, Delete
 from sqlalchemy.orm import Session
 
-PAUSE_SECONDS = 0.05
+PAUSE_SECONDS = 0.01
 
 
 class Steps(Protocol):
@@ -22,16 +22,11 @@ class Steps(Protocol):
 
 @contextmanager
 def step(steps: Steps) -> Iterator[tuple[Session, Any]]:
-    """One of many transactions; after it others have a while to write.
-
-    Who waits for SQLite's writer looks again now and then, after up to 100 ms: one transaction right after the other
-    would keep them waiting for all of them.
-    """
-    begin = time.monotonic()
+    """One of many transactions; after it others, who look now and then for SQLite's writer, have a moment to write."""
     with steps.transaction() as (session, of):
         yield session, of
     if session.get_bind().dialect.name == "sqlite":
-        time.sleep(min(time.monotonic() - begin, PAUSE_SECONDS))
+        time.sleep(PAUSE_SECONDS)
 
 
 def drop(steps: Steps, some: Delete) -> None:

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import event, text
 
 from config.settings import Settings
-from models import schema
+from models import database, schema
 from models.database import Database
 from models.errors import ConfigurationError, SyncError, TransientError
 from tests.factories import make_source
@@ -64,6 +64,29 @@ def test_a_file_that_takes_no_more(sqlite_db: Database, pragma: str, code: str) 
         fill()
     assert caught.value.code == code
     assert str(file_of(sqlite_db)) in caught.value.message
+
+
+def test_a_writer_is_waited_for_as_long_as_was_said(sqlite_db: Database) -> None:
+    """And a connection that has waited in vain waits as long for everything else afterwards."""
+    other = Database(sqlite_db.settings, deadline=0.3)
+    with sqlite_db.write(), pytest.raises(TransientError) as error, other.write():
+        pass
+    assert (error.value.code, error.value.detail) == ("DATABASE_UNREACHABLE", "database is locked")
+    with other.write() as session:
+        assert session.scalar(text("PRAGMA busy_timeout")) == 300
+    other.dispose()
+
+
+def test_who_waits_for_a_writer_looks_often(sqlite_db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Transactions one right after the other leave moments of some milliseconds: none is missed for long."""
+    looks: list[float] = []
+    real = database.time.monotonic
+    monkeypatch.setattr(database.time, "monotonic", lambda: looks.append(real()) or looks[-1])
+    other = Database(sqlite_db.settings, deadline=0.5)
+    with sqlite_db.write(), pytest.raises(TransientError), other.write():
+        pass
+    other.dispose()
+    assert len(looks) > 10
 
 
 def test_a_server_that_takes_no_writes(postgres_db: Database) -> None:
