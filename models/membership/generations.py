@@ -1,8 +1,8 @@
 """Generations of parts: blobs of keys, of which one generation counts, of a list or of a binding's state.
 
 On SQLite everybody waits for a writer, and a large cohort has tens of megabytes of parts. So a new generation is stored
-ahead, a part to a commit, and nobody reads it. One short commit stores its last part and lets it count. What it
-replaces goes after that, a little at a time.
+ahead, a part to a commit, and nobody reads it. One short commit lets it count; one that is small is stored by it. What
+it replaces goes after that, a little at a time.
 
 Numbers of generations only rise. A generation above the one that counts is being stored, or was left by a kill; one
 below it never counts again. So whoever stores ahead, and finds that another generation with a higher number counts by

@@ -1,4 +1,4 @@
-"""Parts of a list or a state that are made to count: all but the last are stored before the commit that does it.
+"""Parts of a list or a state that are made to count: several are stored before the commit that does it.
 
 On SQLite everybody waits for a writer, so none of these transactions stores more than one part. Only where somebody is
 forgotten again and again meanwhile the last attempt stores all of them at once.
@@ -48,8 +48,8 @@ def counted(
         gone = claimed.forgotten()
         if gone != known:
             parts, known = (without(parts, gone, direction, workdir) if gone else parts), gone
-        stop = 0 if last else len(parts) - 1
-        ahead = generations.store_ahead(claimed, owner, parts.between(0, max(stop, 0)), known, keyring)
+        stop = 0 if last or len(parts) == 1 else len(parts)
+        ahead = generations.store_ahead(claimed, owner, parts.between(0, stop), known, keyring)
         if ahead is None:
             continue
         with claimed.transaction() as (session, run):

@@ -1,7 +1,8 @@
 """The end of a diff: what was found as batches, journalled, and let count by one commit.
 
 Everybody else who writes to SQLite waits for a transaction. So the batches are made before, and are journalled some to
-a commit while the run is still at its diff, where nobody sends them. With the last of them the run goes on to push.
+a commit while the run is still at its diff, where nobody sends them. A short commit takes the run to its push; a plan
+that is small is journalled by it.
 """
 
 from __future__ import annotations
@@ -129,10 +130,11 @@ def _adopt(claimed: ClaimedRun, draft: Draft, extension: DataExtension) -> None:
 
 
 def _journalled(claimed: ClaimedRun, draft: Draft, extension: DataExtension, *, at_once: bool) -> bool:
-    """Journal the batches, the last with the commit that lets them count; False if somebody was forgotten meanwhile."""
+    """Journal the batches, and let them count; False if somebody was forgotten meanwhile."""
     known, left_out = claimed.forgotten(), Counter(draft.left_out)
     new = known.besides(draft.known)
-    *ahead, rest = [(0, len(draft.parts))] if at_once else _steps(draft.parts) or [(0, 0)]
+    steps, whole = _steps(draft.parts), len(draft.parts)
+    ahead = steps if len(steps) > 1 and not at_once else []
     for start, stop in ahead:
         made = list(_allowed(draft.between(start, stop), new, left_out))
         with step(claimed) as (session, run):
@@ -144,7 +146,7 @@ def _journalled(claimed: ClaimedRun, draft: Draft, extension: DataExtension, *, 
         if ahead and gone != known:
             return False
         new = gone.besides(draft.known)
-        _plan(session, run, _allowed(draft.between(*rest), new, left_out), extension)
+        _plan(session, run, _allowed(draft.between(whole if ahead else 0, whole), new, left_out), extension)
         destinations.store_data_extension(
             session,
             run.binding.destination_id,
