@@ -178,10 +178,11 @@ def test_each_commit_of_a_run(product_anywhere: Product, mode: WriteMode) -> Non
     }
 
 
+@pytest.mark.timeout(300)  # some fifty runs
 @pytest.mark.parametrize("db", ["postgresql"], indirect=True)
-@pytest.mark.parametrize("name", ["in parts, full", "in parts, told, and a download"])
-def test_each_commit_in_parts(product_anywhere: Product, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    with scene(product_anywhere, monkeypatch, SCENARIOS[name]) as (world, commits):
+def test_each_commit_in_parts(product_anywhere: Product, monkeypatch: pytest.MonkeyPatch) -> None:
+    scenario = SCENARIOS["in parts, told, and a download"]
+    with scene(product_anywhere, monkeypatch, scenario) as (world, commits):
         strike_each(world, commits, set())
 
 
