@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Engine, create_engine, event, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import ExceptionContext, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.orm import Session
@@ -27,8 +29,11 @@ from models.private_files import make_private_dir
 from models.secrets import Keyring
 from models.vendor_text import storable
 
-# A writer of SQLite waits for the one before it; the longest transaction is a compaction of 20M members (16 s).
+# A writer of SQLite waits for the one before it. A run stores a few megabytes at a time, an uploaded file at once.
 SQLITE_BUSY_SECONDS = 60
+# SQLite itself soon looks only every 100 ms whether the writer has ended, and so misses the moments between one short
+# transaction and the next: an answer waited for 740 ms beside transactions of 20. Within so long it looks four times.
+SQLITE_LOOK_MS = 10
 SQLITE_LOG_BYTES = (
     64 << 20
 )  # the log is cut to this after a large transaction; without it, it keeps its largest size
@@ -178,6 +183,7 @@ def _engine(settings: Settings, patience: float | None, deadline: float | None) 
     try:
         url = make_url(settings.database)
         if url.get_backend_name() == "sqlite":
+            seconds = patience or deadline or SQLITE_BUSY_SECONDS
             make_private_dir(settings.data_dir)
             _make_private(url.database)
             engine = create_engine(
@@ -185,14 +191,14 @@ def _engine(settings: Settings, patience: float | None, deadline: float | None) 
                 # Closing the last connection of a WAL database writes it all back: 4 ms of each transaction.
                 **pool,
                 connect_args={
-                    "timeout": patience or deadline or SQLITE_BUSY_SECONDS,
+                    "timeout": seconds,
                     "check_same_thread": False,
                 },
                 hide_parameters=True,
             )
             _listen(engine)
             event.listen(engine, "connect", _sqlite_connect)
-            event.listen(engine, "begin", _sqlite_begin)
+            event.listen(engine, "begin", partial(_sqlite_begin, seconds=seconds))
             return engine
         if url.get_backend_name() == "postgresql":
             url, threshold = _prepare_threshold(url)
@@ -286,6 +292,23 @@ def _sqlite_connect(connection: Any, _record: Any) -> None:
     cursor.close()
 
 
-def _sqlite_begin(connection: Any) -> None:
-    write = connection.get_execution_options().get("cohort_sync_write", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+def _sqlite_begin(connection: Connection, seconds: float) -> None:
+    """Begin; for a write that waits at most so long for the writer before it."""
+    if not connection.get_execution_options().get("cohort_sync_write", False):
+        connection.exec_driver_sql("BEGIN")
+        return
+    cursor, end = connection.connection.cursor(), time.monotonic() + seconds
+    try:
+        cursor.execute(f"PRAGMA busy_timeout={SQLITE_LOOK_MS}")
+        while time.monotonic() < end:
+            try:
+                cursor.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                    raise
+            else:
+                return
+        connection.exec_driver_sql("BEGIN IMMEDIATE")  # the last look fails as any other statement
+    finally:
+        cursor.execute(f"PRAGMA busy_timeout={round(seconds * 1000)}")
+        cursor.close()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import count
 from typing import Any
 
 from pydantic import SecretStr
+from sqlalchemy.orm import Session
 
 from models.database import Database
 from models.setup import bindings, destinations, sources
@@ -16,6 +19,19 @@ from models.types import Tier
 
 CREATED = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)  # a Monday
 _numbers = count(1)
+
+
+class Steps:
+    """Small transactions that no run makes."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    @contextmanager
+    def transaction(self) -> Iterator[tuple[Session, None]]:
+        """One of them."""
+        with self._db.write() as session:
+            yield session, None
 
 
 def make_source(db: Database, name: str = "amplitude", **given: Any) -> AmplitudeProject:

@@ -23,7 +23,7 @@ from models.contact_keys import codec
 from models.data_protection import forgotten
 from models.database import Database
 from models.database_errors import named_errors
-from models.membership import webhooks
+from models.membership import generations, webhooks
 from models.tables import (
     CohortBinding,
     CohortList,
@@ -265,7 +265,8 @@ def _message(db: Database, list_id: int, message_id: int, wanted: Wanted, found:
 
 def _new_generation(session: Session, of: CohortList) -> None:
     """A fold that has read what was stored before must not put it back: it asks for the generation."""
-    before, of.generation = of.generation, of.generation + 1
+    before = of.generation
+    of.generation = generations.free_number(session, generations.of_list(of.id), before)
     session.execute(
         update(CohortListPart)
         .where(CohortListPart.list_id == of.id, CohortListPart.generation == before)

@@ -15,24 +15,27 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Literal
 
-from sqlalchemy import ColumnElement, delete, func, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from models.database import one_state
 from models.direction import Direction
 from models.errors import ConfigurationError, TransientError
 from models.membership import generations, list_facts, list_trust, webhooks
-from models.membership.generations import Steps
+from models.membership.generations import Ahead, Counting
+from models.steps import Steps, drop, step
 from models.tables import (
     CohortBinding,
     CohortList,
     CohortListPart,
+    Destination,
     Snapshot,
     SyncRun,
     WebhookMessage,
 )
-from models.types import UNFINISHED_WORDS, SnapshotKind, SnapshotState
+from models.types import UNFINISHED_WORDS, RunState, SnapshotKind, SnapshotState, Stage, literal_word
 
 # Amplitude repeats a message for about four minutes (8 retries, 1 s to 2 min, doubling), a failed sync with its
 # next one, a day later at most.
@@ -254,47 +257,78 @@ def iter_messages(session: Session, view: ListView) -> Iterator[tuple[Direction,
 # --- keeping it short -----------------------------------------------------------------------------------
 
 
-def fold(session: Session, view: ListView, parts: Iterable[tuple[int, bytes]]) -> bool:
-    """Make (rows, keys) parts of that view the new generation; False if somebody was faster."""
-    # "FOR NO KEY UPDATE": messages still come in meanwhile.
-    found = session.get(CohortList, view.list_id, with_for_update={"key_share": True})
-    if found is None or found.generation != view.generation:
+def fold(
+    session: Session, view: ListView, ahead: Ahead, rest: Iterable[tuple[int, bytes]]
+) -> Counting | Literal[False] | None:
+    """Let the parts of that view, stored ahead but for the `rest`, be the list's members; `fold_messages` follows.
+
+    False if somebody was faster; none if the parts can't count any more.
+    """
+    owner = generations.of_list(view.list_id)
+    if owner.hold(session) != view.generation:
         return False
-    replace_parts(session, found, parts, view.blank)
-    for start in range(0, len(view.unfolded), 500):
-        session.execute(
-            update(WebhookMessage)
-            .where(WebhookMessage.id.in_(view.unfolded[start : start + 500]))
-            .values(folded=True)
-            .execution_options(synchronize_session=False)
-        )
-    return True
+    counting = generations.complete(session, owner, ahead, rest)
+    if counting is not None:
+        found = session.get_one(CohortList, view.list_id)
+        found.generation, found.members = counting.generation, counting.members
+    return counting
 
 
-def replace_parts(
-    session: Session, found: CohortList, parts: Iterable[tuple[int, bytes]], blank: int
-) -> None:
-    """Make (rows, keys) parts the list's members, and so many `blank` ones."""
-    generation = found.generation + 1
-    found.members = generations.store(
-        session,
-        (
-            CohortListPart(list_id=found.id, generation=generation, part=part, n=n, keys=keys)
-            for part, (n, keys) in enumerate(parts)
-        ),
-    )
-    found.generation, found.blank = generation, blank
+def fold_messages(steps: Steps, view: ListView, generation: int) -> None:
+    """Note which messages that generation holds, some to a commit.
+
+    Until it is noted they are applied to it once more, in their order, which changes nothing; and who has no key is
+    counted with the messages.
+    """
+    owner = generations.of_list(view.list_id)
+    for start in range(0, len(view.unfolded), MESSAGES_AT_ONCE):
+        with step(steps) as (session, _):
+            if owner.hold(session) != generation:
+                return
+            noted = session.execute(
+                update(WebhookMessage)
+                .where(
+                    WebhookMessage.id.in_(view.unfolded[start : start + MESSAGES_AT_ONCE]),
+                    WebhookMessage.folded.is_(False),
+                )
+                .values(folded=True)
+                .returning(WebhookMessage.in_cohort, WebhookMessage.blank)
+                .execution_options(synchronize_session=False)
+            ).all()
+            found = session.get_one(CohortList, view.list_id)
+            found.blank += sum(row.blank if row.in_cohort else -row.blank for row in noted)
 
 
-def drop_replaced(steps: Steps, list_id: int) -> None:
-    """Remove parts that a newer generation has replaced, and messages that are in it."""
-    current = select(CohortList.generation).where(CohortList.id == list_id).scalar_subquery()
-    replaced = (CohortListPart.list_id == list_id) & (CohortListPart.generation != current)
-    one = select(CohortListPart.generation, CohortListPart.part).where(replaced).limit(1)
-    place = tuple_(CohortListPart.generation, CohortListPart.part)
-    generations.drop(steps, delete(CohortListPart).where(replaced, place.in_(one)))
+def drop_replaced(steps: Steps, list_id: int, run_id: int) -> None:
+    """Remove parts that do not count, and messages that are in those that do.
+
+    Parts above those that count may be another run's, of a binding that reads the same list, unless none is at work.
+    """
+    generations.drop_others(steps, generations.of_list(list_id), at_work=_at_work(list_id, but=run_id))
     gone = select(WebhookMessage.id).join(CohortList).where(CohortList.id == list_id, webhooks.overtaken())
-    generations.drop(steps, delete(WebhookMessage).where(WebhookMessage.id.in_(gone.limit(MESSAGES_AT_ONCE))))
+    drop(steps, delete(WebhookMessage).where(WebhookMessage.id.in_(gone.limit(MESSAGES_AT_ONCE))))
+
+
+def _at_work(list_id: int, *, but: int) -> ColumnElement[bool]:
+    """Whether another run than `but` may be storing parts of the list."""
+    return (
+        select(SyncRun.id)
+        .join(CohortBinding, CohortBinding.id == SyncRun.binding_id)
+        .join(Destination, Destination.id == CohortBinding.destination_id)
+        .join(
+            CohortList,
+            (CohortList.project_id == CohortBinding.project_id)
+            & (CohortList.cohort_id == CohortBinding.cohort_id)
+            & (CohortList.property == Destination.contact_key_property),
+        )
+        .where(
+            CohortList.id == list_id,
+            SyncRun.id != but,
+            SyncRun.state == literal_word(RunState.RUNNING),
+            SyncRun.stage.in_((Stage.SNAPSHOT, Stage.DIFF)),
+        )
+        .exists()
+    )
 
 
 def forget_old(session: Session, list_id: int, *, now: datetime) -> int:

@@ -14,8 +14,10 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from models import audit
-from models.membership import cohort_lists, list_facts, list_trust, webhooks
+from models.errors import ConfigurationError
+from models.membership import cohort_lists, generations, list_facts, list_trust, webhooks
 from models.membership.computed_time import SKEW, computed_time, instant_of
+from models.membership.generations import Ahead
 from models.tables import (
     CohortBinding,
     CohortList,
@@ -25,46 +27,54 @@ from models.tables import (
 )
 
 
+def list_to_base(session: Session, binding: CohortBinding, *, now: datetime) -> int:
+    """The id of the binding's list, made as by its first message if there is none."""
+    found = cohort_lists.of_binding(session, binding)
+    if found is None:
+        webhooks.make_missing(session, binding.project_id, binding.cohort_id, now=now)
+        found = cohort_lists.of_binding(session, binding)
+    if found is None:
+        raise ConfigurationError("WEBHOOK_LIST_GONE", cohort=binding.cohort_id)
+    return found.id
+
+
 def rebase(
     session: Session,
     run: SyncRun,
     download: Snapshot,
-    parts: Iterable[tuple[int, bytes]],
+    ahead: Ahead,
+    rest: Iterable[tuple[int, bytes]],
     *,
-    blank: int,
+    people: int,
     now: datetime,
-) -> int:
-    """Make the download's (rows, keys) parts the base of the binding's list, and the list the run's snapshot; its id.
+) -> int | None:
+    """Make the download the base of the binding's list, and the list the run's snapshot; its id.
 
-    Done once for each download: whoever comes later with the same one, or with an older one, finds it done.
+    Its (rows, keys) parts are stored ahead, but for the `rest`; of its `people` who is in none of them is blank. None
+    if the parts can't count any more. Done once for each download: whoever comes later with the same one, or with an
+    older one, finds it done.
     """
     binding = run.binding
     webhooks.hold_cohort(session, binding.project_id, binding.cohort_id)
     found = cohort_lists.of_binding(session, binding)
     if found is None:
-        found = CohortList(
-            project_id=binding.project_id,
-            cohort_id=binding.cohort_id,
-            property=binding.destination.contact_key_property,
-            complete=True,
-            anchored=False,
-            created_at=now,
-        )
-        session.add(found)
-        session.flush()
-    else:
-        session.refresh(found, with_for_update={"key_share": True})
+        return None
+    session.refresh(found, with_for_update={"key_share": True})
     based_at = computed_time(download.requested_at.replace(microsecond=0) - SKEW)
     facts = list_facts.facts(session, found)
     facts.carried.update(found.doubts)
     verdict = list_trust.judge(facts, now=now, ended_after=cohort_lists.ENDED_AFTER)
     if (found.base_snapshot_id or 0) < download.id:
+        counting = generations.complete(session, generations.of_list(found.id), ahead, rest)
+        if counting is None:
+            return None
         found.anchored = webhooks.begun(session, found) and list_trust.anchors(facts, verdict)
         found.anchored_after = max(
             [found.anchored_after or 0, *(one.computed_time for one in facts.messages)]
         )
         list_facts.keep(found, verdict)  # what messages tell of the cadence
-        cohort_lists.replace_parts(session, found, parts, blank)
+        found.generation, found.members = counting.generation, counting.members
+        found.blank = people - counting.members
         # At least as new as a sync that began the list a moment ago.
         _begin_at(session, found, max(found.based_at or 0, based_at), received=download.requested_at)
         found.complete, found.base_snapshot_id = True, download.id
@@ -86,7 +96,8 @@ def begin_with(session: Session, found: CohortList, time: int, *, now: datetime)
         found,
         list_trust.judge(list_facts.facts(session, found), now=now, ended_after=cohort_lists.ENDED_AFTER),
     )
-    cohort_lists.replace_parts(session, found, (), 0)
+    found.generation = generations.free_number(session, generations.of_list(found.id), found.generation)
+    found.members = found.blank = 0
     _begin_at(session, found, time)
     found.complete, found.proven_at = True, time
     # It may have told the whole cohort and have failed all the same: in what it had to say of those who left.

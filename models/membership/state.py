@@ -1,7 +1,8 @@
 """A binding's members as Marketing Cloud acknowledged them: chunks of a generation, plus the batches since.
 
-Blobs are opaque here. Compaction stores a new generation (`generations.py` beside this) and takes the batches out of
-the log in one transaction, so a kill at any point leaves one consistent state.
+Blobs are opaque here. Compaction stores a new generation (`generations.py` beside this), which counts from one commit
+on. After that the batches in it are taken out of the log, the oldest first. A kill in between leaves batches that are
+both in the base and in the log: applied once more, in their order, they change nothing.
 """
 
 from __future__ import annotations
@@ -9,14 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, ScalarSelect, delete, func, select, tuple_, update
+from sqlalchemy import ColumnElement, ScalarSelect, func, select, update
 from sqlalchemy.orm import Session
 
 from models.direction import Direction
 from models.membership import generations
-from models.membership.generations import Steps
+from models.membership.generations import Ahead, Counting
+from models.steps import Steps, step
 from models.tables import CohortBinding, MemberChunk, PushBatch
 from models.types import BatchState, literal_word
+
+BATCHES_AT_ONCE = 10  # of up to 400,000 bytes each as a rule
 
 
 def iter_chunks(session: Session, binding_id: int) -> Iterator[bytes]:
@@ -61,41 +65,40 @@ def logged_since(session: Session, binding_id: int) -> datetime | None:
 
 
 def logged(session: Session, binding_id: int) -> list[int]:
-    """The batches in the log, by their ids."""
-    return list(session.scalars(select(PushBatch.id).where(_in_log(binding_id))))
+    """The ids of the batches in the log, in its order."""
+    return list(session.scalars(select(PushBatch.id).where(_in_log(binding_id)).order_by(PushBatch.id)))
 
 
 def replace_base(
-    session: Session, binding_id: int, parts: Iterable[tuple[int, bytes]], folded: Sequence[int]
-) -> int:
-    """Make (rows, keys) parts, of the base and the batches `folded`, the new generation; the member count."""
-    binding = session.get_one(CohortBinding, binding_id)
-    generation = binding.state_generation + 1
-    members = generations.store(
-        session,
-        (
-            MemberChunk(binding_id=binding_id, generation=generation, part=part, n=n, keys=keys)
-            for part, (n, keys) in enumerate(parts)
-        ),
-    )
-    for start in range(0, len(folded), 500):
-        session.execute(
-            update(PushBatch)
-            .where(PushBatch.id.in_(folded[start : start + 500]))
-            .values(folded_generation=generation)
-            .execution_options(synchronize_session=False)
-        )
-    binding.state_generation = generation
-    counted(binding, members)
-    return members
+    session: Session, binding_id: int, ahead: Ahead, rest: Iterable[tuple[int, bytes]]
+) -> Counting | None:
+    """Let (rows, keys) parts, stored ahead but for the `rest`, be the binding's members; none if they can't count."""
+    counting = generations.complete(session, generations.of_binding(binding_id), ahead, rest)
+    if counting is not None:
+        binding = session.get_one(CohortBinding, binding_id)
+        binding.state_generation = counting.generation
+        counted(binding, counting.members)
+    return counting
+
+
+def take_from_log(steps: Steps, folded: Sequence[int], generation: int) -> None:
+    """Note that the generation holds these batches, given in the order of the log, a few to a commit.
+
+    SQLite writes a batch anew for that, keys and all.
+    """
+    for start in range(0, len(folded), BATCHES_AT_ONCE):
+        with step(steps) as (session, _):
+            session.execute(
+                update(PushBatch)
+                .where(PushBatch.id.in_(folded[start : start + BATCHES_AT_ONCE]))
+                .values(folded_generation=generation)
+                .execution_options(synchronize_session=False)
+            )
 
 
 def drop_replaced(steps: Steps, binding_id: int) -> None:
-    """Remove the parts that a newer generation has replaced."""
-    replaced = (MemberChunk.binding_id == binding_id) & (MemberChunk.generation != _current(binding_id))
-    one = select(MemberChunk.generation, MemberChunk.part).where(replaced).limit(1)
-    place = tuple_(MemberChunk.generation, MemberChunk.part)
-    generations.drop(steps, delete(MemberChunk).where(replaced, place.in_(one)))
+    """Remove the parts that do not count: nobody but the binding's one unfinished run stores any."""
+    generations.drop_others(steps, generations.of_binding(binding_id))
 
 
 def _current(binding_id: int) -> ScalarSelect[int]:

@@ -205,7 +205,7 @@ def accept_all(
     if any(one.id is None for one in lists):
         if not alone:
             raise ListMissingError
-        _make_missing(session, project_id, cohort_id, lists, now=messages[0].received_at)
+        make_missing(session, project_id, cohort_id, now=messages[0].received_at)
         lists = _open_lists(session, project_id, cohort_id)
     refused = [_refusal(session, message, lists) for message in messages]
     stored: set[str] = set()
@@ -280,12 +280,11 @@ def _open_lists(session: Session, project_id: int, cohort_id: str) -> list[_Open
     return [_OpenList(*row) for row in session.connection().execute(_OPEN_LISTS, asked)]
 
 
-def _make_missing(
-    session: Session, project_id: int, cohort_id: str, lists: Sequence[_OpenList], *, now: datetime
-) -> None:
-    """The lists that are missing. Only those of the cohort's first message are complete."""
+def make_missing(session: Session, project_id: int, cohort_id: str, *, now: datetime) -> None:
+    """Make the lists of the cohort that are missing. Only those of the cohort's first message are complete."""
+    hold_cohort(session, project_id, cohort_id)
     first = not any(begun(session, one) for one in _found(session, project_id, cohort_id).values())
-    for one in lists:
+    for one in _open_lists(session, project_id, cohort_id):
         if one.id is None:
             _make(session, project_id, cohort_id, one.property, complete=first, now=now)
     session.flush()

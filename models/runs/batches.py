@@ -10,17 +10,19 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from itertools import groupby
 
-from sqlalchemy import and_, func, or_, select
+from sqlalchemy import Select, and_, delete, func, or_, select
 from sqlalchemy.orm import Session, undefer
 
 from models.direction import Direction
 from models.runs import rejections, unresolved_batches
 from models.runs.rejections import RejectedRow
 from models.runs.slots import SlotRules, may_take
+from models.steps import Steps, drop
 from models.tables import CohortBinding, PushBatch, SyncRun
 from models.types import IN_FLIGHT_WORDS, BatchState, Stage
 
 QUIET_MIN = timedelta(seconds=3)
+AT_ONCE = 10  # batches of up to 400,000 bytes as a rule
 
 
 def plan(
@@ -36,6 +38,7 @@ def plan(
 ) -> int:
     """Journal batches of (direction, rows, keys) before any is sent; the number planned.
 
+    While their run is at its diff nobody sends them: with its going on to push they count.
     `unflagged`: their rows leave, and this full run has read them back as not flagged.
     """
     seq = first_seq
@@ -57,6 +60,20 @@ def plan(
         session.expunge(batch)  # hundreds of blobs must not pile up in the session
         seq += 1
     return seq - first_seq
+
+
+def any_drafts(session: Session, run_id: int) -> bool:
+    """Whether a diff of the run was killed while it journalled: asked at a diff, before anything may be sent."""
+    return session.scalar(_planned(run_id).limit(1)) is not None
+
+
+def drop_drafts(steps: Steps, run_id: int) -> None:
+    """Remove what such a diff has left, a few batches to a commit."""
+    drop(steps, delete(PushBatch).where(PushBatch.id.in_(_planned(run_id).limit(AT_ONCE))))
+
+
+def _planned(run_id: int) -> Select[int]:
+    return select(PushBatch.id).where(PushBatch.run_id == run_id, PushBatch.state == BatchState.PLANNED)
 
 
 def adopt(

@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -55,28 +55,59 @@ def main() -> None:
         first = datetime.now(UTC) - timedelta(days=8)
         tell(db, told, keys, at=first, entered=True)
         told_run = partial(sync, db, settings, "told")
-        with sending(settings, db) as line:
-            rows.append(timed(line, "first run: the list is folded", told_run))
+        with sending(settings, db) as line, closing(Disk(Path(settings.data_dir))) as disk:
+            rows.append(timed(line, disk, "first run: the list is folded", told_run))
             churn(door, db, told, keys)
-            rows.append(timed(line, "1 % churn", told_run))
-            rows.append(timed(line, "full run: everything is read back", partial(told_run, full=True)))
+            rows.append(timed(line, disk, "1 % churn", told_run))
+            rows.append(timed(line, disk, "full run: everything is read back", partial(told_run, full=True)))
             tell(db, told, _members(door), at=datetime.now(UTC), entered=True)
-            rows.append(timed(line, "a download becomes the base", lambda: reconciled(db, settings)))
-            rows.append(timed(line, "first run of a binding fed by downloads", lambda: sync(db, settings)))
+            rows.append(timed(line, disk, "a download becomes the base", lambda: reconciled(db, settings)))
+            rows.append(
+                timed(line, disk, "first run of a binding fed by downloads", lambda: sync(db, settings))
+            )
     rows.append(("load of the machine", f"{os.getloadavg()[0]:.1f} on {os.cpu_count()} processors"))
     table(f"SQLite: answers of the receiver beside runs of {MEMBERS:,} members", rows)
 
 
-def timed(line: Line, title: str, run: Callable[[], Timed]) -> tuple[str, str]:
-    """A run to its end, and what was answered meanwhile."""
-    start = len(line.seconds)
+def timed(line: Line, disk: Disk, title: str, run: Callable[[], Timed]) -> tuple[str, str]:
+    """A run to its end, what was answered meanwhile, and how long a bare write to the same disk took."""
+    start, written = len(line.seconds), len(disk.seconds)
     done = run()
-    answers = sorted(line.seconds[start:])
+    answers, bare = sorted(line.seconds[start:]), sorted(disk.seconds[written:])
     return title, (
         f"{done.wall:6.1f} s; +{done.run.entered:,} -{done.run.exited:,};"
         f" {len(answers):,} answers, median {answers[len(answers) // 2] * 1000:.0f} ms,"
-        f" the slowest {', '.join(f'{one * 1000:.0f}' for one in answers[:-4:-1])} ms"
+        f" the slowest {_slowest(answers)} ms; a bare write of 4 KB {_slowest(bare)} ms"
+        f" (load {os.getloadavg()[0]:.1f})"
     )
+
+
+def _slowest(seconds: list[float]) -> str:
+    return ", ".join(f"{one * 1000:.0f}" for one in seconds[:-4:-1])
+
+
+class Disk:
+    """A bare writer beside the database: what every answer costs at least, for it is given after a commit."""
+
+    def __init__(self, folder: Path) -> None:
+        self.seconds: list[float] = []
+        self._file, self._over = (folder / "bare").open("wb"), threading.Event()
+        self._thread = threading.Thread(target=self._write)
+        self._thread.start()
+
+    def _write(self) -> None:
+        while not self._over.wait(0.02):
+            begin = time.perf_counter()
+            self._file.write(bytes(4096))
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self.seconds.append(time.perf_counter() - begin)
+
+    def close(self) -> None:
+        """Write no more."""
+        self._over.set()
+        self._thread.join()
+        self._file.close()
 
 
 def reconciled(db: Database, settings: Settings) -> Timed:

@@ -31,7 +31,7 @@ from tests.support import ROOT
 from worker.context import Context
 
 # Where every transaction passes: the place of a commit is whoever called these.
-_WAYS = {"write", "edit", "fenced", "transaction"}
+_WAYS = {"write", "edit", "fenced", "transaction", "step"}
 
 
 class Side(StrEnum):
@@ -129,8 +129,7 @@ def places(*files: str) -> set[str]:
         if isinstance(node, ast.With)
         for item in node.items
         if isinstance(item.context_expr, ast.Call)
-        and isinstance(item.context_expr.func, ast.Attribute)
-        and item.context_expr.func.attr in _WAYS
+        and getattr(item.context_expr.func, "attr", getattr(item.context_expr.func, "id", None)) in _WAYS
     }
 
 

@@ -9,7 +9,8 @@ from datetime import timedelta
 from io import BytesIO
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
+from sqlalchemy.orm import Session
 
 from models.contact_keys.codec import decode_keys, encode_keys
 from models.database import Database
@@ -17,7 +18,15 @@ from models.direction import Direction
 from models.membership import snapshots, state, webhooks
 from models.membership.webhooks import Column, MessageHead
 from models.runs import lifecycle, reconciling
-from models.tables import AmplitudeProject, CohortBinding, PushBatch, SyncRun
+from models.tables import (
+    AmplitudeProject,
+    CohortBinding,
+    CohortList,
+    CohortListPart,
+    MemberChunk,
+    PushBatch,
+    SyncRun,
+)
 from models.types import BatchState, Feed, RunState, Stage, Trigger, WriteMode
 from tests.contract.product import Product, status
 from tests.product import STATUS
@@ -42,6 +51,7 @@ class Scenario:
     same: bool = False  # the members are as they were
     full: bool = False
     full_next: bool = False
+    unknown: bool = False  # who is flagged is not in the state
     given: bool = False  # a cohort file of the operator's
     reconciled: bool = False  # a download becomes the base of a webhook's list
     times_out: bool = False  # the cohort's file is never made
@@ -88,7 +98,10 @@ class World:
         self.product.sandbox.fault(*self.scenario.faults)
         with self.product.ctx.db.write() as session:
             mine = session.get_one(CohortBinding, self.binding.id)
-            mine.full_next = self.scenario.full_next
+            if self.scenario.unknown:
+                session.execute(delete(MemberChunk))
+                session.execute(delete(PushBatch))
+            mine.full_next = self.scenario.full_next or self.scenario.unknown
             if self.scenario.reconciled:
                 return reconciling.ask(session, mine, now=self.product.ctx.clock(), actor="test").id
         return self._dispatch(full=self.scenario.full)
@@ -135,6 +148,7 @@ class World:
         assert stored(self.product.ctx.db, self.binding.id) == kept
         with self.product.ctx.db.read() as session:
             assert session.scalar(select(func.count()).where(PushBatch.state.in_(OPEN))) == 0
+            assert _uncounted(session) == []
 
     def spent(self) -> int:
         """Downloads until now."""
@@ -192,6 +206,20 @@ class World:
         usual, settings.max_attempts = settings.max_attempts, 1
         assert self.product.work(self._dispatch()).state == RunState.FAILED
         settings.max_attempts = usual
+
+
+def _uncounted(session: Session) -> list[Any]:
+    """Parts that do not count, of states and of lists: where a kill has left any, somebody has to have removed them."""
+    return [
+        part
+        for part, owner, current in (
+            (MemberChunk, MemberChunk.binding_id == CohortBinding.id, CohortBinding.state_generation),
+            (CohortListPart, CohortListPart.list_id == CohortList.id, CohortList.generation),
+        )
+        for part in session.execute(
+            select(part.generation, part.part).where(owner, part.generation != current)
+        )
+    ]
 
 
 def stored(db: Database, binding_id: int) -> set[str]:

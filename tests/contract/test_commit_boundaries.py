@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, Never
@@ -25,7 +26,23 @@ from tests.contract.kept_promise import Scenario, World
 from tests.contract.product import Product, status
 from tests.forked import Forked
 from tests.support import ROOT, environment
+from worker.membership.compaction import compact
 
+# Every part and every batch has a commit of its own, though it is small.
+IN_PARTS: dict[str, Any] = {
+    "worker.stages.plan.STEP_BYTES": 1,
+    "worker.stages.plan.BATCH_ROWS": 2,
+    "worker.inspection.comparison.BATCH_ROWS": 2,
+    "worker.stages.finish.compact": partial(compact, part_size=3),
+    "worker.stages.finish.compaction_due": lambda *_: True,
+    "worker.stages.webhook_snapshot.compact": partial(compact, part_size=3),
+    "worker.stages.webhook_snapshot.compaction_due": lambda *_: True,
+    "worker.stages.list_base.compact": partial(compact, part_size=3),
+    "models.steps.PAUSE_SECONDS": 0,
+    "models.membership.state.BATCHES_AT_ONCE": 1,
+    "models.membership.cohort_lists.MESSAGES_AT_ONCE": 1,
+    "models.runs.batches.AT_ONCE": 1,
+}
 HUB = r"^/hub/v1/dataevents/"
 
 
@@ -71,6 +88,12 @@ SCENARIOS = {
         patches={"worker.stages.webhook_snapshot.compaction_due": lambda *_: True},
     ),
     "told, and a download": Scenario(binding={"feed": Feed.WEBHOOK}, reconciled=True),
+    "in parts": Scenario(patches=IN_PARTS),
+    "in parts, full": Scenario(patches=IN_PARTS, full=True, unknown=True),
+    "in parts, told": Scenario(binding={"feed": Feed.WEBHOOK}, patches=IN_PARTS),
+    "in parts, told, and a download": Scenario(
+        binding={"feed": Feed.WEBHOOK}, patches=IN_PARTS, reconciled=True
+    ),
 }
 
 
@@ -78,7 +101,9 @@ STAGES = (
     "worker/stages/*.py",
     "worker/claim.py",
     "models/runs/lifecycle.py",
-    "models/membership/generations.py",
+    "models/membership/*.py",
+    "models/runs/batches.py",
+    "models/steps.py",
 )
 # Transactions in these modules that no stage makes here, and why.
 ELSEWHERE = {
@@ -151,6 +176,14 @@ def test_each_commit_of_a_run(product_anywhere: Product, mode: WriteMode) -> Non
         "push",
         "finish",
     }
+
+
+@pytest.mark.timeout(300)  # some fifty runs
+@pytest.mark.parametrize("db", ["postgresql"], indirect=True)
+def test_each_commit_in_parts(product_anywhere: Product, monkeypatch: pytest.MonkeyPatch) -> None:
+    scenario = SCENARIOS["in parts, told, and a download"]
+    with scene(product_anywhere, monkeypatch, scenario) as (world, commits):
+        strike_each(world, commits, set())
 
 
 @pytest.mark.timeout(300)  # some hundred runs

@@ -14,12 +14,12 @@ from models.contact_keys.codec import encode_keys
 from models.contact_keys.comparison import comparison_key
 from models.database import Database
 from models.direction import Direction
-from models.membership import state
+from models.membership import generations, state
 from models.runs import batches, lifecycle
 from models.runs.rejections import RejectedRow
 from models.tables import CohortBinding, PushBatch, SyncRun
 from models.types import BatchState, RunState, Trigger
-from tests.factories import make_binding, make_destination, make_source
+from tests.factories import Steps, make_binding, make_destination, make_source
 from tests.integration.door import Door
 from worker.membership.compaction import compact
 
@@ -107,7 +107,10 @@ class Journal:
                 part_size=part_size,
                 workdir=folder,
             )
-            state.replace_base(session, self.binding.id, parts, state.logged(session, self.binding.id))
+            logged = state.logged(session, self.binding.id)
+            base = state.replace_base(session, self.binding.id, generations.Ahead(), parts)
+        assert base is not None
+        state.take_from_log(Steps(self.db), logged, base.generation)
 
 
 @pytest.fixture

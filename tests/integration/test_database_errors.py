@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 from threading import Barrier, Thread
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from sqlalchemy import event, text
 
 from config.settings import Settings
-from models import schema
+from models import database, schema
 from models.database import Database
 from models.errors import ConfigurationError, SyncError, TransientError
 from tests.factories import make_source
@@ -67,6 +68,30 @@ def test_a_file_that_takes_no_more(sqlite_db: Database, pragma: str, code: str) 
     assert str(file_of(sqlite_db)) in caught.value.message
 
 
+def test_a_writer_is_waited_for_as_long_as_was_said(sqlite_db: Database) -> None:
+    """And a connection that has waited in vain waits as long for everything else afterwards."""
+    other = Database(sqlite_db.settings, deadline=0.3)
+    began = time.monotonic()
+    with sqlite_db.write(), pytest.raises(TransientError, match="DATABASE_BUSY"), other.write():
+        pass
+    assert 0.3 <= time.monotonic() - began < 3
+    with other.write() as session:
+        assert session.scalar(text("PRAGMA busy_timeout")) == 300
+    other.dispose()
+
+
+def test_who_waits_for_a_writer_looks_often(sqlite_db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Transactions one right after the other leave moments of some milliseconds: none is missed for long."""
+    looks: list[float] = []
+    real = database.time.monotonic
+    monkeypatch.setattr(database.time, "monotonic", lambda: looks.append(real()) or looks[-1])
+    other = Database(sqlite_db.settings, deadline=0.5)
+    with sqlite_db.write(), pytest.raises(TransientError), other.write():
+        pass
+    other.dispose()
+    assert len(looks) > 10
+
+
 def test_a_server_that_takes_no_writes(postgres_db: Database) -> None:
     def write() -> None:
         with postgres_db.write() as session:
@@ -100,13 +125,6 @@ def test_who_must_yield_to_another_is_told_so(postgres_db: Database) -> None:
     for thread in threads:
         thread.join(30)
     assert said == ["DATABASE_BUSY"]
-
-
-def test_a_file_that_somebody_keeps(sqlite_db: Database) -> None:
-    hasty = Database(sqlite_db.settings, deadline=0.2)
-    with sqlite_db.write(), pytest.raises(TransientError, match="DATABASE_BUSY"), hasty.write():
-        pass
-    hasty.dispose()
 
 
 @pytest.mark.parametrize("floor", ["UPDATE schema_floor SET oldest = '9999'", "DELETE FROM schema_floor"])

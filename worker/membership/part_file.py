@@ -15,7 +15,8 @@ class PartFile:
     def __init__(self, workdir: Path) -> None:
         self._file = tempfile.TemporaryFile(dir=workdir)  # noqa: SIM115 - closed with the object
         weakref.finalize(self, self._file.close)
-        self._sizes: list[tuple[int, int]] = []
+        self._parts: list[tuple[int, int, int]] = []  # rows, and from where to where in the file
+        self._end = 0
 
     @classmethod
     def of(cls, parts: Iterable[tuple[int, bytes]], workdir: Path) -> Self:
@@ -28,14 +29,27 @@ class PartFile:
     def add(self, n: int, keys: bytes) -> None:
         """The next one."""
         self._file.write(keys)
-        self._sizes.append((n, len(keys)))
+        self._parts.append((n, self._end, self._end + len(keys)))
+        self._end += len(keys)
 
     @property
     def rows(self) -> int:
         """Of all parts."""
-        return sum(n for n, _ in self._sizes)
+        return sum(n for n, _, _ in self._parts)
+
+    def __len__(self) -> int:
+        return len(self._parts)
 
     def __iter__(self) -> Iterator[tuple[int, bytes]]:
-        self._file.seek(0)
-        for n, size in self._sizes:
-            yield n, self._file.read(size)
+        return self.between(0, len(self))
+
+    def between(self, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
+        """The parts from `start` on, before `stop`."""
+        for n, begin, end in self._parts[start:stop]:
+            self._file.seek(begin)
+            yield n, self._file.read(end - begin)
+
+    def size(self, part: int) -> int:
+        """Bytes of one part."""
+        _, begin, end = self._parts[part]
+        return end - begin

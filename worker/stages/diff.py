@@ -1,4 +1,4 @@
-"""Stage 2: the file against what Marketing Cloud has acknowledged; guards; the batches, all in one transaction.
+"""Stage 2: the file against what Marketing Cloud has acknowledged; guards; the batches, which count by one commit.
 
 Nothing is planned unless the whole file is good, every precondition holds, no guard objects, and nothing that
 an earlier run left at the vendor could still contradict it.
@@ -30,6 +30,7 @@ from worker.stages import (
     long_keys,
     plan,
     snapshot_store,
+    webhook_snapshot,
     webhook_trust,
 )
 from worker.vendors.marketing_cloud.client import DataExtension
@@ -41,6 +42,7 @@ _OF_THE_FILE = ("snapshot_rows", "members", "blank", "duplicate", "odd", "spanne
 def diff(claimed: ClaimedRun) -> Stage | None:
     """Plan the run's batches, or find that there is nothing to do."""
     run = claimed.load()
+    _sweep(claimed, run)
     if not job_tracking.earlier_runs(claimed, run):
         return None
     if run.binding.full_next and not run.full:
@@ -62,6 +64,13 @@ def diff(claimed: ClaimedRun) -> Stage | None:
             return Stage.FINISH
     with claimed.workdir(f"run-{run.id}") as workdir:
         return _decided(claimed, run, cohort, workdir)
+
+
+def _sweep(claimed: ClaimedRun, run: SyncRun) -> None:
+    """Remove what an attempt before this one has left half done."""
+    plan.sweep(claimed)
+    if run.binding.feed == Feed.WEBHOOK:
+        webhook_snapshot.sweep(claimed, run)
 
 
 def snapshot_of(run: SyncRun) -> Snapshot:

@@ -6,24 +6,27 @@ snapshot is not taken for confirmed, so the next run compares again and retries 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
+from sqlalchemy.orm import Session
 
 from models.data_protection import forgotten
 from models.data_protection.forgotten import Forgotten
 from models.data_protection.retention import Retention
 from models.database import one_state
 from models.direction import Direction
-from models.membership import state
+from models.membership import generations, state
+from models.membership.generations import Ahead, Counting
 from models.runs import lifecycle, rejections, unresolved_batches
 from models.tables import SyncRun
 from models.types import RunState, Stage
 from worker.claim import ClaimedRun
 from worker.membership.compaction import compact, compaction_due
 from worker.membership.part_file import PartFile
-from worker.stages import snapshot_store
+from worker.stages import parts_ahead, snapshot_store
 
 log = structlog.get_logger()
 
@@ -33,12 +36,22 @@ def finish(claimed: ClaimedRun) -> Stage | None:
     with claimed.workdir(f"fold-{claimed.claim.run_id}") as workdir:
         base = _folded(claimed, workdir)
         if base is not None:
-            _store(claimed, base)
+            _store(claimed, base, workdir)
+        _sweep(claimed)
     run = _end(claimed)
     if run.snapshot is not None:
         snapshot_store.forget(claimed, run.snapshot)
     log.info("run_finished", **canonical(run), folded=base is not None)
     return None
+
+
+def _sweep(claimed: ClaimedRun) -> None:
+    """Remove what a new base has replaced, and what a kill left of one."""
+    binding_id = claimed.load().binding_id
+    with claimed.ctx.db.read() as session:
+        if not generations.any_others(session, generations.of_binding(binding_id)):
+            return
+    state.drop_replaced(claimed, binding_id)
 
 
 def _end(claimed: ClaimedRun) -> SyncRun:
@@ -84,17 +97,27 @@ def _folded(claimed: ClaimedRun, workdir: Path) -> _Base | None:
             state.iter_deltas(session, run.binding_id),
             workdir=workdir,
         )
-        # Who leaves is in the state until a run has unflagged them.
         kept = PartFile.of((gone.without(Direction.EXIT, *part) for part in parts), workdir)
         return _Base(kept, state.logged(session, run.binding_id), gone)
 
 
-def _store(claimed: ClaimedRun, base: _Base) -> None:
-    with claimed.transaction() as (session, run):
-        gone = forgotten.enforced(session, claimed.ctx.db.keyring).besides(base.without)
-        parts = (gone.without(Direction.EXIT, *part) for part in base.parts)
-        state.replace_base(session, run.binding_id, parts, base.folded)
-    state.drop_replaced(claimed, run.binding_id)
+def _store(claimed: ClaimedRun, base: _Base, workdir: Path) -> None:
+    def count(
+        session: Session, run: SyncRun, ahead: Ahead, rest: Iterator[tuple[int, bytes]]
+    ) -> Counting | None:
+        return state.replace_base(session, run.binding_id, ahead, rest)
+
+    binding_id = claimed.load().binding_id
+    counting = parts_ahead.counted(
+        claimed,
+        generations.of_binding(binding_id),
+        base.parts,
+        Direction.EXIT,  # who leaves is in the state until a run has unflagged them
+        count,
+        known=base.without,
+        workdir=workdir,
+    )
+    state.take_from_log(claimed, base.folded, counting.generation)
 
 
 def canonical(run: SyncRun) -> dict[str, object]:

@@ -5,14 +5,16 @@ The file has to pass the guards of a file first: a damaged one would be believed
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import structlog
+from sqlalchemy.orm import Session
 
-from models.data_protection import forgotten
 from models.direction import Direction
 from models.errors import TerminalError
-from models.membership import cohort_lists, list_base
+from models.membership import cohort_lists, generations, list_base
+from models.membership.generations import Ahead
 from models.tables import Snapshot, SyncRun
 from worker.claim import ClaimedRun
 from worker.membership.compaction import compact
@@ -20,7 +22,7 @@ from worker.membership.diff import StateReader, compare
 from worker.membership.file_keys import key_blobs
 from worker.membership.part_file import PartFile
 from worker.membership.snapshot_file import inspect
-from worker.stages import file_guard, snapshot_store, webhook_trust
+from worker.stages import file_guard, parts_ahead, snapshot_store, webhook_trust
 
 log = structlog.get_logger()
 
@@ -49,16 +51,23 @@ def take(claimed: ClaimedRun, run: SyncRun, known: StateReader) -> None:
 
 
 def _swap(claimed: ClaimedRun, download: Snapshot, base: PartFile, blank: int, workdir: Path) -> None:
-    known = claimed.forgotten()  # since the file was made, maybe
-    kept = PartFile.of((known.without(Direction.ENTER, *part) for part in base), workdir)
-    with claimed.transaction() as (session, run):
-        gone = forgotten.enforced(session, claimed.ctx.db.keyring).besides(known)
-        if gone:
-            kept = PartFile.of((gone.without(Direction.ENTER, *part) for part in kept), workdir)
+    def count(session: Session, run: SyncRun, ahead: Ahead, rest: Iterator[tuple[int, bytes]]) -> int | None:
         stored = session.get_one(Snapshot, download.id)
-        stored.rows = base.rows + blank
         # Who was forgotten is still one of the cohort's people, as somebody without the property.
-        blank += base.rows - kept.rows
-        list_id = list_base.rebase(session, run, stored, kept, blank=blank, now=claimed.now)
-    cohort_lists.drop_replaced(claimed, list_id)
+        stored.rows = base.rows + blank
+        return list_base.rebase(session, run, stored, ahead, rest, people=stored.rows, now=claimed.now)
+
+    with claimed.transaction() as (session, run):
+        list_id = list_base.list_to_base(session, run.binding, now=claimed.now)
+    cohort_lists.drop_replaced(claimed, list_id, claimed.claim.run_id)
+    parts_ahead.counted(
+        claimed,
+        generations.of_list(list_id),
+        base,
+        Direction.ENTER,
+        count,
+        known=None,
+        workdir=workdir,
+    )
+    cohort_lists.drop_replaced(claimed, list_id, claimed.claim.run_id)
     log.info("list_reconciled", snapshot=download.id, members=base.rows)

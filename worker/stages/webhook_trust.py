@@ -99,7 +99,7 @@ def _begin_with(claimed: ClaimedRun, time: int) -> None:
         reconciling.forget_comparison(run)
         lifecycle.advance(run, Stage.SNAPSHOT, now=claimed.now)
     if found is not None:
-        cohort_lists.drop_replaced(claimed, found.id)
+        cohort_lists.drop_replaced(claimed, found.id, claimed.claim.run_id)
     log.info("list_begins_anew", computed=list_trust.shown(time))
 
 
