@@ -28,7 +28,14 @@ def named_errors(place: str = "the configured place") -> Iterator[None]:
         raise _named(error, place) or TransientError("DATABASE_UNREACHABLE", _first_line(error)) from error
     except DBAPIError as error:
         named = _named(error.orig, place)
-        if named is None and (isinstance(error, OperationalError) or error.connection_invalidated):
+        ours = (
+            _code(error.orig) == sqlite3.SQLITE_ERROR
+        )  # a statement that is wrong: the database has answered
+        if (
+            named is None
+            and not ours
+            and (isinstance(error, OperationalError) or error.connection_invalidated)
+        ):
             named = TransientError("DATABASE_UNREACHABLE", _first_line(error.orig))
         if named is None:
             raise

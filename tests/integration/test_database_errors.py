@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event, text
+from sqlalchemy.exc import DBAPIError
 
 from config.settings import Settings
 from models import database, schema
@@ -101,6 +102,11 @@ def test_a_server_that_takes_no_writes(postgres_db: Database) -> None:
     with pytest.raises(SyncError) as caught:
         write()
     assert caught.value.code == "DATABASE_READ_ONLY"
+
+
+def test_a_statement_that_is_wrong_is_no_silence(db: Database) -> None:
+    with pytest.raises(DBAPIError), db.read() as session:
+        session.execute(text("SELECT nothing_like_it FROM sync_run"))
 
 
 def test_who_must_yield_to_another_is_told_so(postgres_db: Database) -> None:
