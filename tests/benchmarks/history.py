@@ -87,9 +87,9 @@ def runs() -> None:
                 requests.put(
                     f"{door['url']}/_sandbox/cohorts/{cohort}", json=change, timeout=60
                 ).raise_for_status()
-                before = _processor()
+                before = processor()
                 wall = whole.sync(db, settings, name).wall
-                took[name].append((wall, _processor() - before))
+                took[name].append((wall, processor() - before))
     figures = {
         name: [statistics.median(each) for each in zip(*rows[2:], strict=True)] for name, rows in took.items()
     }
@@ -106,7 +106,7 @@ def runs() -> None:
     )
 
 
-def _processor() -> float:
+def processor() -> float:
     """Seconds of processor that the product's processes have taken until now, without the sandbox's."""
     spent = 0.0
     for process in psutil.Process().children(recursive=True):
