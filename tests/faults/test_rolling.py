@@ -94,8 +94,8 @@ class Work:
 def test_each_is_replaced_while_the_others_work(busy: Product) -> None:
     busy.begin()
     busy.sandbox.switch(
-        async_queue_seconds=0.2,
-        async_execute_seconds=0.2,
+        async_queue_seconds=0.5,
+        async_execute_seconds=0.5,
         amplitude_rate_per_10_minutes=0,
         amplitude_monthly_quota=0,
         amplitude_parallel=0,
