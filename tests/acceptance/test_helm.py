@@ -274,7 +274,7 @@ def secret(postgres_url: str) -> Iterator[dict[str, str]]:
 
 
 def values_for(vendors: Sandbox) -> Manifest:
-    timing = ("lease_seconds", "tick_seconds", "retry_base_seconds", "retry_max_seconds", "uncertain_seconds")
+    timing = ("lease_seconds", "retry_base_seconds", "retry_max_seconds", "uncertain_seconds")
     return {
         **GIVEN,
         "settings": {
