@@ -34,9 +34,8 @@ SQLITE_BUSY_SECONDS = 60
 # SQLite itself soon looks only every 100 ms whether the writer has ended, and so misses the moments between one short
 # transaction and the next: an answer waited for 740 ms beside transactions of 20. Within so long it looks four times.
 SQLITE_LOOK_MS = 10
-SQLITE_LOG_BYTES = (
-    64 << 20
-)  # the log is cut to this after a large transaction; without it, it keeps its largest size
+# The log is cut to this after a large transaction; without it, it keeps its largest size.
+SQLITE_LOG_BYTES, SQLITE_PAGE_BYTES = 64 << 20, 4096
 CONNECT_SECONDS = 10
 
 FROZEN_MS = 30_000
@@ -47,15 +46,26 @@ class Database:
     """An engine and the ring of keys for the secrets in it. One a process: it must not cross a fork."""
 
     def __init__(
-        self, settings: Settings, *, patience: float | None = None, deadline: float | None = None
+        self,
+        settings: Settings,
+        *,
+        patience: float | None = None,
+        deadline: float | None = None,
+        prompt: bool = False,
     ) -> None:
         """With `patience` nothing waits longer than so many seconds for an answer, and no connection is kept.
 
-        With `deadline` no transaction takes longer than so many seconds, and connections are kept.
+        With `deadline` no transaction takes longer than so many seconds, and connections are kept. `prompt`: somebody
+        waits for each commit, so on SQLite the writing back of what others have stored is left to them.
         """
         self.settings = settings
         self.keyring = Keyring.load(settings)
         self.engine = _engine(settings, patience, deadline)
+        if prompt and self.dialect == "sqlite":
+            pages = SQLITE_LOG_BYTES // SQLITE_PAGE_BYTES
+            event.listen(
+                self.engine, "connect", lambda line, _: line.execute(f"PRAGMA wal_autocheckpoint={pages}")
+            )
         if patience is not None:
             bound(self.engine, patience)
         if deadline is not None:

@@ -27,7 +27,7 @@ def serve(
     """Receive until told to stop; `ready` gets the address once it answers. Port 0 means any free one."""
     configure(settings, "receiver")
     log_limit.limit("receiver.strangers", "uvicorn.error", "asyncio")
-    db = Database(settings)
+    db = Database(settings, prompt=True)
     secrets = SourceSecrets(db)
     listening = _listen(host, port)
     try:

@@ -17,6 +17,7 @@ from sqlalchemy import event, text
 from config import pulse
 from config.graceful_stop import GracefulStop
 from config.settings import Settings
+from models import database
 from models.database import Database
 from models.errors import TransientError
 from models.observability.health import HEARTBEATS
@@ -184,3 +185,25 @@ def test_a_scheduler_goes_round_while_its_database_says_nothing(
     loop.pulse.stop()
     publisher.close()
     db.dispose()
+
+
+def test_who_is_waited_for_leaves_it_to_others_to_write_the_log_back(sqlite_db: Database) -> None:
+    """A receiver's small commit would pay for the megabytes of a run; without anybody else the log has its bound."""
+    file = sqlite_db.settings.data_dir / "cohort-sync.db"
+    log, bound = file.with_name(f"{file.name}-wal"), database.SQLITE_LOG_BYTES
+    prompt = Database(sqlite_db.settings, prompt=True)
+    before = file.stat().st_size
+    largest = 0
+    for megabytes in range(1, 2 + (bound >> 20)):
+        with prompt.write() as session:
+            session.execute(text("CREATE TABLE IF NOT EXISTS filler (data BLOB)"))
+            session.execute(text("INSERT INTO filler VALUES (zeroblob(1048576))"))
+        largest = max(largest, log.stat().st_size)
+        if megabytes < (bound >> 20) - 2:
+            assert file.stat().st_size == before
+    assert file.stat().st_size > bound
+    assert largest < 1.1 * bound
+    with sqlite_db.write() as session:
+        session.execute(text("INSERT INTO filler VALUES (zeroblob(8388608))"))
+    assert file.stat().st_size > bound + (8 << 20) - (1 << 20)
+    prompt.dispose()
