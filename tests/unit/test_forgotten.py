@@ -49,13 +49,13 @@ def test_who_leaves_is_pushed_out_and_nobody_in() -> None:
     wanted.append(PlannedBatch(Direction.ENTER, 3, keys))
     left_out: Counter[Direction] = Counter()
     left = list(_allowed(wanted, gone.besides(Forgotten()), left_out))
-    assert [(direction, n, decode_keys(blob)) for direction, n, blob in left] == [
+    assert [(batch.direction, batch.n, decode_keys(batch.keys)) for batch in left] == [
         (Direction.EXIT, 2, ["bob", "carl"]),
         (Direction.ENTER, 1, ["carl"]),
     ]
     assert left_out == {Direction.ENTER: 2, Direction.EXIT: 2}
     # They were left out before.
-    assert [n for _, n, _ in _allowed(wanted, gone.besides(gone), left_out)] == [3, 1, 3]
+    assert [batch.n for batch in _allowed(wanted, gone.besides(gone), left_out)] == [3, 1, 3]
 
 
 FILES = [
