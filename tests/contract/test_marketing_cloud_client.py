@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
@@ -710,6 +711,59 @@ def test_rows_are_read_back_page_by_page(product: Product, monkeypatch: pytest.M
     ended(cloud, submitted(cloud, *"Abcde"))
     assert [key for key, _ in cloud.rows(product.sandbox.key)] == list("Abcde")
     assert [values["purchasers"] for _, values in cloud.rows(product.sandbox.key)] == ["True"] * 5
+
+
+@pytest.mark.parametrize("alike", [True, False])
+@pytest.mark.parametrize("rows", [9, 10])
+@pytest.mark.parametrize("first", [1, 3])
+def test_each_page_is_asked_for_once(
+    product: Product, monkeypatch: pytest.MonkeyPatch, rows: int, first: int, alike: bool
+) -> None:
+    """Also those that are asked for before the page before them was parsed, because their links are alike."""
+    monkeypatch.setattr("worker.vendors.marketing_cloud.client.PAGE_ROWS", 2)
+    cloud = product.marketing_cloud()
+    ended(cloud, submitted(cloud, *"abcdefghij"[:rows]))
+    plain = cloud._ask
+
+    def ask(path: str, **options: Any) -> Any:
+        response = plain(path, **options)
+        body = response.json()
+        if not alike and "next" in body["links"]:
+            body["links"]["next"] += f"&x={body['page']}"
+            response._content = json.dumps(body).encode()
+        return response
+
+    monkeypatch.setattr(cloud, "_ask", ask)
+    found = [(page.number, [key for key, _ in page.rows]) for page in cloud.pages(product.sandbox.key, first)]
+    assert [number for number, _ in found] == list(range(first, 6))
+    assert [key for _, keys in found for key in keys] == list("abcdefghij"[2 * (first - 1) : rows])
+    asked = product.sandbox.door("GET", "requests", path="/rowset")["requests"]
+    assert len(asked) == len(found), asked
+
+
+def test_a_page_that_was_asked_for_too_early_is_not_taken(
+    product: Product, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fourth page's link is another one than those before let expect."""
+    monkeypatch.setattr("worker.vendors.marketing_cloud.client.PAGE_ROWS", 2)
+    cloud = product.marketing_cloud()
+    ended(cloud, submitted(cloud, *"abcdefghij"))
+    plain, asked = cloud._ask, []
+
+    def ask(path: str, **options: Any) -> Any:
+        asked.append(path)
+        response = plain(path, **options)
+        body = response.json()
+        if body["page"] == 3:
+            body["links"]["next"] += "&x=1"
+            response._content = json.dumps(body).encode()
+        if body["page"] == 4 and "x=1" not in path:
+            response._content = b"{}"
+        return response
+
+    monkeypatch.setattr(cloud, "_ask", ask)
+    assert [key for key, _ in cloud.rows(product.sandbox.key)] == list("abcdefghij")
+    assert len(asked) == 6
 
 
 @pytest.mark.parametrize("position", ["404", "400"])

@@ -6,6 +6,7 @@ after a newer contradicting one: that order is kept by the caller. Facts: docs/v
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -232,15 +233,24 @@ class MarketingCloud:
     def pages(self, key: str, first: int = 1) -> Iterator[RowsPage]:
         """The rows with all their fields, page by page: there is no choosing of fields that could be relied on."""
         path = f"data/v1/customobjectdata/key/{quote(key, safe='')}/rowset?%24page={first}&%24pagesize={PAGE_ROWS}"
-        asked = Ahead(lambda: self._read(path))
+        asked, guess = Ahead(partial(self._ask, path)), ""
         for number in count(first):
-            answer = asked.result()
+            response = asked.result()
+            if guess:  # a link like those before: asked for while this page is parsed
+                asked = Ahead(partial(self._ask, guess))
+            answer = self._answered(path, response)
+            page = page_of(answer, number)
             links = answer.get("links")
             following = links.get("next") if isinstance(links, dict) else None
-            more = isinstance(following, str) and following.startswith("/") and bool(answer.get("items"))
+            more = isinstance(following, str) and following.startswith("/") and bool(page.rows)
             if more:  # asked for while this page is taken; the link lacks the /data prefix
-                asked = Ahead(partial(self._read, f"data{following}"))
-            yield page_of(answer, number)
+                link = f"data{following}"
+                if link != guess:
+                    asked = Ahead(partial(self._ask, link))
+                alike = link == _next(path, number) and page.count > (number + 1) * len(page.rows)
+                guess = _next(link, number + 1) if alike else ""
+                path = link
+            yield page
             if not more:
                 return
 
@@ -251,7 +261,12 @@ class MarketingCloud:
 
     def _read(self, path: str, **options: Any) -> dict[str, Any]:
         """A JSON object with the status 200. Anything else in its place is a gateway's, and passes."""
-        response = self._calls.rest("GET", path, scope=READ, **options)
+        return self._answered(path, self._ask(path, **options))
+
+    def _ask(self, path: str, **options: Any) -> requests.Response:
+        return self._calls.rest("GET", path, scope=READ, **options)
+
+    def _answered(self, path: str, response: requests.Response) -> dict[str, Any]:
         answer = json_of(response)
         what = path.partition("?")[0].rpartition("/")[2]
         if response.status_code != requests.codes.ok or answer is None:
@@ -259,6 +274,12 @@ class MarketingCloud:
         if isinstance(answer, dict):
             return answer
         raise ContractError("MC_CONTRACT", call=f"GET {what}")
+
+
+def _next(link: str, number: int) -> str:
+    """The link to the page after this one, if it is like this one; nothing if it does not say its number."""
+    found, times = re.subn(rf"((?:\$|%24)page=){number}(?!\d)", rf"\g<1>{number + 1}", link)
+    return found if times == 1 else ""
 
 
 def _row_result(item: Any) -> RowResult:
