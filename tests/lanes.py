@@ -2,7 +2,8 @@
 
 The lane is the tests of the shared product on PostgreSQL, over all files: they follow one another in one process, so
 that this product is started once. The one on SQLite is cheap, and each process has its own. Files of a running product
-go first, as they take longest; short files go last, so that no process has to wait for another.
+go first, as they take longest; short files go last, so that no process has to wait for another. A file whose tests take
+minutes each is given out test by test.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import pytest
 from xdist.scheduler import LoadFileScheduling
 
 ROOT = Path(__file__).parents[1]
+_LONG = {"tests/contract/test_commit_boundaries.py", "tests/contract/test_run_machine.py"}
 _FIRST = ("acceptance", "faults", "integration", "contract", "fuzz", "unit")
 
 
@@ -34,12 +36,16 @@ class Lanes(LoadFileScheduling):
     """Hands out the lane and the files, each whole."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "postgresql" if _in_lane(nodeid) else nodeid.partition("::")[0]
+        path = nodeid.partition("::")[0]
+        if path in _LONG:
+            return nodeid
+        return "postgresql" if _in_lane(nodeid) else path
 
 
-def _place(item: pytest.Item) -> tuple[bool, bool, int]:
+def _place(item: pytest.Item) -> tuple[bool, bool, bool, int]:
     path = item.nodeid.partition("::")[0]
-    return not _in_lane(item.nodeid), not shares(path), _FIRST.index(item.path.parent.name)
+    kind = _FIRST.index(item.path.parent.name)
+    return not _in_lane(item.nodeid), not shares(path), path not in _LONG, kind
 
 
 def _in_lane(nodeid: str) -> bool:
