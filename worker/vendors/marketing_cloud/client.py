@@ -236,6 +236,7 @@ class MarketingCloud:
         asked, guess = Ahead(partial(self._ask, path)), ""
         for number in count(first):
             response = asked.result()
+            guess = guess if response.content.startswith(b"{") else ""  # not where a gateway has answered
             if guess:  # a link like those before: asked for while this page is parsed
                 asked = Ahead(partial(self._ask, guess))
             answer = self._answered(path, response)
