@@ -25,7 +25,7 @@ def is_ascii(blob: U8) -> bool:
 
 def is_plain(blob: U8) -> bool:
     """Whether every byte is a letter, a digit, a sign or a space of ASCII."""
-    return is_ascii(blob) and int(blob.min(initial=_SPACE)) >= _SPACE and int(blob.max(initial=0)) < _DELETE
+    return int(blob.min(initial=_SPACE)) >= _SPACE and int(blob.max(initial=0)) < _DELETE
 
 
 def windows(blob: U8, width: int) -> npt.NDArray[np.void]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, delete, func, insert, select, tuple_
+from sqlalchemy import ColumnElement, ScalarSelect, delete, func, insert, select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from models.data_protection import forgotten
@@ -37,6 +37,11 @@ class Owner:
     def parts(self) -> ColumnElement[bool]:
         """The condition for its parts, of all generations."""
         return self.column == self.id
+
+    @property
+    def current(self) -> ScalarSelect[int]:
+        """Its current generation, within a statement."""
+        return select(self.pointer).where(self.pointer.class_.id == self.id).scalar_subquery()
 
     def hold(self, session: Session) -> int | None:
         """Its current generation, which nobody else changes until this transaction ends; none if the owner is gone.
@@ -141,10 +146,9 @@ def _sum(session: Session, owner: Owner, generation: int) -> tuple[int, int]:
 
 def drop_others(steps: Steps, owner: Owner, *, at_work: ColumnElement[bool] | None = None) -> None:
     """Remove the parts that do not count, a part to a commit; while one is `at_work`, none that it may be storing."""
-    current = select(owner.pointer).where(owner.pointer.class_.id == owner.id).scalar_subquery()
-    other = owner.part.generation != current
+    other = owner.part.generation != owner.current
     if at_work is not None:
-        other = (owner.part.generation < current) | (other & ~at_work)
+        other = (owner.part.generation < owner.current) | (other & ~at_work)
     one = select(owner.part.generation, owner.part.part).where(owner.parts, other).limit(1)
     place = tuple_(owner.part.generation, owner.part.part)
     drop(steps, delete(owner.part).where(owner.parts, place.in_(one)))
@@ -152,6 +156,5 @@ def drop_others(steps: Steps, owner: Owner, *, at_work: ColumnElement[bool] | No
 
 def any_others(session: Session, owner: Owner) -> bool:
     """Whether there are parts that do not count."""
-    current = select(owner.pointer).where(owner.pointer.class_.id == owner.id).scalar_subquery()
-    one = select(owner.part.part).where(owner.parts, owner.part.generation != current)
+    one = select(owner.part.part).where(owner.parts, owner.part.generation != owner.current)
     return session.scalar(one.limit(1)) is not None

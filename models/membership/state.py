@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, ScalarSelect, func, select, update
+from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session
 
 from models.direction import Direction
@@ -27,7 +27,10 @@ def iter_chunks(session: Session, binding_id: int) -> Iterator[bytes]:
     """The parts of the current generation, in order."""
     yield from session.scalars(
         select(MemberChunk.keys)
-        .where(MemberChunk.binding_id == binding_id, MemberChunk.generation == _current(binding_id))
+        .where(
+            MemberChunk.binding_id == binding_id,
+            MemberChunk.generation == generations.of_binding(binding_id).current,
+        )
         .order_by(MemberChunk.part)
         .execution_options(yield_per=1)
     )
@@ -48,7 +51,8 @@ def sizes(session: Session, binding_id: int) -> tuple[int, int, int]:
     """Members in the base, changes in the log, batches in the log."""
     base = session.scalar(
         select(func.coalesce(func.sum(MemberChunk.n), 0)).where(
-            MemberChunk.binding_id == binding_id, MemberChunk.generation == _current(binding_id)
+            MemberChunk.binding_id == binding_id,
+            MemberChunk.generation == generations.of_binding(binding_id).current,
         )
     )
     changes, batches = session.execute(
@@ -99,10 +103,6 @@ def take_from_log(steps: Steps, folded: Sequence[int], generation: int) -> None:
 def drop_replaced(steps: Steps, binding_id: int) -> None:
     """Remove the parts that do not count: nobody but the binding's one unfinished run stores any."""
     generations.drop_others(steps, generations.of_binding(binding_id))
-
-
-def _current(binding_id: int) -> ScalarSelect[int]:
-    return select(CohortBinding.state_generation).where(CohortBinding.id == binding_id).scalar_subquery()
 
 
 def counted(binding: CohortBinding, members: int) -> None:

@@ -10,11 +10,9 @@ import statistics
 import sys
 import tempfile
 import uuid
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import psutil
 import requests
 from sqlalchemy import insert, select
 
@@ -25,7 +23,7 @@ from models.database import Database
 from models.setup.bindings import Timing
 from models.tables import CohortBinding, PushBatch, SyncRun
 from tests.benchmarks import whole
-from tests.benchmarks.measure import Run, run, table
+from tests.benchmarks.measure import Run, processor, run, table
 from tests.factories import make_binding, make_destination, make_source
 
 RUNS = 105_000
@@ -104,16 +102,6 @@ def runs() -> None:
             for at, what in enumerate(("wall clock", "processor seconds"))
         ],
     )
-
-
-def processor() -> float:
-    """Seconds of processor that the product's processes have taken until now, without the sandbox's."""
-    spent = 0.0
-    for process in psutil.Process().children(recursive=True):
-        with suppress(psutil.Error):
-            if "sandbox" not in process.cmdline():
-                spent += sum(process.cpu_times()[:2])
-    return spent
 
 
 def age(db: Database, binding: CohortBinding, *, after: int = 0, extension: str = "de") -> None:

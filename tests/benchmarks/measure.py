@@ -11,8 +11,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -56,6 +59,16 @@ def run(*command: str | Path) -> Run:
             raise SystemExit(f"{command[0]} ended with {done.returncode}")
         wall, cpu, peak = json.load(told)
     return Run(wall, cpu, peak / (1 << 20 if sys.platform == "darwin" else 1 << 10), done.stdout.strip())
+
+
+def processor() -> float:
+    """Seconds of processor that the product's processes have taken until now, without the sandbox's."""
+    spent = 0.0
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if "sandbox" not in process.cmdline():
+                spent += sum(process.cpu_times()[:2])
+    return spent
 
 
 def python(module: str, *arguments: str | Path) -> Run:

@@ -12,7 +12,6 @@ import tempfile
 from pathlib import Path
 
 from tests.benchmarks import measure, whole
-from tests.benchmarks.history import processor
 
 RIVAL = Path(__file__).with_name("script_rival.py")
 
@@ -34,9 +33,9 @@ def main(members: int = 200_000) -> None:
             if what == "1 % churn":
                 whole.churn(door, members, seed=7)
             rival = measure.run(interpreter, RIVAL, here, state, whole.RIVAL_FIELD)
-            before = processor()
+            before = measure.processor()
             mine = whole.sync(db, settings)
-            spent = processor() - before
+            spent = measure.processor() - before
             figures = (
                 f"cohort-sync {mine.wall:5.2f} s, {spent:.2f} s of processor; script {rival.wall:5.2f} s, "
             )

@@ -19,7 +19,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import psutil
 import requests
 from pydantic import SecretStr
 from sqlalchemy import func, select
@@ -31,7 +30,7 @@ from models.database import Database
 from models.runs import lifecycle
 from models.tables import CohortBinding, PushBatch, SyncRun
 from models.types import BatchState, RunState, Stage, Trigger
-from tests.benchmarks.measure import table
+from tests.benchmarks.measure import processor, table
 from tests.benchmarks.whole import sandbox
 from tests.factories import make_binding, make_destination, make_source
 from tests.support import postgres_server, wait_until
@@ -165,27 +164,16 @@ def ended(made: Product) -> list[SyncRun]:
     return found
 
 
-def processor_seconds() -> float:
-    """What the stack's processes have used."""
-    used = 0.0
-    for process in psutil.Process().children(recursive=True):
-        if "sandbox" in process.cmdline():
-            continue
-        times = process.cpu_times()
-        used += times.user + times.system
-    return used
-
-
 def together(bindings: int, job_seconds: float, database: str = "sqlite", *, destinations: int = 1) -> None:
     """So many bindings on one data extension."""
     names = [f"Flag {number}" for number in range(bindings)]
     load = os.getloadavg()[0]
     with product(job_seconds, database) as made:
         bind(made, names, destinations=destinations)
-        used = processor_seconds()
+        used = processor()
         start(made, names)
         runs = ended(made)
-        used = processor_seconds() - used
+        used = processor() - used
         with made.db.read() as session:
             jobs = list(session.scalars(select(PushBatch).order_by(PushBatch.sent_at)))
     wall = (max(run.finished_at for run in runs) - min(run.created_at for run in runs)).total_seconds()  # type: ignore[type-var]

@@ -31,6 +31,7 @@ from worker.inspection.check import flag_value
 from worker.membership.diff import Diff, PlannedBatch
 from worker.membership.part_file import PartFile
 from worker.stages import long_keys
+from worker.stages.parts_ahead import TRIES
 from worker.vendors.marketing_cloud.client import (
     BATCH_BYTES,
     BATCH_ROWS,
@@ -41,7 +42,6 @@ from worker.vendors.marketing_cloud.client import (
 )
 
 STEP_BYTES = 4 << 20
-TRIES = 3
 
 
 def planned(found: Diff, field: Field, mode: WriteMode) -> Iterator[PlannedBatch]:
