@@ -52,6 +52,8 @@ from worker.vendors.marketing_cloud.client import MarketingCloud
 log = structlog.get_logger()
 
 KEY_WAIT_SECONDS = 60.0
+# So short a part of a lease after it was renewed nobody can have taken the run over.
+JUST_NOW = 1 / 60
 
 
 @dataclass
@@ -63,6 +65,7 @@ class ClaimedRun:
     binding: str | None = None  # its name, once loaded
     _amplitude: list[Amplitude] = field(default_factory=list)
     _marketing_cloud: list[MarketingCloud] = field(default_factory=list)
+    _fenced_at: datetime | None = None  # when the last fenced transaction that was committed began
 
     @contextmanager
     def amplitude(self, source: AmplitudeProject) -> Iterator[Amplitude]:
@@ -117,20 +120,30 @@ class ClaimedRun:
         stage_progress.tell(self.ctx.redis, self.claim.run_id, self.claim.fence, progress)
 
     def require_lease(self) -> None:
-        """LeaseLost if this worker was away for so long that another may have the run."""
+        """LeaseLost if this worker was away for so long that another may have the run.
+
+        Where a commit has just told, the database is not asked again.
+        """
+        since = None if self._fenced_at is None else (self.now - self._fenced_at).total_seconds()
+        if since is not None and 0 <= since < self.ctx.settings.lease_seconds * JUST_NOW:
+            return
         if not lifecycle.still_held(self.ctx.db, self.claim, now=self.now):
             raise LeaseLost(self.claim.run_id)
 
-    def transaction(self) -> AbstractContextManager[tuple[Session, SyncRun]]:
+    @contextmanager
+    def transaction(self) -> Iterator[tuple[Session, SyncRun]]:
         """A fenced transaction: (session, run). Books the requests made since the last one."""
-        return fenced(
+        now = self.now
+        with fenced(
             self.ctx.db,
             self.claim,
-            now=self.now,
+            now=now,
             lease=self.ctx.settings.lease_seconds,
             amplitude=sum(client.take_count() for client in self._amplitude),
             marketing_cloud=sum(client.take_count() for client in self._marketing_cloud),
-        )
+        ) as found:
+            yield found
+        self._fenced_at = now
 
     def workdir(self, name: str) -> AbstractContextManager[Path]:
         """A directory for temporary files, gone afterwards."""

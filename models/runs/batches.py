@@ -231,7 +231,7 @@ def acknowledge(
     victims), with `again_sent_at` if they may be applied already; `rejected` are recorded. `run` is the run that
     followed the batch, maybe not the one that made it.
     """
-    batch = session.get_one(PushBatch, batch_id, options=[undefer(PushBatch.keys)])
+    batch = session.get_one(PushBatch, batch_id)
     if accepted is not None:
         batch.n, batch.keys = accepted
     batch.state, batch.acknowledged_at, batch.due_at = BatchState.ACKNOWLEDGED, now, None
@@ -432,14 +432,15 @@ def due_for(session: Session, run_id: int, *, now: datetime) -> str | None:
     )
 
 
-def next_planned(session: Session, run_id: int) -> PushBatch | None:
-    """Of the run's batches that are still to be sent the one that may be sent first, without its keys."""
-    return session.scalar(
+def left(session: Session, run_id: int) -> list[PushBatch]:
+    """What keeps a run at its push: its batches in flight, and the one of the others that may be sent first."""
+    following = session.scalar(
         select(PushBatch)
         .where(PushBatch.run_id == run_id, PushBatch.state == BatchState.PLANNED)
         .order_by(PushBatch.due_at.is_not(None), PushBatch.due_at, PushBatch.seq)
         .limit(1)
     )
+    return in_flight(session, run_id) + ([] if following is None else [following])
 
 
 def count_by_state(session: Session, run_id: int) -> dict[str, int]:

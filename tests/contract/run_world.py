@@ -7,13 +7,15 @@ between any two of its transactions, and others go on meanwhile.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, TypeAlias
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from models.contact_keys.codec import decode_keys, encode_keys
 from models.database import Database
@@ -254,8 +256,10 @@ class World:
                 flying = batches.jobs(batches.in_flight(session, run))
             due = [job for job in flying if job[0].due_at is None or job[0].due_at <= self.now]
             if due:
-                job_tracking.poll(hold, self.vendor, due[0], pause=2.0)  # type: ignore[arg-type]
-            elif not self._take(worker):
+                then = partial(self._turn_over, worker)
+                job_tracking.poll(hold, self.vendor, due[0], pause=2.0, then=then)  # type: ignore[arg-type]
+                return self.run(run).stage == Stage.PUSH
+            if not self._take(worker):
                 return self._leave(worker)
         return True
 
@@ -273,25 +277,31 @@ class World:
 
     def _take(self, worker: Worker) -> bool:
         with worker.hold.transaction() as (session, run):
-            if not run.cancel_requested:
-                worker.taken = batches.take_slot(
-                    session, run, worker.hold.slot_rules, now=self.now, rows_together=2 * ROWS
-                )
+            self._take_within(worker, session, run)
         return bool(worker.taken)
+
+    def _take_within(self, worker: Worker, session: Session, run: SyncRun) -> None:
+        if not run.cancel_requested:
+            rules = worker.hold.slot_rules
+            worker.taken = batches.take_slot(session, run, rules, now=self.now, rows_together=2 * ROWS)
+
+    def _turn_over(self, worker: Worker, session: Session, run: SyncRun) -> None:
+        """In the transaction in which a job has ended."""
+        self._take_within(worker, session, run)
+        if not worker.taken and not batches.left(session, run.id):
+            lifecycle.advance(run, Stage.FINISH, now=self.now)
+            slots.wake(session, EXTENSION, worker.hold.slot_rules, now=self.now)
 
     def _leave(self, worker: Worker) -> bool:
         """Done, or nothing moves."""
         with worker.hold.transaction() as (session, run):
-            left: Sequence[PushBatch] = batches.in_flight(session, run.id)
-            following = batches.next_planned(session, run.id)
-            if not left and following is None:
+            left = batches.left(session, run.id)
+            if not left:
                 lifecycle.advance(run, Stage.FINISH, now=self.now)
-            elif not left and run.cancel_requested:
+            elif run.cancel_requested and not batches.in_flight(session, run.id):
                 raise Cancelled("CANCELLED", binding=run.binding.name)
             else:
-                waits = [
-                    one.due_at for one in (*left, following) if one is not None and one.due_at is not None
-                ]
+                waits = [one.due_at for one in left if one.due_at is not None]
                 wanted = batches.slot_wanted(session, run, now=self.now)
                 lifecycle.wait(run, min(waits) if waits else None, slot_wanted=wanted)
             slots.wake(session, EXTENSION, worker.hold.slot_rules, now=self.now)

@@ -6,7 +6,7 @@ submitted batch is followed to its end before anything that contradicts it is se
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 from sqlalchemy.orm import Session
@@ -35,15 +35,29 @@ NO_RESULT = ("NO_RESULT", "Marketing Cloud gave no result for the row; it is sen
 JOB_FAILED = ("JOB_FAILED", "The job with this row alone ended in an error.")
 
 
-def poll(claimed: ClaimedRun, cloud: MarketingCloud, job: Sequence[PushBatch], *, pause: float) -> bool:
-    """Look at the job that these batches are, in the order of its rows; whether it reached its end."""
+def _nothing(_session: Session, _run: SyncRun) -> None:
+    pass
+
+
+def poll(
+    claimed: ClaimedRun,
+    cloud: MarketingCloud,
+    job: Sequence[PushBatch],
+    *,
+    pause: float,
+    then: Callable[[Session, SyncRun], None] = _nothing,
+) -> bool:
+    """Look at the job that these batches are, in the order of its rows; whether it reached its end.
+
+    `then` is called in the transaction that stores the results of its rows.
+    """
     first, n = job[0], sum(batch.n for batch in job)
     if first.request_id is None or first.sent_at is None:
         return False
     overdue = (claimed.now - first.sent_at).total_seconds() > claimed.ctx.settings.job_deadline_seconds
     state = _job(cloud, first.request_id, overdue=overdue)
     if state is JobState.DONE:
-        _commit(claimed, job, None)
+        _commit(claimed, job, None, then)
         return True
     if state is JobState.DONE_WITH_ERRORS:
         results = cloud.results(first.request_id)
@@ -54,7 +68,7 @@ def poll(claimed: ClaimedRun, cloud: MarketingCloud, job: Sequence[PushBatch], *
             return False
         if not any(row.ok or row.passing for row in results):
             refusals.look_for_the_cause(claimed, cloud, first)
-        _commit(claimed, job, results)
+        _commit(claimed, job, results, then)
         return True
     if state is JobState.FAILED:
         _failed(claimed, cloud, job)
@@ -103,7 +117,12 @@ def earlier_runs(claimed: ClaimedRun, run: SyncRun) -> bool:
     return True
 
 
-def _commit(claimed: ClaimedRun, job: Sequence[PushBatch], results: list[RowResult] | None) -> None:
+def _commit(
+    claimed: ClaimedRun,
+    job: Sequence[PushBatch],
+    results: list[RowResult] | None,
+    then: Callable[[Session, SyncRun], None],
+) -> None:
     """Acknowledge what was taken, plan passing and unreported rows anew, record the refused."""
     with claimed.transaction() as (session, run):
         for batch in job:
@@ -112,6 +131,7 @@ def _commit(claimed: ClaimedRun, job: Sequence[PushBatch], results: list[RowResu
             else:
                 _row_by_row(claimed, session, run, batch, results[: batch.n])
                 results = results[batch.n :]
+        then(session, run)
 
 
 def _row_by_row(

@@ -9,7 +9,8 @@ leaves without one, and whoever frees a slot wakes it (`models/runs/slots.py`).
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 from sqlalchemy.orm import Session
@@ -52,6 +53,15 @@ class Target:
 
 
 @dataclass
+class _Turn:
+    """What followed the end of a job in the same transaction."""
+
+    following: list[PushBatch] = field(default_factory=list)
+    done: bool = False
+    woken: list[Woken] = field(default_factory=list)
+
+
+@dataclass
 class Push:
     """One claim's work on the batches of a run."""
 
@@ -60,6 +70,7 @@ class Push:
     run: SyncRun
     target: Target
     paces: Paces
+    done: bool = False
 
     @property
     def synchronous(self) -> bool:
@@ -72,13 +83,13 @@ class Push:
         end, idle = time.monotonic() + CLAIM_SECONDS, 0.0
         while True:
             flying = self._flying()
-            ended = self._poll_due(flying)
-            sent, wanted = self._fill_slots(JOBS_IN_FLIGHT - len(flying) + ended)
-            left = self._left()
-            if not left:
-                return self._done()
+            ended, sent = self._poll_due(flying)
+            if self.done:
+                return Stage.FINISH
+            more, wanted = self._fill_slots(JOBS_IN_FLIGHT - len(flying) + ended - sent)
+            sent += more
             if wanted:
-                self._leave(self._until_next(left), slot_wanted=self.target.data_extension_id)
+                self._leave(self._until_next(self._left()), slot_wanted=self.target.data_extension_id)
                 return None
             if ended > sent:
                 with self.claimed.transaction() as (session, _):
@@ -89,6 +100,9 @@ class Push:
                 if time.monotonic() > end:
                     return self._go_on()
                 continue
+            left = self._left()
+            if not left:
+                return self._done()
             pause = self._until_next(left) or POLL_MIN_SECONDS
             idle += pause
             if idle > PATIENCE_SECONDS or time.monotonic() > end or not self._slept(pause):
@@ -114,18 +128,25 @@ class Push:
         sent = 0
         while sent < free and self._any_due():
             with self.claimed.transaction() as (session, run):
-                if run.cancel_requested or blackout.until(run.binding, self.claimed.now) is not None:
-                    return sent, False
-                together = 0 if self.synchronous else BATCH_ROWS
-                job = batches.take_slot(
-                    session, run, self.claimed.slot_rules, now=self.claimed.now, rows_together=together
-                )
-                wanted = not job and batches.slot_wanted(session, run, now=self.claimed.now) is not None
+                job, wanted = self._take(session, run)
             if not job:
                 return sent, wanted
             self._send(job)
             sent += 1
         return sent, False
+
+    def _take(self, session: Session, run: SyncRun) -> tuple[list[PushBatch], bool]:
+        """What is sent next, if a free slot is this run's; else whether it waits for one."""
+        if run.cancel_requested or blackout.until(run.binding, self.claimed.now) is not None:
+            return [], False
+        job = batches.take_slot(
+            session,
+            run,
+            self.claimed.slot_rules,
+            now=self.claimed.now,
+            rows_together=0 if self.synchronous else BATCH_ROWS,
+        )
+        return job, not job and batches.slot_wanted(session, run, now=self.claimed.now) is not None
 
     def _any_due(self) -> bool:
         """Whether a transaction is worth it."""
@@ -179,26 +200,41 @@ class Push:
     def _left(self) -> list[PushBatch]:
         """What is in flight, and the next to be sent unless the run is to be cancelled."""
         with self.claimed.ctx.db.read() as session:
-            left = batches.in_flight(session, self.run.id)
-            following = batches.next_planned(session, self.run.id)
-            if following is not None and not session.get_one(SyncRun, self.run.id).cancel_requested:
-                left.append(following)
+            left = batches.left(session, self.run.id)
+            if left and session.get_one(SyncRun, self.run.id).cancel_requested:
+                return [batch for batch in left if batch.state != BatchState.PLANNED]
             return left
 
-    def _poll_due(self, flying: list[list[PushBatch]]) -> int:
-        """Look at the jobs whose time has come; how many have ended."""
-        ended = 0
+    def _poll_due(self, flying: list[list[PushBatch]]) -> tuple[int, int]:
+        """Look at the jobs whose time has come: how many have ended, and how many were sent in their place."""
+        ended = sent = 0
         for job in flying:
             now, first, rows = self.claimed.now, job[0], rows_of(job)
             if first.due_at is not None and first.due_at > now:
                 continue
             age = (now - (first.sent_at or now)).total_seconds()
-            if job_tracking.poll(self.claimed, self.cloud, job, pause=self.paces.of(rows).again(age)):
-                ended += 1
-                if first.due_at is not None:
-                    late = (now - first.due_at).total_seconds()
-                    self.paces.learn(rows, age, first.polls, late=late)
-        return ended
+            turn = _Turn()
+            pause = self.paces.of(rows).again(age)
+            then = partial(self._turn_over, turn)
+            if not job_tracking.poll(self.claimed, self.cloud, job, pause=pause, then=then):
+                continue
+            ended += 1
+            if first.due_at is not None:
+                late = (now - first.due_at).total_seconds()
+                self.paces.learn(rows, age, first.polls, late=late)
+            if turn.following:
+                self._send(turn.following)
+                sent += 1
+            if turn.done:
+                self.claimed.publish_woken(turn.woken)
+                self.done = True
+        return ended, sent
+
+    def _turn_over(self, turn: _Turn, session: Session, run: SyncRun) -> None:
+        """In the transaction in which a job has ended: take what is sent in its place, or go on if that was all."""
+        turn.following, _ = self._take(session, run)
+        if not turn.following and not batches.left(session, run.id):
+            turn.woken, turn.done = self._pushed(session, run), True
 
     def _until_next(self, left: list[PushBatch]) -> float | None:
         """Seconds to the next look at a job, or to a batch that was put off; none if only a slot is waited for."""
@@ -230,11 +266,14 @@ class Push:
         with self.claimed.transaction() as (session, run):
             if run.cancel_requested and batches.count_by_state(session, run.id).get(BatchState.PLANNED):
                 raise Cancelled("CANCELLED", binding=run.binding.name)
-            lifecycle.note_error(run, None)
-            lifecycle.advance(run, Stage.FINISH, now=self.claimed.now)
-            woken = self._wake_next(session)
+            woken = self._pushed(session, run)
         self.claimed.publish_woken(woken)
         return Stage.FINISH
+
+    def _pushed(self, session: Session, run: SyncRun) -> list[Woken]:
+        lifecycle.note_error(run, None)
+        lifecycle.advance(run, Stage.FINISH, now=self.claimed.now)
+        return self._wake_next(session)
 
 
 def rows_of(job: list[PushBatch]) -> int:
