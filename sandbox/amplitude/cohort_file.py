@@ -14,6 +14,7 @@ from typing import Any
 
 from isal import isal_zlib
 
+from sandbox.amplitude import uuid_rows
 from sandbox.amplitude.people import COMPUTED_PROPERTIES, Person, amplitude_id, properties_of
 
 _ROWS_A_PIECE = 20_000
@@ -69,14 +70,17 @@ def pieces(snapshot: Snapshot, form: Form) -> Iterator[bytes]:
     if snapshot.properties is None:
         yield f'"{tab}amplitude_id","{tab}user_id"\n'.encode()
         for some in _slices(rows):
-            yield "".join(
-                [
-                    f'"{tab}{amplitude_id(p)}","{tab}{_cell(p)}"\n'
-                    if isinstance(p, str)
-                    else f'"{tab}{p.amplitude_id}","{tab}{_cell(p.user_id)}"\n'
-                    for p in some
-                ]
-            ).encode()
+            yield (
+                uuid_rows.rows(some, tab)
+                or "".join(
+                    [
+                        f'"{tab}{amplitude_id(p)}","{tab}{_cell(p)}"\n'
+                        if isinstance(p, str)
+                        else f'"{tab}{p.amplitude_id}","{tab}{_cell(p.user_id)}"\n'
+                        for p in some
+                    ]
+                ).encode()
+            )
         return
     yield from _with_properties(snapshot, form, tab, rows)
 

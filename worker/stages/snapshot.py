@@ -22,7 +22,7 @@ from worker.vendors.http import AnswerLostError
 from worker.vendors.rate_limits import AMPLITUDE_PARALLEL_JOBS
 
 # Jobs take 0.3 s in the best case, "commonly 30-60+ s regardless of size" (a peer's note on the live API).
-MIN_POLL_SECONDS = 0.5
+MIN_POLL_SECONDS = 0.25
 MAX_POLL_SECONDS = 10.0
 BUSY_SECONDS = 1.0
 

@@ -41,6 +41,7 @@ BLOCKED = "MC_BLOCKED"
 FLOOR_SECONDS, FLOOR_MAX_SECONDS = 0.5, 300.0
 # A trial request may take as long as a connection and an answer may; after that another one may try.
 TRIAL_SECONDS = 140.0
+KEEP_SECONDS = 5.0
 # A circuit that nobody asked about for so long is forgotten.
 _FORGET_SECONDS = 86_400
 _SLACK_MS = 60_000  # hosts' clocks differ a little
@@ -54,6 +55,8 @@ class Limits:
         self._key = f"{KEY_PREFIX}limit:{account}"
         self._code = code
         self._trial = False
+        self._refusals = True  # whether there may be some in a row
+        self._kept: dict[str, float] = {}  # when, by the monotonic clock, a bucket was cut to its window last
 
     def admit(self, what: str, rates: tuple[Rate, ...]) -> None:
         """Count one request of the kind `what`, or raise RateLimited."""
@@ -74,7 +77,14 @@ class Limits:
                 raise RateLimited(self._code, retry_after=max(0.5, wait / 1000))
 
     def _keep_window(self, key: str, now: int, rates: tuple[Rate, ...]) -> None:
-        """Of the requests that were counted only a window's are kept, and none for longer than one; `now` in ms."""
+        """Of the requests that were counted only a window's are kept, and none for longer than one; `now` in ms.
+
+        Not at each request: the next ones within KEEP_SECONDS change little.
+        """
+        last = self._kept.get(key)
+        if last is not None and time.monotonic() - last < KEEP_SECONDS:
+            return
+        self._kept[key] = time.monotonic()
         window = max(int(rate.interval) for rate in rates)
         pipe = self._redis.pipeline(transaction=False)
         pipe.zremrangebyscore(key, "-inf", now - window - _SLACK_MS)
@@ -106,6 +116,7 @@ class Limits:
         with _broker_errors():
             times = int(str(self._redis.incr(f"{self._key}:refused")))
             self._redis.expire(f"{self._key}:refused", _FORGET_SECONDS)
+        self._refusals = True
         seconds = max(seconds, min(FLOOR_MAX_SECONDS, FLOOR_SECONDS * 2.0 ** min(times - 1, 20)))
         self.cool_down(seconds, code)
         return seconds
@@ -113,8 +124,9 @@ class Limits:
     def succeeded(self) -> None:
         """The vendor did what was asked: the next refusal is the first one again."""
         self.passed()
-        with _broker_errors():
-            self._redis.delete(f"{self._key}:refused")
+        if self._refusals:
+            with _broker_errors():
+                self._redis.delete(f"{self._key}:refused")
 
     def block(self) -> float:
         """Open the circuit: nobody asks for minutes, then one trial request does. Seconds until then.
@@ -160,7 +172,9 @@ class Limits:
         pipe.pttl(f"{self._key}:cool")
         pipe.get(f"{self._key}:cool")
         pipe.exists(f"{self._key}:blocked")
-        left, code, blocked = pipe.execute()
+        pipe.exists(f"{self._key}:refused")
+        left, code, blocked, refused = pipe.execute()
+        self._refusals = bool(refused)
         if not isinstance(left, int) or left <= 0:
             return None, 0.0, bool(blocked)
         return code.decode() if isinstance(code, bytes) else self._code, left / 1000, bool(blocked)

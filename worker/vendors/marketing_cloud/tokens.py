@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -31,6 +32,8 @@ EARLY_SECONDS = 60
 # 429 or not: this errorcode says that the account is blocked. It carries no Retry-After.
 BLOCKED_CODE = 50200
 RATE_LIMIT_DEFAULT_SECONDS = 30.0
+# So long a token is used without looking for it again: much shorter than EARLY_SECONDS.
+HELD_SECONDS = 5.0
 # Changed scopes show in new tokens within five minutes, never in old ones: a check takes a cached token only if
 # it is younger than this, so that checking ten bindings costs one token request.
 CHECK_SECONDS = 60.0
@@ -72,6 +75,10 @@ class Tokens:
 
     def __init__(self, ctx: Context, destination: Destination, http: Http, limits: Limits) -> None:
         self._ctx, self._destination, self._http, self._limits = ctx, destination, http, limits
+        self._held: tuple[Token | None, float] = (
+            None,
+            0.0,
+        )  # and when it was looked for, by the monotonic clock
         self._secret = ctx.db.keyring.decrypt(destination.client_secret_token).get_secret_value()
         # With the secret: a token that was got with another one must not hide that this one is wrong.
         parts = (destination.subdomain, destination.client_id, destination.account_id or "", self._secret)
@@ -80,12 +87,16 @@ class Tokens:
 
     def get(self, *, refused: str | None = None) -> Token:
         """A token good for a while; a new one where the cached one is `refused`."""
-        token = self._cached()
-        if token is not None and token.value != refused:
+        token, looked = self._held
+        if token is not None and token.value != refused and time.monotonic() - looked < HELD_SECONDS:
             return token
-        with self._asking_alone():
-            token = self._cached()
-            return token if token is not None and token.value != refused else self._fetch()
+        token = self._cached()
+        if token is None or token.value == refused:
+            with self._asking_alone():
+                token = self._cached()
+                token = token if token is not None and token.value != refused else self._fetch()
+        self._held = token, time.monotonic()
+        return token
 
     def checked(self) -> Token:
         """A token that tells the package's scopes of now: new, unless a complete one is new enough."""
