@@ -34,4 +34,4 @@ def test_what_is_known_of_a_job_saves_polls(takes: float) -> None:
 
 def test_a_job_of_half_a_minute() -> None:
     assert [round(age, 1) for age in polls(30, 30)] == [0, 10, 20, 22.5, 25.3, 28.5, 32.0]
-    assert len(polls(30, 0)) == 27
+    assert len(polls(30, 0)) == 32
