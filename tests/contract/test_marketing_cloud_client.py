@@ -104,14 +104,23 @@ def test_one_worker_asks_for_the_token_of_all(product: Product) -> None:
 
 
 def test_token_nobody_can_read_is_fetched_anew(product: Product) -> None:
-    cloud = product.marketing_cloud()
-    cloud.token()
+    destination = product.destination()
+    product.marketing_cloud(destination).token()
     (key,) = product.ctx.redis.keys("*token:*")
-    product.ctx.redis.set(key, b"not ours")
-    cloud.token()
-    product.ctx.redis.set(key, product.ctx.db.keyring.encrypt(SecretStr('{"value": 1}')))
-    cloud.token()
+    for unreadable in (b"not ours", product.ctx.db.keyring.encrypt(SecretStr('{"value": 1}'))):
+        product.ctx.redis.set(key, unreadable)
+        product.marketing_cloud(destination).token()
     assert calls(product, "/v2/token") == 3
+
+
+def test_token_is_looked_for_again_after_seconds(product: Product) -> None:
+    cloud = product.marketing_cloud()
+    first = cloud.token()
+    (key,) = product.ctx.redis.keys("*token:*")
+    product.ctx.redis.delete(key)
+    assert cloud.token() == first
+    product.moved = timedelta(seconds=6)
+    assert cloud.token() != first
 
 
 def test_refused_token_is_renewed_once(product: Product) -> None:

@@ -4,20 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import copy_context
+from functools import partial
 from queue import SimpleQueue
 from threading import Thread
 from typing import Generic, TypeVar
 
+P = TypeVar("P")
 T = TypeVar("T")
 
 
 class Ahead(Generic[T]):
-    """Begun at once. Whoever is interrupted need not wait for it: its thread keeps no process from its end."""
+    """`call(prepare())`: prepared where it is made, called in the background.
 
-    def __init__(self, call: Callable[[], T]) -> None:
-        self._call = call
+    Whoever is interrupted need not wait for it: its thread keeps no process from its end. What needs many turns of the
+    interpreter lock is prepared: a thread would wait for each while its caller parses.
+    """
+
+    def __init__(self, prepare: Callable[[], P], call: Callable[[P], T]) -> None:
         self._answer: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()
-        Thread(target=copy_context().run, args=(self._do,), name="ahead", daemon=True).start()
+        try:
+            prepared = prepare()
+        except Exception as error:  # noqa: BLE001 - it is raised where the result is asked for
+            self._answer.put((None, error))
+            return
+        does = partial(self._do, partial(call, prepared))
+        Thread(target=copy_context().run, args=(does,), name="ahead", daemon=True).start()
 
     def result(self) -> T:
         """What it gave or raised; waits for it. To be asked once."""
@@ -26,8 +37,8 @@ class Ahead(Generic[T]):
             raise error
         return value  # type: ignore[return-value] # a call that did not fail has one
 
-    def _do(self) -> None:
+    def _do(self, call: Callable[[], T]) -> None:
         try:
-            self._answer.put((self._call(), None))
+            self._answer.put((call(), None))
         except BaseException as error:  # noqa: BLE001 - it is raised where the result is asked for
             self._answer.put((None, error))

@@ -10,7 +10,6 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from itertools import count
 from typing import Any
 from urllib.parse import quote
@@ -233,12 +232,12 @@ class MarketingCloud:
     def pages(self, key: str, first: int = 1) -> Iterator[RowsPage]:
         """The rows with all their fields, page by page: there is no choosing of fields that could be relied on."""
         path = f"data/v1/customobjectdata/key/{quote(key, safe='')}/rowset?%24page={first}&%24pagesize={PAGE_ROWS}"
-        asked, guess = Ahead(partial(self._ask, path)), ""
+        asked, guess = self._ahead(path), ""
         for number in count(first):
             response = asked.result()
             guess = guess if response.content.startswith(b"{") else ""  # not where a gateway has answered
             if guess:  # a link like those before: asked for while this page is parsed
-                asked = Ahead(partial(self._ask, guess))
+                asked = self._ahead(guess)
             answer = self._answered(path, response)
             page = page_of(answer, number)
             links = answer.get("links")
@@ -247,7 +246,7 @@ class MarketingCloud:
             if more:  # asked for while this page is taken; the link lacks the /data prefix
                 link = f"data{following}"
                 if link != guess:
-                    asked = Ahead(partial(self._ask, link))
+                    asked = self._ahead(link)
                 alike = link == _next(path, number) and page.count > (number + 1) * len(page.rows)
                 guess = _next(link, number + 1) if alike else ""
                 path = link
@@ -266,6 +265,9 @@ class MarketingCloud:
 
     def _ask(self, path: str, **options: Any) -> requests.Response:
         return self._calls.rest("GET", path, scope=READ, **options)
+
+    def _ahead(self, path: str) -> Ahead[requests.Response]:
+        return Ahead(self._calls.admit, lambda token: self._ask(path, admitted=token))
 
     def _answered(self, path: str, response: requests.Response) -> dict[str, Any]:
         answer = json_of(response)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -75,10 +74,8 @@ class Tokens:
 
     def __init__(self, ctx: Context, destination: Destination, http: Http, limits: Limits) -> None:
         self._ctx, self._destination, self._http, self._limits = ctx, destination, http, limits
-        self._held: tuple[Token | None, float] = (
-            None,
-            0.0,
-        )  # and when it was looked for, by the monotonic clock
+        self._held: Token | None = None
+        self._held_since = 0.0
         self._secret = ctx.db.keyring.decrypt(destination.client_secret_token).get_secret_value()
         # With the secret: a token that was got with another one must not hide that this one is wrong.
         parts = (destination.subdomain, destination.client_id, destination.account_id or "", self._secret)
@@ -87,21 +84,28 @@ class Tokens:
 
     def get(self, *, refused: str | None = None) -> Token:
         """A token good for a while; a new one where the cached one is `refused`."""
-        token, looked = self._held
-        if token is not None and token.value != refused and time.monotonic() - looked < HELD_SECONDS:
-            return token
+        held = self._held
+        if held is not None and held.value != refused and 0 <= self._now - self._held_since < HELD_SECONDS:
+            return held
         token = self._cached()
         if token is None or token.value == refused:
             with self._asking_alone():
                 token = self._cached()
                 token = token if token is not None and token.value != refused else self._fetch()
-        self._held = token, time.monotonic()
+        return self._hold(token)
+
+    def _hold(self, token: Token) -> Token:
+        self._held, self._held_since = token, self._now
         return token
+
+    @property
+    def _now(self) -> float:
+        return self._ctx.clock().timestamp()
 
     def checked(self) -> Token:
         """A token that tells the package's scopes of now: new, unless a complete one is new enough."""
         token = self._cached()
-        age = self._ctx.clock().timestamp() - token.made_at if token is not None else 0.0
+        age = self._now - token.made_at if token is not None else 0.0
         if token is not None and not token.missing_scopes and 0 <= age < CHECK_SECONDS:
             return token
         return self._fetch()
@@ -171,7 +175,7 @@ class Tokens:
                 rest=self._checked_host(body["rest_instance_url"]),
                 soap=self._checked_host(body["soap_instance_url"]),
                 scopes=tuple(str(body.get("scope") or "").split()),
-                made_at=self._ctx.clock().timestamp(),
+                made_at=self._now,
             )
             seconds = int(body["expires_in"]) - EARLY_SECONDS
         except (KeyError, TypeError, ValueError, AttributeError):
@@ -180,7 +184,7 @@ class Tokens:
             secret = SecretStr(json.dumps(asdict(token)))
             with suppress(RedisError):  # not shared this time
                 self._ctx.redis.set(self._key, self._ctx.db.keyring.encrypt(secret), ex=seconds)
-        return token
+        return self._hold(token)
 
     def _checked_host(self, url: str) -> str:
         """Our credentials go to Salesforce's hosts alone (or to that of a configured stand-in)."""

@@ -77,12 +77,14 @@ class Calls:
         self.limits = Limits(ctx.redis, account, code="MC_RATE_LIMITED")
         self.tokens = Tokens(ctx, destination, self.http, self.limits)
 
-    def rest(self, method: str, path: str, *, scope: str, **options: Any) -> requests.Response:
-        """One REST call: the answer below 400, or the error."""
+    def rest(
+        self, method: str, path: str, *, scope: str, admitted: Token | None = None, **options: Any
+    ) -> requests.Response:
+        """One REST call: the answer below 400, or the error. `admitted`: what `admit` gave for it."""
         refused: str | None = None
         headers = options.pop("headers", {})
         for last in (False, True):
-            token = self._admitted(refused)
+            token, admitted = admitted or self.admit(refused), None
             response = self.http.send(
                 method,
                 token.rest + path,
@@ -119,7 +121,7 @@ class Calls:
         """One SOAP call; `body` makes it with a token."""
         refused: str | None = None
         for last in (False, True):
-            token = self._admitted(refused)
+            token = self.admit(refused)
             response = self.http.send(
                 "POST",
                 f"{token.soap}Service.asmx",
@@ -141,7 +143,8 @@ class Calls:
             raise self._soap_refusal(response, fault, token)
         raise AssertionError  # the loop returns or raises
 
-    def _admitted(self, refused: str | None) -> Token:
+    def admit(self, refused: str | None = None) -> Token:
+        """Count one call, or raise RateLimited; the token for it, another one than `refused`."""
         self.limits.admit("rest", MARKETING_CLOUD_REQUESTS)
         return self.tokens.get(refused=refused)
 
