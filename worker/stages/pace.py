@@ -24,6 +24,8 @@ POLL_MAX_SECONDS = 15.0
 STEP, STEP_OF_AGE = 1 / 32, 1 / 4
 # A look that comes so much later than planned, as a part of the job's age, tells nothing about the job's length.
 TOO_LATE = 1 / 4
+# As if so many jobs in a row had ended before the first look.
+UNKNOWN = 5
 KEEP_SECONDS = 90 * 86_400
 
 
@@ -52,8 +54,9 @@ class Pace:
         if late > max(2 * POLL_MIN_SECONDS, TOO_LATE * age):
             return self
         age -= max(0.0, late)  # else each delay of ours would become the vendor's
-        if looks == 0:  # it ended at some time before: look sooner, and much sooner if that goes on
-            return Pace(age * (1 - min(0.5, 0.02 * 2**self.early)), self.early + 1)
+        if looks == 0:  # it ended at some time before: look sooner, and much sooner if nothing else is known
+            early = UNKNOWN if self.seconds is None else self.early
+            return Pace(age * (1 - min(0.5, 0.02 * 2**early)), early + 1)
         if self.seconds is None:
             return Pace(age * 0.9)
         took = (
