@@ -178,7 +178,7 @@ class CohortBinding(Base):
     blackouts: Mapped[str] = mapped_column(String(400), default="", server_default=text("''"))
     # It also runs after each good run of that binding.
     after_id: Mapped[int | None] = mapped_column(ForeignKey("cohort_binding.id"), index=True)
-    # The guards (worker/stages/guard.py); none: the default one.
+    # The guards (worker/stages/guards/change_guard.py); none: the default one.
     max_removal_percent: Mapped[int | None]
     max_growth_percent: Mapped[int | None]
     max_first_sync: Mapped[int | None]

@@ -111,7 +111,7 @@ ELSEWHERE = {
     "models/runs/lifecycle.py:give_back": "of a worker process that ends or begins: tests/faults/test_departures.py",
     "worker/stages/job_tracking.py:revive": "only a second kill could meet it: it follows a kill while rows are sent",
     "models/runs/lifecycle.py:renew": "of the heartbeat's thread, at any time",
-    "worker/stages/webhook_trust.py:_begin_with": "tests/acceptance/test_webhook_trust.py",
+    "worker/stages/guards/webhook_trust.py:_begin_with": "tests/acceptance/test_webhook_trust.py",
 }
 
 

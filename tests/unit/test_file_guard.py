@@ -9,7 +9,7 @@ import pytest
 from models.tables import CohortBinding
 from worker.inspection.check_extension import is_flagged
 from worker.membership.diff import DiffCounts
-from worker.stages import file_guard
+from worker.stages.guards import file_guard
 
 ODD_PERCENT = 5
 

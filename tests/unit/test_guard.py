@@ -10,8 +10,8 @@ import pytest
 from models.error_catalogue import CATALOGUE
 from models.tables import CohortBinding
 from worker.membership.diff import DiffCounts
-from worker.stages import guard
-from worker.stages.guard import Past
+from worker.stages.guards import change_guard
+from worker.stages.guards.change_guard import Past
 
 OF_THE_FILE = {"QUOTED_LINES_GUARD", "ODD_KEYS_GUARD"}  # tests/unit/test_file_guard.py
 
@@ -41,7 +41,7 @@ def counts(members: int, before: int, **given: int) -> DiffCounts:
 
 def code(found: DiffCounts, *, full: bool = False, past: Past | None = None, **limits: int) -> str | None:
     binding = CohortBinding(name="vips", **limits)
-    held = guard.objection(binding, found, run=7, full=full, past=past)
+    held = change_guard.objection(binding, found, run=7, full=full, past=past)
     if held is None:
         return None
     assert "<" not in held.message + held.remedy, "every fact that the text names is given"

@@ -22,17 +22,15 @@ from worker.inspection.check import require_destination
 from worker.membership.diff import Diff, StateReader, compare
 from worker.membership.key_sources import KeySource
 from worker.stages import (
-    file_guard,
     full_run,
-    guard,
     job_tracking,
     list_base,
     long_keys,
     plan,
     snapshot_store,
     webhook_snapshot,
-    webhook_trust,
 )
+from worker.stages.guards import change_guard, file_guard, webhook_trust
 from worker.vendors.marketing_cloud.client import DataExtension
 
 SAMPLES = 5
@@ -112,7 +110,7 @@ def _decided(claimed: ClaimedRun, run: SyncRun, cohort: KeySource, workdir: Path
             or file_guard.objection(
                 run.binding, found.counts, odd_percent=claimed.ctx.settings.odd_key_percent, run=run.id
             )
-            or guard.objection(
+            or change_guard.objection(
                 run.binding,
                 found.counts,
                 run=run.id,
@@ -150,12 +148,12 @@ def reader(db: Database, binding: CohortBinding) -> StateReader:
     return StateReader(chunks=chunks, deltas=deltas, uncertain=uncertain, members=binding.member_count)
 
 
-def guard_past(db: Database, run: SyncRun, extension: DataExtension | None) -> guard.Past:
+def guard_past(db: Database, run: SyncRun, extension: DataExtension | None) -> change_guard.Past:
     """What the guards compare with."""
     binding, mine = run.binding, run.snapshot
     with db.read() as session:
-        return guard.Past(
-            sizes=holds.sizes(session, binding.id, last=guard.HISTORY),
+        return change_guard.Past(
+            sizes=holds.sizes(session, binding.id, last=change_guard.HISTORY),
             reached=holds.reached(session, binding.id),
             acknowledged_by=holds.acknowledged_by(session, binding.id),
             there_now=extension.id if extension else None,

@@ -41,14 +41,12 @@ from worker.membership.diff import Diff, DiffCounts, StateReader, compare
 from worker.membership.key_sources import CsvFile, KeySource, blobs_of
 from worker.stages import (
     blackout,
-    file_guard,
-    guard,
     long_keys,
     snapshot_store,
     webhook_snapshot,
-    webhook_trust,
 )
 from worker.stages.diff import SAMPLES, guard_past, odd_examples
+from worker.stages.guards import change_guard, file_guard, webhook_trust
 from worker.stages.plan import planned
 from worker.stages.snapshot import bring
 from worker.vendors.marketing_cloud.client import BATCH_ROWS
@@ -186,7 +184,7 @@ class DryRun(ClaimedRun):
         odd_percent = self.ctx.settings.odd_key_percent
         held = file_guard.objection(binding, counts, odd_percent=odd_percent, run="RUN")
         if held is None and (counts.entered or counts.exited):
-            held = guard.objection(binding, counts, run="RUN", past=past)
+            held = change_guard.objection(binding, counts, run="RUN", past=past)
         verdict = webhook_trust.weigh(self, self.load(), counts.members + counts.blank)
         held = webhook_trust.objection(binding, verdict, counts.exited, "RUN") or held
         return Findings(

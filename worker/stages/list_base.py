@@ -22,7 +22,8 @@ from worker.membership.diff import StateReader, compare
 from worker.membership.file_keys import key_blobs
 from worker.membership.part_file import PartFile
 from worker.membership.snapshot_file import inspect
-from worker.stages import file_guard, parts_ahead, snapshot_store, webhook_trust
+from worker.stages import parts_ahead, snapshot_store
+from worker.stages.guards import file_guard, webhook_trust
 
 log = structlog.get_logger()
 

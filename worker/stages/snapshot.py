@@ -16,7 +16,8 @@ from models.runs import lifecycle
 from models.tables import Snapshot, SyncRun
 from models.types import Feed, SnapshotKind, SnapshotState, Stage
 from worker.claim import ClaimedRun
-from worker.stages import blackout, webhook_trust
+from worker.stages import blackout
+from worker.stages.guards import webhook_trust
 from worker.vendors.amplitude.client import Amplitude, Cohort, CohortTooLargeError
 from worker.vendors.http import AnswerLostError
 from worker.vendors.rate_limits import AMPLITUDE_PARALLEL_JOBS

@@ -1,0 +1,1 @@
+"""What speaks against a run: its changes, its file, a webhook's list."""
