@@ -98,7 +98,7 @@ SCENARIOS = {
 
 
 STAGES = (
-    "worker/stages/*.py",
+    "worker/stages/**/*.py",
     "worker/claim.py",
     "models/runs/lifecycle.py",
     "models/membership/*.py",
