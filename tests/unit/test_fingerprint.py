@@ -48,6 +48,15 @@ def test_fingerprints_are_equal_when_comparison_keys_are(keys: list[str], seed: 
         assert (prints[one] == prints[other]) == same
 
 
+@given(st.lists(st.integers(0, 70), min_size=1, max_size=60), st.integers(0, 2**70))
+def test_a_fingerprint_does_not_depend_on_the_keys_beside_it(lengths: list[int], seed: int) -> None:
+    """Whether a word is added to all rows or to some is a matter of how many have one."""
+    keys = ["".join(chr(97 + (row + place) % 26) for place in range(n)) for row, n in enumerate(lengths)]
+    together = Fingerprints(seed).of(KeyArray.of(keys))
+    alone = [Fingerprints(seed).of(KeyArray.of([key])) for key in keys]
+    assert [half.tolist() for half in together] == [[one[half][0] for one in alone] for half in (0, 1)]
+
+
 def test_fingerprints_use_all_their_bits() -> None:
     texts = [f"{number}" for number in range(4000)] + ["x" * number for number in range(1, 600)]
     hi, lo = Fingerprints(3).of(KeyArray.of(texts))
