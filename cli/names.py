@@ -43,13 +43,13 @@ def bindings(incomplete: str) -> Completion:
 
 def runs(incomplete: str) -> Completion:
     """Ids of the newest runs with what they are, `latest`, and the names of bindings."""
-    from models.runs import lifecycle
+    from models.runs import decisions
 
     found: Completion = []
     with suppress(Exception), _looking() as session:
-        newest = lifecycle.list_runs(session, limit=RUNS)
+        newest = decisions.list_runs(session, limit=RUNS)
         found = [(str(run.id), f"{run.binding.name}, {run.state}") for run in newest]
-    return [*found, lifecycle.LATEST, *bindings(incomplete)]
+    return [*found, decisions.LATEST, *bindings(incomplete)]
 
 
 def _names(kind: Any, incomplete: str) -> Completion:

@@ -31,7 +31,7 @@ from config.settings import Settings
 from models.contact_keys.comparison import comparison_key
 from models.database import Database
 from models.membership import snapshots
-from models.runs import lifecycle
+from models.runs import decisions, lifecycle
 from models.setup import bindings, destinations, sources
 from models.setup.bindings import Timing
 from models.tables import Base, CohortBinding, PushBatch, Rejection, Snapshot, SyncRun
@@ -206,7 +206,7 @@ class Product:
 
     def cancel(self, run_id: int) -> None:
         with self.db.write() as session:
-            lifecycle.cancel(session, run_id, now=utc_now(), actor=ACTOR)
+            decisions.cancel(session, run_id, now=utc_now(), actor=ACTOR)
 
     def wake(self, run_id: int) -> None:
         """Let a waiting run's time come, and end every cool-down."""

@@ -37,8 +37,8 @@ from models.errors import (
     WrongSecretKeyError,
 )
 from models.private_files import temporary_dir
-from models.runs import batches, completion, lifecycle, slots, stage_progress
-from models.runs.lifecycle import Claim, fenced
+from models.runs import batches, claims, completion, lifecycle, slots, stage_progress
+from models.runs.claims import Claim, fenced
 from models.runs.slots import SlotRules, Woken
 from models.runs.stage_progress import StageProgress
 from models.tables import AmplitudeProject, Destination, SyncRun
@@ -127,7 +127,7 @@ class ClaimedRun:
         since = None if self._fenced_at is None else (self.now - self._fenced_at).total_seconds()
         if since is not None and 0 <= since < self.ctx.settings.lease_seconds * JUST_NOW:
             return
-        if not lifecycle.still_held(self.ctx.db, self.claim, now=self.now):
+        if not claims.still_held(self.ctx.db, self.claim, now=self.now):
             raise LeaseLost(self.claim.run_id)
 
     @contextmanager
@@ -170,7 +170,7 @@ def work(
     ctx: Context, run_id: int, stage: Stage, function: StageFunction, *, worker: str | None = None
 ) -> Outcome:
     """Do `stage` of the run if it can be claimed, else nothing: what became of it in words."""
-    claim = lifecycle.claim(
+    claim = claims.claim(
         ctx.db, run_id, stage, now=ctx.clock(), lease=ctx.settings.lease_seconds, worker=worker
     )
     if claim is None:
@@ -312,9 +312,7 @@ class Heartbeat:
         settings = self._ctx.settings
         while not self._stop.wait(settings.lease_seconds / 3):
             try:
-                lifecycle.renew(
-                    self._ctx.db, self._claim, now=self._ctx.clock(), lease=settings.lease_seconds
-                )
+                claims.renew(self._ctx.db, self._claim, now=self._ctx.clock(), lease=settings.lease_seconds)
             except LeaseLost:
                 return  # ended, or another's: the next fenced commit tells which
             except (SyncError, SQLAlchemyError) as error:

@@ -20,7 +20,7 @@ from celery.signals import celeryd_after_setup, worker_shutting_down
 from config.settings import Settings
 from models.database import Database
 from models.errors import SyncError
-from models.runs import lifecycle
+from models.runs import claims
 
 log = structlog.get_logger()
 
@@ -77,7 +77,7 @@ class Departure:
     def _give_back(self, *, lost: bool) -> None:
         db = Database(self._settings, patience=PATIENCE_SECONDS)
         try:
-            if runs := lifecycle.give_back(db, self._name, now=datetime.now(UTC), lost=lost):
+            if runs := claims.give_back(db, self._name, now=datetime.now(UTC), lost=lost):
                 log.info("runs_given_back", runs=runs)
         except SyncError as error:  # then their leases end by themselves
             log.warning("runs_not_given_back", code=error.code)

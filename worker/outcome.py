@@ -17,7 +17,7 @@ from celery.backends.redis import RedisBackend
 from models.database import Database
 from models.errors import ConfigurationError, SyncError
 from models.observability import health
-from models.runs.lifecycle import Claim
+from models.runs.claims import Claim
 from models.tables import SyncRun
 from models.types import RunState, Stage
 

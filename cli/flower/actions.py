@@ -17,7 +17,7 @@ from models.database import Database
 from models.errors import ConfigurationError
 from models.membership.snapshots import FreshnessPolicy
 from models.naming import find
-from models.runs import lifecycle, manual
+from models.runs import decisions, manual
 from models.setup import bindings
 from models.tables import CohortBinding, SyncRun
 from models.types import RunState, Trigger
@@ -78,7 +78,7 @@ def cancel(asked: Asked, run_id: str, given: Mapping[str, Any]) -> SyncRun:
     """Stop a run; what was sent is followed to its end."""
     _only(given)
     with asked.db.write() as session:
-        row = lifecycle.cancel(session, run_id, now=context.now(), actor=asked.actor)
+        row = decisions.cancel(session, run_id, now=context.now(), actor=asked.actor)
     if row.state == RunState.WAITING:
         _publish(asked, row)
     return row
@@ -88,7 +88,7 @@ def approve(asked: Asked, run_id: str, given: Mapping[str, Any]) -> SyncRun:
     """Let a held run go on past its guard."""
     reason = _reason(given)
     with asked.db.write() as session:
-        row = lifecycle.approve(session, run_id, reason=reason, now=context.now(), actor=asked.actor)
+        row = decisions.approve(session, run_id, reason=reason, now=context.now(), actor=asked.actor)
     _publish(asked, row)
     return row
 
@@ -97,7 +97,7 @@ def reject(asked: Asked, run_id: str, given: Mapping[str, Any]) -> SyncRun:
     """End a held run; nothing is pushed."""
     reason = _reason(given)
     with asked.db.write() as session:
-        return lifecycle.reject(session, run_id, reason=reason, now=context.now(), actor=asked.actor)
+        return decisions.reject(session, run_id, reason=reason, now=context.now(), actor=asked.actor)
 
 
 def _recorded(change: Change) -> Change:

@@ -23,7 +23,7 @@ from models.database import Database
 from models.errors import ConfigurationError, SyncError
 from models.naming import every, find
 from models.observability import run_history
-from models.runs import lifecycle
+from models.runs import decisions
 from models.tables import CohortBinding, SyncRun
 
 PLACE = "/api/cohorts"
@@ -115,7 +115,7 @@ class Runs(Api):
 
     def _look(self, session: Session, run_id: str | None) -> Any:
         if run_id is not None:
-            return views.run(lifecycle.get_run(session, number("run", run_id)))
+            return views.run(decisions.get_run(session, number("run", run_id)))
         for name in self.request.query_arguments.keys() - set(FILTERS):
             raise ConfigurationError(
                 "SETTING_INVALID", field="query", value=name[:40], hint=f"Use {', '.join(FILTERS)}."

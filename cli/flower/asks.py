@@ -16,7 +16,7 @@ from cli.flower.handlers import READ_ONLY
 from cli.flower.page import Page
 from models.errors import SyncError
 from models.naming import find
-from models.runs import lifecycle
+from models.runs import decisions
 from models.tables import CohortBinding, SyncRun
 
 # By action: its name on the button, and what it does.
@@ -68,7 +68,7 @@ class Ask(Page):  # type: ignore[misc,unused-ignore]
     def _look(self, kind: str, name: str, action: str) -> dict[str, Any]:
         self._change(kind, action)
         with self.db.read() as session:
-            run = lifecycle.get_run(session, name) if kind == "run" else None
+            run = decisions.get_run(session, name) if kind == "run" else None
             row = run.binding if run is not None else find(session, CohortBinding, name)
         return {
             "row": row,

@@ -24,7 +24,7 @@ from cli.flower.page import Page, next_run
 from models.database import Database
 from models.naming import every, find
 from models.observability import alerts, feeds, overview, run_history
-from models.runs import lifecycle
+from models.runs import decisions
 from models.tables import AmplitudeProject, CohortBinding, StageClaim, SyncRun
 from models.types import UNFINISHED, RunState, Trigger
 from models.wording import plural
@@ -230,7 +230,7 @@ class Run(Page):  # type: ignore[misc,unused-ignore]
     def _look(self, run_id: str) -> dict[str, Any]:
         now = context.now()
         with self.db.read() as session:
-            row = lifecycle.get_run(session, run_id)
+            row = decisions.get_run(session, run_id)
             reasons = overview.rejections(session, row.id)
             claims = run_history.claims(session, row.id)
             return {

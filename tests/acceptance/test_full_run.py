@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from models.contact_keys.codec import decode_keys
-from models.runs import lifecycle
+from models.runs import decisions
 from models.tables import CohortBinding, SyncRun
 from models.types import BatchState, RunState, Stage
 from tests.acceptance.test_verify import FAULTS, ROWS, door, numbers, tamper, verify
@@ -207,7 +207,7 @@ def approve(product: Product, run_id: int) -> SyncRun:
     from config.queue import publish
 
     with product.db.write() as session:
-        run = lifecycle.approve(session, run_id, now=utc_now(), actor=ACTOR)
+        run = decisions.approve(session, run_id, now=utc_now(), actor=ACTOR)
     publish(product.app, run.id, run.stage)
     return product.ended(run.id)
 

@@ -196,7 +196,7 @@ def test_a_message_delivered_again_and_again_is_one_run(product: Product) -> Non
 
 def test_a_guard_holds_a_run_until_a_person_says_so(product: Product) -> None:
     from config.queue import publish
-    from models.runs import lifecycle
+    from models.runs import decisions
 
     binding = product.bind(max_removal_percent=10)
     product.succeeds(binding)
@@ -206,7 +206,7 @@ def test_a_guard_holds_a_run_until_a_person_says_so(product: Product) -> None:
     assert held.error_code == "REMOVAL_GUARD"
     assert len(product.puts()) == pushed
     with product.db.write() as session:
-        approved = lifecycle.approve(session, held.id, now=utc_now(), actor=ACTOR)
+        approved = decisions.approve(session, held.id, now=utc_now(), actor=ACTOR)
     publish(product.app, approved.id, approved.stage)
     assert product.ended(held.id).state == RunState.SUCCEEDED
     product.equal("purchrs", "Purchasers")

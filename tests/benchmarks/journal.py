@@ -22,7 +22,7 @@ from models import schema
 from models.contact_keys.codec import encode_keys
 from models.database import Database
 from models.direction import Direction
-from models.runs import batches, lifecycle
+from models.runs import batches, claims, lifecycle
 from models.tables import CohortBinding, PushBatch
 from models.types import Stage, Trigger
 from tests.benchmarks.measure import spread, table
@@ -57,18 +57,18 @@ def measure(name: str, db: Database, blob: bytes) -> None:
         run = lifecycle.dispatch(
             session, stored, trigger=Trigger.MANUAL, scheduled_for=NOW, now=NOW, actor="benchmark"
         )
-    claim = lifecycle.claim(db, run.id, Stage.SNAPSHOT, now=NOW, lease=3600)
+    claim = claims.claim(db, run.id, Stage.SNAPSHOT, now=NOW, lease=3600)
     if claim is None:
         raise SystemExit("the run was not to be claimed")
     began = time.perf_counter()
-    with lifecycle.fenced(db, claim, now=NOW, lease=3600) as (session, mine):
+    with claims.fenced(db, claim, now=NOW, lease=3600) as (session, mine):
         batches.plan(session, mine, [(Direction.ENTER, 25_000, blob)] * BATCHES, data_extension_id="de")
     planned = time.perf_counter() - began
     with db.read() as session:
         ids = iter(session.scalars(select(PushBatch.id).order_by(PushBatch.id)).all())
 
     def acknowledge() -> None:
-        with lifecycle.fenced(db, claim, now=NOW, lease=3600) as (session, mine):
+        with claims.fenced(db, claim, now=NOW, lease=3600) as (session, mine):
             batches.acknowledge(session, mine, next(ids), now=NOW)
 
     table(

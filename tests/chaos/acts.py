@@ -22,7 +22,7 @@ from redis import Redis
 from config.queue import publish
 from config.queue_names import KEY_PREFIX, QUEUE, QUEUES
 from models.errors import ConfigurationError
-from models.runs import lifecycle
+from models.runs import decisions
 from models.setup import bindings
 from models.types import Feed, RunState
 from tests.chaos.kinds import act
@@ -248,17 +248,17 @@ def decide(storm: Storm, rng: random.Random, decision: Callable[..., Any], *stat
 
 @act("run cancelled")
 def cancel(storm: Storm, rng: random.Random) -> bool:
-    return decide(storm, rng, lifecycle.cancel)
+    return decide(storm, rng, decisions.cancel)
 
 
 @act("held run approved")
 def approve(storm: Storm, rng: random.Random) -> bool:
-    return decide(storm, rng, lifecycle.approve, RunState.HELD)
+    return decide(storm, rng, decisions.approve, RunState.HELD)
 
 
 @act("held run rejected")
 def reject(storm: Storm, rng: random.Random) -> bool:
-    return decide(storm, rng, lifecycle.reject, RunState.HELD)
+    return decide(storm, rng, decisions.reject, RunState.HELD)
 
 
 @act("binding paused")

@@ -25,7 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from config.queue_names import QueueUnavailableError
 from models.errors import SyncError
 from models.naming import find
-from models.runs import lifecycle
+from models.runs import decisions
 from models.setup import bindings
 from models.tables import AmplitudeProject, CohortBinding, Destination, PushBatch, Snapshot, SyncRun
 from models.types import UNFINISHED, Feed, RunState, SnapshotKind, Stage, WriteMode
@@ -170,7 +170,7 @@ class Storm:
         for run in runs:
             if run.state == RunState.HELD:
                 doubtful = (run.error_code or "").startswith("WEBHOOK_")
-                decide = lifecycle.reject if doubtful else lifecycle.approve
+                decide = decisions.reject if doubtful else decisions.approve
                 with self.product.db.write() as session:
                     decide(session, run.id, now=utc_now(), actor=ACTOR)
             if run.state == RunState.WAITING and "RATE" in (run.error_code or ""):

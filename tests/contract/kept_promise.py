@@ -17,7 +17,7 @@ from models.database import Database
 from models.direction import Direction
 from models.membership import snapshots, state, webhooks
 from models.membership.webhooks import Column, MessageHead
-from models.runs import lifecycle, reconciling
+from models.runs import decisions, lifecycle, reconciling
 from models.tables import (
     AmplitudeProject,
     CohortBinding,
@@ -121,7 +121,7 @@ class World:
                 return run
             if run.state == RunState.HELD:
                 with product.ctx.db.write() as session:
-                    lifecycle.approve(session, run_id, now=product.ctx.clock(), actor="test")
+                    decisions.approve(session, run_id, now=product.ctx.clock(), actor="test")
             if self._in_vain and run.state == RunState.WAITING and run.stage == Stage.SNAPSHOT:
                 product.moved += timedelta(seconds=product.ctx.settings.snapshot_deadline_seconds)
             product.claim(run_id)

@@ -30,7 +30,7 @@ from models.errors import (
     TransientError,
 )
 from models.membership import state
-from models.runs import batches, lifecycle, slots, unresolved_batches
+from models.runs import batches, claims, lifecycle, slots, unresolved_batches
 from models.setup.bindings import Timing
 from models.tables import CohortBinding, PushBatch, SyncRun
 from models.types import BatchState, RunState, Stage
@@ -159,7 +159,7 @@ class World:
     def claim(self, run: int, stage: Stage, name: str) -> Worker | None:
         """A worker gets a message."""
         lease = self.ctx.settings.lease_seconds
-        claim = lifecycle.claim(self.db, run, stage, now=self.now, lease=lease, worker=name)
+        claim = claims.claim(self.db, run, stage, now=self.now, lease=lease, worker=name)
         if claim is None:
             return None
         hold = Hold(self.ctx, claim, vendor=self.vendor)

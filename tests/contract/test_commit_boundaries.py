@@ -100,7 +100,7 @@ SCENARIOS = {
 STAGES = (
     "worker/stages/**/*.py",
     "worker/claim.py",
-    "models/runs/lifecycle.py",
+    "models/runs/claims.py",
     "models/membership/*.py",
     "models/runs/batches.py",
     "models/steps.py",
@@ -108,9 +108,9 @@ STAGES = (
 # Transactions in these modules that no stage makes here, and why.
 ELSEWHERE = {
     "worker/stages/dry_run.py": "`plan` is no run",
-    "models/runs/lifecycle.py:give_back": "of a worker process that ends or begins: tests/faults/test_departures.py",
+    "models/runs/claims.py:give_back": "of a worker process that ends or begins: tests/faults/test_departures.py",
     "worker/stages/job_tracking.py:revive": "only a second kill could meet it: it follows a kill while rows are sent",
-    "models/runs/lifecycle.py:renew": "of the heartbeat's thread, at any time",
+    "models/runs/claims.py:renew": "of the heartbeat's thread, at any time",
     "worker/stages/guards/webhook_trust.py:_begin_with": "tests/acceptance/test_webhook_trust.py",
 }
 
@@ -170,7 +170,7 @@ def test_each_commit_of_a_run(product_anywhere: Product, mode: WriteMode) -> Non
     with watched(product_anywhere.ctx.db, die) as commits:
         strike_each(world, commits, done)
     assert {Path(place.partition(":")[0]).stem for place, _ in done} >= {
-        "lifecycle",
+        "claims",
         "snapshot",
         "diff",
         "push",

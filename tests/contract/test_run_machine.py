@@ -32,8 +32,8 @@ from config.settings import Settings
 from models.database import Database
 from models.errors import ConfigurationError, LeaseLost
 from models.membership.snapshots import FreshnessPolicy
-from models.runs import lifecycle, manual, outbox, slots
-from models.runs.lifecycle import Claim
+from models.runs import claims, decisions, manual, outbox, slots
+from models.runs.claims import Claim
 from models.setup import bindings
 from models.tables import SyncRun
 from models.types import UNFINISHED, RunState, Stage
@@ -87,7 +87,7 @@ class RunMachine(RunModel):
             or (
                 run["state"] == RunState.WAITING
                 and run["wake_at"] is not None
-                and run["wake_at"] <= now + lifecycle.CLOCK_SLACK
+                and run["wake_at"] <= now + claims.CLOCK_SLACK
             )
             or (
                 run["state"] == RunState.RUNNING and (run["lease_until"] is None or run["lease_until"] <= now)
@@ -157,7 +157,7 @@ class RunMachine(RunModel):
 
     def give_back(self, name: str, lost: bool) -> None:
         """A worker's process is gone, and somebody knows."""
-        given = lifecycle.give_back(self.world.db, name, now=self.world.now, lost=lost)
+        given = claims.give_back(self.world.db, name, now=self.world.now, lost=lost)
         self.touched.update(given)
         self.workers = [one for one in self.workers if one.name != name]
 
@@ -176,7 +176,7 @@ class RunMachine(RunModel):
                 and self.fences[claim.run_id] == claim.fence
             )
             try:
-                lifecycle.renew(self.world.db, claim, now=self.world.now, lease=30)
+                claims.renew(self.world.db, claim, now=self.world.now, lease=30)
             except LeaseLost:
                 assert not good
             else:
@@ -253,9 +253,9 @@ class RunMachine(RunModel):
         """One of the newest runs; nobody approves or rejects it unless it is held."""
         run = self.recent(place)
         if run["state"] != RunState.HELD:
-            self.act(run, False, lifecycle.approve)
-            self.act(run, False, lifecycle.reject)
-        self.act(run, not run["state"].finished, lifecycle.cancel)
+            self.act(run, False, decisions.approve)
+            self.act(run, False, decisions.reject)
+        self.act(run, not run["state"].finished, decisions.cancel)
 
     def decide(self, place: int, yes: bool) -> None:
         """About a held run."""
@@ -263,7 +263,7 @@ class RunMachine(RunModel):
         if not held:
             return
         run = held[place % len(held)]
-        self.act(run, True, lifecycle.approve if yes else lifecycle.reject)
+        self.act(run, True, decisions.approve if yes else decisions.reject)
         if yes:
             self.messages.append((run["id"], run["stage"]))
 
@@ -327,7 +327,7 @@ class RunMachine(RunModel):
                 return
             for run in left:
                 if run["state"] == RunState.HELD:
-                    self.act(run, True, lifecycle.approve)
+                    self.act(run, True, decisions.approve)
             self.world.later(300)
             self.schedule()
             self.check()
@@ -413,7 +413,7 @@ def test_commits_without_a_fence_are_found(
     def unfenced(db: Database, held: Claim, **given: Any) -> AbstractContextManager[tuple[Session, SyncRun]]:
         with db.read() as session:
             newest = session.get_one(SyncRun, held.run_id).fence
-        return lifecycle.fenced(db, replace(held, fence=newest), **given)
+        return claims.fenced(db, replace(held, fence=newest), **given)
 
     monkeypatch.setattr("worker.claim.fenced", unfenced)
     with pytest.raises(AssertionError):

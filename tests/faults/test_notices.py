@@ -15,7 +15,7 @@ from config.settings import Settings
 from models.database import Database
 from models.errors import TerminalError
 from models.naming import find
-from models.runs import lifecycle
+from models.runs import claims, lifecycle
 from models.setup import bindings
 from models.tables import CohortBinding, NoticeChannel, Rejection
 from models.types import RunState, Stage, Trigger
@@ -171,9 +171,9 @@ def _ruin(db: Database) -> None:
             run_id = lifecycle.dispatch(
                 session, binding, trigger=Trigger.MANUAL, scheduled_for=BEGAN, now=BEGAN, actor="test"
             ).id
-        held = lifecycle.claim(db, run_id, Stage.SNAPSHOT, now=BEGAN, lease=60)
+        held = claims.claim(db, run_id, Stage.SNAPSHOT, now=BEGAN, lease=60)
         assert held is not None
-        with lifecycle.fenced(db, held, now=BEGAN, lease=60) as (session, run):
+        with claims.fenced(db, held, now=BEGAN, lease=60) as (session, run):
             run.rejected = 1
             session.add(
                 Rejection(

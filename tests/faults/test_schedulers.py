@@ -21,7 +21,7 @@ from sqlalchemy import func, select
 
 from config.settings import Settings
 from models.database import Database
-from models.runs import lifecycle
+from models.runs import claims, lifecycle
 from models.setup.bindings import Timing
 from models.tables import CohortBinding, SyncRun
 from models.types import UNFINISHED, RunState, Stage
@@ -99,10 +99,10 @@ class Worker:
         while (message := self._valkey.pop()) is not None:
             self.messages += 1
             _task, run_id = message
-            claim = lifecycle.claim(self._db, run_id, Stage.SNAPSHOT, now=now, lease=30)
+            claim = claims.claim(self._db, run_id, Stage.SNAPSHOT, now=now, lease=30)
             if claim is None:
                 continue
-            with lifecycle.fenced(self._db, claim, now=now, lease=30) as (session, run):
+            with claims.fenced(self._db, claim, now=now, lease=30) as (session, run):
                 lifecycle.finish(session, run, RunState.SUCCEEDED, now=now)
             self.executed[run_id] += 1
 

@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from models.database import Database
 from models.errors import HeldForApproval, LeaseLost, RateLimited
-from models.runs import lifecycle
+from models.runs import claims, decisions, lifecycle
 from models.tables import CohortBinding, StageClaim, SyncRun
 from models.types import RunState, Stage, Trigger
 from tests.factories import make_binding, make_destination, make_source
@@ -40,7 +40,7 @@ def run(db: Database) -> SyncRun:
         )
 
 
-def claims(db: Database) -> list[tuple[Any, ...]]:
+def kept(db: Database) -> list[tuple[Any, ...]]:
     with db.read() as session:
         found = session.scalars(select(StageClaim).order_by(StageClaim.fence))
         return [(c.fence, c.stage, c.worker, c.claimed_at, c.left_at, c.left, c.code) for c in found]
@@ -48,11 +48,11 @@ def claims(db: Database) -> list[tuple[Any, ...]]:
 
 def leave(db: Database, run: SyncRun, stage: Stage, seconds: float, how: Callable[..., Any]) -> None:
     """Claim it, and leave it a second later."""
-    held = lifecycle.claim(db, run.id, stage, now=at(seconds), lease=LEASE, worker="w@host")
+    held = claims.claim(db, run.id, stage, now=at(seconds), lease=LEASE, worker="w@host")
     assert held is not None
     later = at(seconds + 1)
-    lifecycle.renew(db, held, now=later, lease=LEASE)
-    with lifecycle.fenced(db, held, now=later, lease=LEASE) as (session, mine):
+    claims.renew(db, held, now=later, lease=LEASE)
+    with claims.fenced(db, held, now=later, lease=LEASE) as (session, mine):
         how(session, mine, later)
 
 
@@ -66,7 +66,7 @@ def test_every_claim_is_noted_with_how_it_left_the_run(db: Database, run: SyncRu
 
     leave(db, run, Stage.DIFF, 20, hold)
     with db.write() as session:
-        lifecycle.approve(session, run.id, now=at(30), actor="ada")
+        decisions.approve(session, run.id, now=at(30), actor="ada")
     leave(db, run, Stage.DIFF, 40, lambda _s, r, now: lifecycle.advance(r, Stage.PUSH, now=now))
 
     def limited(_session: Any, mine: SyncRun, now: datetime) -> None:
@@ -77,7 +77,7 @@ def test_every_claim_is_noted_with_how_it_left_the_run(db: Database, run: SyncRu
     leave(db, run, Stage.PUSH, 60, lambda _s, r, now: lifecycle.release(r, now=now))
     leave(db, run, Stage.PUSH, 70, lambda s, r, now: lifecycle.finish(s, r, RunState.SUCCEEDED, now=now))
     who = "w@host"
-    assert claims(db) == [
+    assert kept(db) == [
         (1, "snapshot", who, at(1), at(2), "waiting", None),
         (2, "snapshot", who, at(10), at(11), "diff", None),
         (3, "diff", who, at(20), at(21), "held", "EMPTY_GUARD"),
@@ -89,24 +89,24 @@ def test_every_claim_is_noted_with_how_it_left_the_run(db: Database, run: SyncRu
 
 
 def test_a_claim_whose_worker_is_gone_stays_open(db: Database, run: SyncRun) -> None:
-    lost = lifecycle.claim(db, run.id, Stage.SNAPSHOT, now=at(1), lease=LEASE)
+    lost = claims.claim(db, run.id, Stage.SNAPSHOT, now=at(1), lease=LEASE)
     assert lost is not None
-    assert lifecycle.claim(db, run.id, Stage.SNAPSHOT, now=at(2), lease=LEASE) is None
+    assert claims.claim(db, run.id, Stage.SNAPSHOT, now=at(2), lease=LEASE) is None
     leave(db, run, Stage.SNAPSHOT, 100, lambda _s, r, now: lifecycle.advance(r, Stage.DIFF, now=now))
-    with pytest.raises(LeaseLost), lifecycle.fenced(db, lost, now=at(102), lease=LEASE):
+    with pytest.raises(LeaseLost), claims.fenced(db, lost, now=at(102), lease=LEASE):
         raise AssertionError("it must not come so far")
-    assert [(fence, left_at) for fence, _, _, _, left_at, _, _ in claims(db)] == [(1, None), (2, at(101))]
+    assert [(fence, left_at) for fence, _, _, _, left_at, _, _ in kept(db)] == [(1, None), (2, at(101))]
 
 
 def test_a_claim_that_is_rolled_back_leaves_nothing(db: Database, run: SyncRun) -> None:
-    held = lifecycle.claim(db, run.id, Stage.SNAPSHOT, now=at(1), lease=LEASE)
+    held = claims.claim(db, run.id, Stage.SNAPSHOT, now=at(1), lease=LEASE)
     assert held is not None
 
     def fail() -> None:
-        with lifecycle.fenced(db, held, now=at(2), lease=LEASE) as (_, mine):
+        with claims.fenced(db, held, now=at(2), lease=LEASE) as (_, mine):
             lifecycle.advance(mine, Stage.DIFF, now=at(2))
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         fail()
-    assert [left for *_, left, _ in claims(db)] == [None]
+    assert [left for *_, left, _ in kept(db)] == [None]

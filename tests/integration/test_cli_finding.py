@@ -21,7 +21,7 @@ from models import broker
 from models.database import Database
 from models.errors import ConfigurationError
 from models.naming import find
-from models.runs import lifecycle, stage_progress
+from models.runs import claims, lifecycle, stage_progress
 from models.runs.stage_progress import StageProgress
 from models.tables import CohortBinding, SyncRun
 from models.types import RunState, Stage, Trigger
@@ -246,9 +246,9 @@ def test_a_run_is_watched_from_where_it_is_to_its_end(
     watching = door.start("watch", "vips", "--json")
     with sqlite_db.read() as session:
         assert session.get_one(SyncRun, runs[3]).state == RunState.QUEUED
-    held = lifecycle.claim(sqlite_db, runs[3], Stage.SNAPSHOT, now=datetime.now(UTC), lease=60)
+    held = claims.claim(sqlite_db, runs[3], Stage.SNAPSHOT, now=datetime.now(UTC), lease=60)
     assert held is not None
-    with lifecycle.fenced(sqlite_db, held, now=datetime.now(UTC), lease=60) as (session, run):
+    with claims.fenced(sqlite_db, held, now=datetime.now(UTC), lease=60) as (session, run):
         lifecycle.finish(session, run, RunState.PARTIAL, now=datetime.now(UTC))
     said = ended(watching)
     assert (said.code, said.json["state"]) == (3, "partial")
@@ -259,11 +259,11 @@ def test_a_watcher_is_told_once_what_a_stage_does_for_long(
 ) -> None:
     """Without a terminal: the amount changes each second, and is no line of its own."""
     now = datetime.now(UTC)
-    held = lifecycle.claim(sqlite_db, runs[3], Stage.SNAPSHOT, now=now, lease=60)
+    held = claims.claim(sqlite_db, runs[3], Stage.SNAPSHOT, now=now, lease=60)
     assert held is not None
-    with lifecycle.fenced(sqlite_db, held, now=now, lease=60) as (_, run):
+    with claims.fenced(sqlite_db, held, now=now, lease=60) as (_, run):
         lifecycle.advance(run, Stage.DIFF, now=now)
-    held = lifecycle.claim(sqlite_db, runs[3], Stage.DIFF, now=now, lease=60)
+    held = claims.claim(sqlite_db, runs[3], Stage.DIFF, now=now, lease=60)
     assert held is not None
     with broker.redis_client(door.environment["COHORT_SYNC_REDIS_URL"], seconds=5.0) as redis:
         watching = door.start("watch", "vips")
@@ -280,7 +280,7 @@ def test_a_watcher_is_told_once_what_a_stage_does_for_long(
                 redis, runs[3], held.fence, StageProgress("reading the data extension", done, 9)
             )
             time.sleep(0.3)
-    with lifecycle.fenced(sqlite_db, held, now=now, lease=60) as (session, run):
+    with claims.fenced(sqlite_db, held, now=now, lease=60) as (session, run):
         lifecycle.finish(session, run, RunState.SUCCEEDED, now=now)
     rest = watching.communicate(timeout=60)[1]
     assert watching.returncode == 0

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import select
 
 from models.database import Database
-from models.runs import batches, lifecycle, rejections
+from models.runs import batches, claims, lifecycle, rejections
 from models.runs.rejections import RejectedRow
 from models.tables import AuditEvent, CohortBinding, SyncRun
 from models.types import RunState, Stage, Trigger
@@ -32,9 +32,9 @@ def door(sqlite_db: Database, tmp_path: Path) -> Door:
         given = {"trigger": Trigger.MANUAL, "scheduled_for": NOW, "now": NOW, "actor": "test"}
         run = lifecycle.dispatch(session, session.get_one(CohortBinding, binding.id), **given)
         run_id = run.id
-    held = lifecycle.claim(sqlite_db, run_id, Stage.SNAPSHOT, now=NOW, lease=60, worker="worker-1@here")
+    held = claims.claim(sqlite_db, run_id, Stage.SNAPSHOT, now=NOW, lease=60, worker="worker-1@here")
     assert held is not None
-    with lifecycle.fenced(sqlite_db, held, now=NOW + timedelta(seconds=5), lease=60) as (session, run):
+    with claims.fenced(sqlite_db, held, now=NOW + timedelta(seconds=5), lease=60) as (session, run):
         batches.adopt(session, run, [(3, b"")], data_extension_id="d", now=NOW)
         rows = [RejectedRow.of(key, 10, f"{key} is no address") for key in (KEY, BAD)]
         rejections.record(session, run, "enter", rows, NOW)

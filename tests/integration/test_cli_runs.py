@@ -22,7 +22,7 @@ from config.settings import Settings
 from models.database import Database
 from models.direction import Direction
 from models.errors import ConfigurationError, TransientError
-from models.runs import lifecycle
+from models.runs import claims, decisions, lifecycle
 from models.runs.batches import acknowledge, plan
 from models.runs.rejections import RejectedRow
 from models.tables import Snapshot, SnapshotPart, SyncRun
@@ -65,15 +65,15 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def take(db: Database, run_id: int, stage: Stage = Stage.SNAPSHOT) -> lifecycle.Claim:
-    held = lifecycle.claim(db, run_id, stage, now=now(), lease=60)
+def take(db: Database, run_id: int, stage: Stage = Stage.SNAPSHOT) -> claims.Claim:
+    held = claims.claim(db, run_id, stage, now=now(), lease=60)
     assert held is not None
     return held
 
 
 def end(db: Database, run_id: int, state: RunState, **values: Any) -> None:
     """End a run as a worker would."""
-    with lifecycle.fenced(db, take(db, run_id), now=now(), lease=60) as (session, run):
+    with claims.fenced(db, take(db, run_id), now=now(), lease=60) as (session, run):
         for name, value in values.items():
             setattr(run, name, value)
         if state is RunState.HELD:
@@ -206,12 +206,12 @@ def test_cancelling_says_whether_it_is_over(door: Door, bound: Database) -> None
     take(bound, running)
     assert "ends after what it has sent" in door.ok("cancel", str(running)).out
     with bound.read() as session:
-        assert lifecycle.get_run(session, running).cancel_requested
+        assert decisions.get_run(session, running).cancel_requested
 
 
 def test_a_run_is_shown_with_its_reasons_and_without_a_key(door: Door, bound: Database) -> None:
     run_id = _dispatched(bound, "vips")
-    with lifecycle.fenced(bound, take(bound, run_id), now=now(), lease=60) as (session, run):
+    with claims.fenced(bound, take(bound, run_id), now=now(), lease=60) as (session, run):
         plan(session, run, [(Direction.ENTER, 3, b"...")], data_extension_id="de")
         session.flush()
         batch = session.scalars(select(lifecycle.SyncRun.id)).one()
@@ -259,7 +259,7 @@ def test_progress_in_words_and_a_word_when_nobody_takes_the_run(
     watch.look()
     assert capsys.readouterr().err.count("no worker seems to be running") == 1
 
-    with lifecycle.fenced(bound, take(bound, run_id), now=now(), lease=60) as (session, run):
+    with claims.fenced(bound, take(bound, run_id), now=now(), lease=60) as (session, run):
         plan(session, run, [(Direction.ENTER, 2, b"..")] * 3, data_extension_id="de")
         run.stage, run.acknowledged = Stage.PUSH, 2
         session.flush()

@@ -12,7 +12,7 @@ from models.database import Database
 from models.errors import ConfigurationError
 from models.naming import find
 from models.observability.health import HEARTBEATS
-from models.runs import lifecycle
+from models.runs import claims, lifecycle
 from models.setup import bindings
 from models.setup.bindings import Timing
 from models.tables import CohortBinding, Snapshot
@@ -42,9 +42,9 @@ def _run(db: Database, name: str, *, created: datetime = NOW) -> int:
 
 
 def _finish(db: Database, run_id: int, state: RunState, *, rejected: int = 0) -> None:
-    held = lifecycle.claim(db, run_id, Stage.SNAPSHOT, now=NOW, lease=60)
+    held = claims.claim(db, run_id, Stage.SNAPSHOT, now=NOW, lease=60)
     assert held is not None
-    with lifecycle.fenced(db, held, now=NOW, lease=60) as (session, run):
+    with claims.fenced(db, held, now=NOW, lease=60) as (session, run):
         run.rejected = rejected
         if state is RunState.HELD:
             lifecycle.hold(run, ConfigurationError("EMPTY_GUARD", members=5, run=run.id))

@@ -19,8 +19,8 @@ from models.errors import ConfigurationError
 from models.membership import cohort_lists, list_facts, webhooks
 from models.membership.webhooks import Column, MessageHead
 from models.observability import feeds
-from models.runs import lifecycle
-from models.runs.lifecycle import Claim
+from models.runs import claims, lifecycle
+from models.runs.claims import Claim
 from models.setup import bindings
 from models.tables import CohortBinding, CohortList, CohortListPart, SyncRun, WebhookMessage
 from models.types import Feed, RunState, SnapshotState, Stage, Trigger
@@ -79,7 +79,7 @@ class Telling:
                 now=self.now,
                 actor="test",
             )
-        claim = lifecycle.claim(self.db, run.id, Stage.SNAPSHOT, now=self.now, lease=60)
+        claim = claims.claim(self.db, run.id, Stage.SNAPSHOT, now=self.now, lease=60)
         assert isinstance(claim, Claim)
         hold = ClaimedRun(self.ctx, claim)
         try:

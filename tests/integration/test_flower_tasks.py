@@ -22,7 +22,7 @@ from models.database import Database
 from models.errors import HeldForApproval
 from models.naming import find
 from models.runs import lifecycle
-from models.runs.lifecycle import Claim
+from models.runs.claims import Claim
 from models.tables import AuditEvent, CohortBinding, StageClaim, SyncRun
 from models.types import RunState, Stage, Trigger
 from tests.factories import make_binding, make_destination, make_source

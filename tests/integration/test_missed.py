@@ -17,7 +17,7 @@ from sqlalchemy import select
 from cli.config_file import timing
 from models.database import Database
 from models.observability import overview
-from models.runs import lifecycle
+from models.runs import claims, lifecycle
 from models.runs.missed import COUNTED
 from models.setup.bindings import Timing, pause_binding, resume_binding, update_binding
 from models.tables import CohortBinding, SyncRun
@@ -57,9 +57,9 @@ def reload(db: Database, binding: CohortBinding) -> CohortBinding:
 
 
 def end(db: Database, run: SyncRun, state: RunState, now: datetime) -> None:
-    held = lifecycle.claim(db, run.id, Stage.SNAPSHOT, now=now, lease=60)
+    held = claims.claim(db, run.id, Stage.SNAPSHOT, now=now, lease=60)
     assert held is not None
-    with lifecycle.fenced(db, held, now=now, lease=60) as (session, mine):
+    with claims.fenced(db, held, now=now, lease=60) as (session, mine):
         lifecycle.finish(session, mine, state, now=now)
 
 

@@ -13,7 +13,7 @@ from models.errors import SyncError, TerminalError, TransientError
 from models.naming import find
 from models.observability import alerts
 from models.observability.alerts import NAMED, Alert
-from models.runs import completion, lifecycle, retries
+from models.runs import claims, completion, decisions, lifecycle, retries
 from models.setup import bindings
 from models.tables import CohortBinding, NoticeChannel
 from models.types import RunState, Stage, Trigger
@@ -50,9 +50,9 @@ def begin(db: Database, trigger: Trigger = Trigger.SCHEDULE, at: datetime = NOW)
 def end(
     db: Database, run_id: int, state: RunState, error: SyncError | None = None, retry_runs: int = 3
 ) -> None:
-    held = lifecycle.claim(db, run_id, Stage.SNAPSHOT, now=NOW, lease=60)
+    held = claims.claim(db, run_id, Stage.SNAPSHOT, now=NOW, lease=60)
     assert held is not None
-    with lifecycle.fenced(db, held, now=NOW, lease=60) as (session, run):
+    with claims.fenced(db, held, now=NOW, lease=60) as (session, run):
         lifecycle.note_error(run, error)
         lifecycle.finish(session, run, state, now=NOW)
         if error is not None:
@@ -123,15 +123,15 @@ def test_another_held_run_is_another_need(filled: Database) -> None:
     keys = set()
     for minute in range(2):
         run_id = begin(filled, Trigger.MANUAL, NOW + minute * MINUTE)
-        held = lifecycle.claim(filled, run_id, Stage.SNAPSHOT, now=NOW, lease=60)
+        held = claims.claim(filled, run_id, Stage.SNAPSHOT, now=NOW, lease=60)
         assert held is not None
-        with lifecycle.fenced(filled, held, now=NOW, lease=60) as (_, run):
+        with claims.fenced(filled, held, now=NOW, lease=60) as (_, run):
             lifecycle.hold(run, TerminalError("EMPTY_GUARD", members=5, run=run.id))
         (need,) = look(filled)
         assert (need.about, need.code) == ("buyers", "EMPTY_GUARD")
         keys.add(need.key)
         with filled.write() as session:
-            lifecycle.reject(session, run_id, now=NOW, actor="test")
+            decisions.reject(session, run_id, now=NOW, actor="test")
     assert len(keys) == 2
 
 

@@ -16,7 +16,7 @@ from models.database import Database
 from models.errors import TerminalError, TransientError
 from models.naming import find
 from models.observability import alerts, notices
-from models.runs import completion, lifecycle
+from models.runs import claims, completion, decisions, lifecycle
 from models.setup import bindings
 from models.setup.bindings import Timing
 from models.tables import CohortBinding, Notice, NoticeDelivery, SyncRun
@@ -81,9 +81,9 @@ def stopped(db: Database, error: Any, *, hold: bool = False, at: datetime = BEGA
         run_id = lifecycle.dispatch(
             session, buyers, trigger=Trigger.SCHEDULE, scheduled_for=at, now=at, actor="test"
         ).id
-    held = lifecycle.claim(db, run_id, Stage.SNAPSHOT, now=at, lease=60)
+    held = claims.claim(db, run_id, Stage.SNAPSHOT, now=at, lease=60)
     assert held is not None
-    with lifecycle.fenced(db, held, now=at, lease=60) as (session, run):
+    with claims.fenced(db, held, now=at, lease=60) as (session, run):
         if hold:
             lifecycle.hold(run, error)
             return run_id
@@ -189,7 +189,7 @@ def test_a_held_run_is_told_and_its_approval_is_its_end_and_the_next_one_is_new(
     post.looks(50)
     assert f"`cohort-sync approve {first}`" in ear.last[0]
     with filled.write() as session:
-        lifecycle.approve(session, first, now=post.now, actor="test")
+        decisions.approve(session, first, now=post.now, actor="test")
         session.execute(update(SyncRun).values(state=RunState.SUCCEEDED, finished_at=post.now))
     post.looks(20)
     second = stopped(filled, TerminalError("EMPTY_GUARD", members=5, run=2), hold=True, at=post.now)

@@ -19,7 +19,7 @@ from models.direction import Direction
 from models.errors import LeaseLost, TransientError
 from models.membership import cohort_lists, generations, list_base, state
 from models.membership.generations import Ahead, Counting
-from models.runs import batches, lifecycle
+from models.runs import batches, claims, lifecycle
 from models.tables import CohortBinding, CohortList, CohortListPart, MemberChunk, PushBatch, Snapshot, SyncRun
 from models.types import BatchState, Feed, RunState, SnapshotKind, SnapshotState, Stage
 from tests.factories import CREATED, Steps, make_binding
@@ -178,7 +178,7 @@ def test_what_another_run_is_storing_stays_until_it_is_at_work_no_more(telling: 
 
 def claim_diff(hold: ClaimedRun) -> None:
     """The next stage's claim, in the place of the one before."""
-    claim = lifecycle.claim(hold.ctx.db, hold.claim.run_id, Stage.DIFF, now=hold.now, lease=60)
+    claim = claims.claim(hold.ctx.db, hold.claim.run_id, Stage.DIFF, now=hold.now, lease=60)
     assert claim is not None
     hold.claim = claim
 

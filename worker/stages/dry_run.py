@@ -30,7 +30,7 @@ from models.errors import (
 )
 from models.membership import state
 from models.runs import unresolved_batches
-from models.runs.lifecycle import Claim
+from models.runs.claims import Claim
 from models.tables import CohortBinding, Snapshot, SyncRun
 from models.types import RunState, SnapshotKind, Stage, Trigger, WriteMode
 from worker.claim import ClaimedRun, backoff

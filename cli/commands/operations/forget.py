@@ -26,7 +26,7 @@ from models.errors import ContractError, TransientError
 from models.membership import snapshots
 from models.naming import every
 from models.private_files import temporary_dir
-from models.runs import lifecycle, manual
+from models.runs import decisions, manual
 from models.tables import CohortBinding, ForgottenContact, SyncRun
 from models.types import UNFINISHED_WORDS, RunState
 
@@ -172,7 +172,7 @@ def _run(db: Database, binding: CohortBinding) -> int:
 def _ended(db: Database, run_id: int, until: float) -> None:
     while True:
         with db.read() as session:
-            run = lifecycle.get_run(session, run_id)
+            run = decisions.get_run(session, run_id)
         if run.state.finished:
             return
         if run.state == RunState.HELD or time.monotonic() > until:

@@ -17,7 +17,7 @@ from models.contact_keys.masking import masked
 from models.data_protection.retention import Retention
 from models.database import Database
 from models.observability import overview
-from models.runs import lifecycle, rejections
+from models.runs import decisions, rejections
 from models.tables import CohortBinding, SyncRun
 
 app = typer.Typer(add_completion=False)
@@ -48,7 +48,7 @@ def list_(
         raise typer.BadParameter("--csv and --json exclude each other")
     with context.database() as db:
         with db.read() as session:
-            found = lifecycle.find_run(session, run)
+            found = decisions.find_run(session, run)
             reasons = overview.rejections(session, found.id)
         if show_keys:
             note_keys_shown(db, found.binding, "rejections", run=found.id)

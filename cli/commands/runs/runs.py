@@ -17,7 +17,7 @@ from cli.config_file.timing import moment
 from cli.tables import Column, State
 from models.naming import find
 from models.observability import overview, run_history
-from models.runs import batches, lifecycle
+from models.runs import batches, decisions
 from models.runs.missed import counted
 from models.tables import CohortBinding
 from models.types import UNFINISHED, RunState, Trigger
@@ -62,7 +62,7 @@ def list_(
     now = context.now()
     narrowed = any((binding, state, trigger, since, until))
     with context.database() as db, db.read() as session:
-        rows = lifecycle.list_runs(
+        rows = decisions.list_runs(
             session,
             find(session, CohortBinding, binding) if binding is not None else None,
             states=state,
@@ -112,7 +112,7 @@ def list_(
 
 
 @app.command()
-def watch(run: AnyRun = lifecycle.LATEST, as_json: Json = False) -> None:
+def watch(run: AnyRun = decisions.LATEST, as_json: Json = False) -> None:
     """Follow a run from where it is now to its end, and exit with its code.
 
     Example: cohort-sync watch vips
@@ -132,7 +132,7 @@ def show(run: AnyRun, as_json: Json = False) -> None:
     Example: cohort-sync show latest
     """
     with context.database() as db, db.read() as session:
-        row = lifecycle.find_run(session, run)
+        row = decisions.find_run(session, run)
         reasons = overview.rejections(session, row.id)
         claims = run_history.claims(session, row.id)
         counts = batches.count_by_state(session, row.id)
@@ -158,7 +158,7 @@ def cancel(run: AnyRun, as_json: Json = False) -> None:
     """
     with context.database() as db:
         with db.write() as session:
-            row = lifecycle.cancel(
+            row = decisions.cancel(
                 session, _meant(session, run, UNFINISHED), now=context.now(), actor=context.actor()
             )
         if row.state == RunState.WAITING:
@@ -176,7 +176,7 @@ def approve(run: AnyRun, reason: Reason = "", as_json: Json = False) -> None:
     """
     with context.database() as db:
         with db.write() as session:
-            row = lifecycle.approve(
+            row = decisions.approve(
                 session, _meant(session, run, HELD), now=context.now(), actor=context.actor(), reason=reason
             )
         publish(row)
@@ -190,7 +190,7 @@ def reject(run: AnyRun, reason: Reason = "", as_json: Json = False) -> None:
     Example: cohort-sync reject 12 --reason 'asked the campaign team'
     """
     with context.database() as db, db.write() as session:
-        row = lifecycle.reject(
+        row = decisions.reject(
             session, _meant(session, run, HELD), now=context.now(), actor=context.actor(), reason=reason
         )
     output.done(f"Run {row.id} is rejected; nothing was pushed.", views.run(row), as_json=as_json)
@@ -198,4 +198,4 @@ def reject(run: AnyRun, reason: Reason = "", as_json: Json = False) -> None:
 
 def _meant(session: Session, name: str, states: Collection[RunState]) -> int:
     """The run that a person means where only one in these states can be."""
-    return lifecycle.find_run(session, name, first=states).id
+    return decisions.find_run(session, name, first=states).id

@@ -21,7 +21,7 @@ from models import broker
 from models.database import Database
 from models.errors import TransientError
 from models.observability import overview
-from models.runs import batches, lifecycle, stage_progress
+from models.runs import batches, decisions, stage_progress
 from models.tables import SyncRun
 from models.types import BatchState, RunState, Stage
 from models.wording import plural
@@ -112,7 +112,7 @@ class _Poller:
         while True:
             try:
                 with self._db.read() as session:
-                    row = lifecycle.get_run(session, self._run_id)
+                    row = decisions.get_run(session, self._run_id)
                     counts = batches.count_by_state(session, self._run_id)
             except TransientError:
                 if time.monotonic() - self._seen > DATABASE_AWAY_SECONDS:
