@@ -11,10 +11,9 @@ from datetime import UTC, datetime
 from functools import lru_cache
 
 from pydantic import ValidationError
-from pydantic_settings import SettingsError
 
 from cli import output
-from config.settings import PREFIX, Settings, get_settings, unknown
+from config.settings import PREFIX, Settings, dotenv, get_settings, unknown
 from models import audit, broker, key_check, schema
 from models.database import Database
 from models.errors import ConfigurationError, OldSchemaError
@@ -34,7 +33,7 @@ def settings() -> Settings:
     except ValidationError as error:
         mistakes = "; ".join(_mistake(one["loc"], one["msg"], one["input"]) for one in error.errors())
         raise ConfigurationError("SETTINGS_INVALID", mistakes=mistakes) from None
-    except (SettingsError, OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(
             "SETTINGS_INVALID", mistakes=f"the .env file can't be read ({type(error).__name__})"
         ) from None
@@ -42,10 +41,8 @@ def settings() -> Settings:
 
 @lru_cache(maxsize=1)
 def _name_the_unknown() -> None:
-    from dotenv import dotenv_values
-
     with suppress(OSError, UnicodeDecodeError):
-        for name, meant in unknown([*os.environ, *dotenv_values(".env")]).items():
+        for name, meant in unknown([*os.environ, *dotenv()]).items():
             question = f" Did you mean {meant}?" if meant else ""
             output.note(f"warning: {name} is not a setting, so it changes nothing.{question}")
 
