@@ -76,20 +76,20 @@ def database(*, upgrade: bool = False, proven: bool = False) -> Iterator[Databas
 
 def queue_answers() -> bool:
     """Whether the queue's server can be reached and takes messages."""
-    with broker.redis_client(settings().redis, seconds=2.0) as client:
-        return broker.ask(client) is not None
+    return broker.tells(settings(), seconds=2.0) is not None
 
 
 def require_queue() -> None:
     """BROKER_CLUSTER if the queue's server can be none. One that is away is waited for."""
+    if settings().embedded_broker:
+        return
     with broker.redis_client(settings().redis, seconds=2.0) as client:
         broker.refuse_cluster(client)
 
 
 def schedulers() -> dict[str, str] | None:
     """The schedulers that tick, each with the instant of its last sign of life; none if the queue is away."""
-    with broker.redis_client(settings().redis, seconds=2.0) as client:
-        told = broker.ask(client)
+    told = broker.tells(settings(), seconds=2.0)
     return None if told is None else told.schedulers
 
 
