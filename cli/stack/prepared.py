@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 from cli.stack import parent_death
-from models.errors import SyncError
+from models.errors import OldSchemaError, SyncError
 
 
 def database(environment: Mapping[str, str]) -> str:
@@ -51,7 +51,10 @@ def _make_ready() -> str:
     configure(settings, "stack")
     db = Database(settings)
     try:
-        schema.upgrade(db, now=context.now(), actor=context.actor())
+        try:
+            schema.require_current(db)
+        except OldSchemaError:  # Alembic is loaded for that alone
+            schema.upgrade(db, now=context.now(), actor=context.actor())
         key_check.prove(db)
     finally:
         db.dispose()
