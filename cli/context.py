@@ -1,4 +1,7 @@
-"""What a command stands on: the settings, the database at this version's schema, the queue, who and when."""
+"""What a command stands on: the settings, the database at this version's schema, the queue, who and when.
+
+What knows the database and the queue is imported by the functions that need it: a stack lives for months and doesn't.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
-from pydantic_settings import SettingsError
 
 from cli import output
-from config.settings import PREFIX, Settings, get_settings, unknown
-from models import audit, broker, key_check, schema
-from models.database import Database
+from config.settings import PREFIX, Settings, dotenv, get_settings, unknown
 from models.errors import ConfigurationError, OldSchemaError
+
+if TYPE_CHECKING:
+    from models.database import Database
 
 ACTOR_MAX = 100
 name_unknown = True  # whether variables that look like settings and are none are named
@@ -34,7 +38,7 @@ def settings() -> Settings:
     except ValidationError as error:
         mistakes = "; ".join(_mistake(one["loc"], one["msg"], one["input"]) for one in error.errors())
         raise ConfigurationError("SETTINGS_INVALID", mistakes=mistakes) from None
-    except (SettingsError, OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(
             "SETTINGS_INVALID", mistakes=f"the .env file can't be read ({type(error).__name__})"
         ) from None
@@ -42,10 +46,8 @@ def settings() -> Settings:
 
 @lru_cache(maxsize=1)
 def _name_the_unknown() -> None:
-    from dotenv import dotenv_values
-
     with suppress(OSError, UnicodeDecodeError):
-        for name, meant in unknown([*os.environ, *dotenv_values(".env")]).items():
+        for name, meant in unknown([*os.environ, *dotenv()]).items():
             question = f" Did you mean {meant}?" if meant else ""
             output.note(f"warning: {name} is not a setting, so it changes nothing.{question}")
 
@@ -58,6 +60,8 @@ def database(*, upgrade: bool = False, proven: bool = False) -> Iterator[Databas
     may serve other hosts, so there a person says when (`db upgrade`). `proven`: SECRET_KEY_WRONG unless the keys
     read every stored secret.
     """
+    from models import audit, key_check, schema
+
     db = _connect(settings())
     audit.enter(audit.CLI)
     try:
@@ -79,20 +83,26 @@ def database(*, upgrade: bool = False, proven: bool = False) -> Iterator[Databas
 
 def queue_answers() -> bool:
     """Whether the queue's server can be reached and takes messages."""
-    with broker.redis_client(settings().redis, seconds=2.0) as client:
-        return broker.ask(client) is not None
+    from models import broker
+
+    return broker.tells(settings(), seconds=2.0) is not None
 
 
 def require_queue() -> None:
     """BROKER_CLUSTER if the queue's server can be none. One that is away is waited for."""
+    if settings().embedded_broker:
+        return
+    from models import broker
+
     with broker.redis_client(settings().redis, seconds=2.0) as client:
         broker.refuse_cluster(client)
 
 
 def schedulers() -> dict[str, str] | None:
     """The schedulers that tick, each with the instant of its last sign of life; none if the queue is away."""
-    with broker.redis_client(settings().redis, seconds=2.0) as client:
-        told = broker.ask(client)
+    from models import broker
+
+    told = broker.tells(settings(), seconds=2.0)
     return None if told is None else told.schedulers
 
 
@@ -122,6 +132,8 @@ def interactive() -> bool:
 
 
 def _connect(found: Settings) -> Database:
+    from models.database import Database
+
     try:
         return Database(found)
     except OSError as error:

@@ -7,7 +7,7 @@ from typing import Any
 
 from cli.output import iso
 from cli.timeline import Step
-from models.observability.feeds import CohortFeed
+from models.observability.cohort_feed import CohortFeed
 from models.runs.missed import COUNTED
 from models.setup.binding_fields import LIMITS
 from models.setup.sources import keys_since

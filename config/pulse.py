@@ -18,6 +18,7 @@ from pathlib import Path
 BEAT_SECONDS = 5.0
 # Longer than what a loop may wait for: a scheduler, 30 s for the database (`scheduler.main.DATABASE_SECONDS`).
 STALE_SECONDS = 60.0
+READY = b"ready\n"  # in the file of a process that can do its work
 ROLES = ("scheduler", "worker", "monitor", "receiver", "flower")
 
 
@@ -29,6 +30,12 @@ class Pulse:
         self._clock = clock
         self._next = float("-inf")
         self._file: int | None = None
+        self._ready = False
+
+    def ready(self, ready: bool) -> None:
+        """Tell whether the process can do its work; that is a beat."""
+        self._ready, self._next = ready, float("-inf")
+        self.beat()
 
     def beat(self) -> None:
         """Touch the file, if it is time again. A directory that can't be written to stops no process."""
@@ -38,8 +45,12 @@ class Pulse:
         self._next = now + BEAT_SECONDS
         _tell_systemd("READY=1\nWATCHDOG=1")
         with suppress(OSError):
-            if not self._held():
-                self._take()
+            file = self._file if self._held() else None
+            if file is None:
+                file = self._take()
+            told = READY if self._ready else b""
+            os.pwrite(file, told, 0)
+            os.ftruncate(file, len(told))
             os.utime(self._path)
 
     def _held(self) -> bool:
@@ -48,7 +59,7 @@ class Pulse:
             return self._file is not None and os.path.samestat(os.fstat(self._file), self._path.stat())
         return False
 
-    def _take(self) -> None:
+    def _take(self) -> int:
         if self._file is not None:
             os.close(self._file)
             self._file = None
@@ -60,6 +71,7 @@ class Pulse:
             os.close(file)
             raise
         self._file = file
+        return file
 
     def stop(self) -> None:
         """The process ends."""
@@ -102,6 +114,18 @@ def last_beat(data_dir: Path, role: str, pid: int) -> int | None:
     with suppress(OSError):
         return _file(data_dir, role, pid).stat().st_mtime_ns
     return None
+
+
+def is_ready(data_dir: Path, role: str, pid: int) -> bool:
+    """Whether that process lives and has told that it can do its work."""
+    with suppress(OSError), _file(data_dir, role, pid).open("rb") as file:
+        if file.read() != READY:
+            return False
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True  # it is not the file of an earlier process of that number
+    return False
 
 
 def can_beat(data_dir: Path) -> bool:

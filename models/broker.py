@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from config.queue_names import KEY_PREFIX, QUEUES
+from config.settings import Settings
 from models.errors import ConfigurationError
 from models.observability.health import HEARTBEATS
 
@@ -69,6 +70,14 @@ def ask(client: Redis) -> BrokerState | None:
         if value is not None
     }
     return BrokerState(schedulers, messages)
+
+
+def tells(settings: Settings, *, seconds: float) -> BrokerState | None:
+    """What the queue's server tells whoever asks it once; none as in `ask`."""
+    if settings.embedded_broker and not settings.valkey_socket.exists():
+        return None  # known without redis-py, whose import takes 40 ms
+    with redis_client(settings.redis, seconds=seconds) as client:
+        return ask(client)
 
 
 def refuse_cluster(client: Redis) -> None:

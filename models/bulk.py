@@ -7,12 +7,25 @@ them, 250 runs were 8,000 parameters, and a rush of 10,000 spent a third of its 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ColumnElement, String, Table, TableValuedAlias, Text, bindparam, func, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.types import TypeEngine
+
+if TYPE_CHECKING:
+    from sqlalchemy.dialects import postgresql, sqlite
+
+
+def insert_into(into: type[DeclarativeBase] | Table, dialect: str) -> postgresql.Insert | sqlite.Insert:
+    """An INSERT that can say what happens on a conflict. Only that dialect is imported: PostgreSQL's takes 20 ms."""
+    if dialect == "sqlite":
+        from sqlalchemy.dialects import sqlite
+
+        return sqlite.insert(into)
+    from sqlalchemy.dialects import postgresql
+
+    return postgresql.insert(into)
 
 
 def insert_missing(
@@ -24,11 +37,11 @@ def insert_missing(
     table = _table(into)
     connection = session.connection()
     if connection.dialect.name == "sqlite":
-        missing = sqlite.insert(table).on_conflict_do_nothing().returning(table.c[returning])
+        missing = insert_into(table, "sqlite").on_conflict_do_nothing().returning(table.c[returning])
         return list(connection.execute(missing, rows).scalars())
     given, values = _given(table, rows)
     statement = (
-        postgresql.insert(table)
+        insert_into(table, "postgresql")
         .from_select(list(rows[0]), select(given))
         .on_conflict_do_nothing()
         .returning(table.c[returning])
@@ -56,6 +69,8 @@ def update_by_id(session: Session, of: type[DeclarativeBase], rows: Sequence[dic
 
 def _given(table: Table, rows: Sequence[dict[str, Any]]) -> tuple[TableValuedAlias, dict[str, list[Any]]]:
     """The rows as something to select from, and its parameters."""
+    from sqlalchemy.dialects import postgresql
+
     names = list(rows[0])
     arrays: list[ColumnElement[Any]] = [
         bindparam(f"all_{name}", type_=postgresql.ARRAY(_sent(table.c[name].type))) for name in names

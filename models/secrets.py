@@ -6,35 +6,49 @@ made on first use. A plain secret exists only inside a `SecretStr`, whose `repr`
 
 from __future__ import annotations
 
+import base64
 import hmac
 import os
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from pydantic import SecretStr
 
 from config.settings import Settings
 from models.errors import ConfigurationError, WrongSecretKeyError
 from models.private_files import private_file, replacing
 
+if TYPE_CHECKING:
+    from cryptography.fernet import MultiFernet
+
 KEY_FILE = "secret.key"
+KEY_BYTES = 32  # of a Fernet key, in url-safe base64
 
 
 class Keyring:
-    """Encrypts under the newest key, decrypts under any."""
+    """Encrypts under the newest key, decrypts under any.
+
+    cryptography is imported for the first secret: most commands read none, and would wait 7 ms for it.
+    """
 
     def __init__(self, keys: list[SecretStr]) -> None:
-        self._newest = keys[0].get_secret_value().encode() if keys else b""
-        try:
-            self._fernet = MultiFernet([Fernet(key.get_secret_value()) for key in keys])
-        except ValueError:
+        self._keys = [key.get_secret_value() for key in keys]
+        self._newest = self._keys[0].encode() if keys else b""
+        if not keys or not all(map(_is_key, self._keys)):
             raise ConfigurationError(
                 "SETTING_INVALID",
                 field="COHORT_SYNC_SECRET_KEY",
                 value="…",
                 hint="A key is 32 url-safe base64-encoded bytes; make one with "
                 "`python -c 'from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())'`.",
-            ) from None
+            )
+
+    @cached_property
+    def _fernet(self) -> MultiFernet:
+        from cryptography.fernet import Fernet, MultiFernet
+
+        return MultiFernet([Fernet(key) for key in self._keys])
 
     @classmethod
     def load(cls, settings: Settings) -> Keyring:
@@ -47,6 +61,8 @@ class Keyring:
 
     def decrypt(self, token: bytes) -> SecretStr:
         """The secret of a token made under any key of the ring."""
+        from cryptography.fernet import InvalidToken
+
         try:
             return SecretStr(self._fernet.decrypt(token).decode())
         except InvalidToken:
@@ -54,6 +70,8 @@ class Keyring:
 
     def reads(self, token: bytes) -> bool:
         """Whether the token was made under a key of the ring."""
+        from cryptography.fernet import InvalidToken
+
         try:
             self._fernet.decrypt(token)
         except InvalidToken:
@@ -72,6 +90,8 @@ class Keyring:
 
     def rotate(self, token: bytes) -> bytes:
         """The same secret under the newest key."""
+        from cryptography.fernet import InvalidToken
+
         try:
             return self._fernet.rotate(token)
         except InvalidToken:
@@ -89,7 +109,7 @@ def key_count(data_dir: Path) -> int:
 
 def add_key(data_dir: Path) -> None:
     """A new first key beside the old ones."""
-    new = SecretStr(Fernet.generate_key().decode())
+    new = SecretStr(_new_key())
     _keep_keys(data_dir, [new, *_keys_of(data_dir)])
 
 
@@ -112,5 +132,16 @@ def _keep_keys(data_dir: Path, keys: list[SecretStr]) -> None:
 
 
 def _keys_of(data_dir: Path) -> list[SecretStr]:
-    text = private_file(data_dir / KEY_FILE, Fernet.generate_key().decode())
+    text = private_file(data_dir / KEY_FILE, _new_key())
     return [SecretStr(key.strip()) for key in text.split(",")]
+
+
+def _new_key() -> str:
+    return base64.urlsafe_b64encode(os.urandom(KEY_BYTES)).decode()
+
+
+def _is_key(text: str) -> bool:
+    try:
+        return len(base64.urlsafe_b64decode(text)) == KEY_BYTES
+    except ValueError:
+        return False

@@ -25,7 +25,7 @@ from models import broker, schema
 from models.database import Database
 from models.errors import SyncError
 from models.observability import alerts, health, metric_queries
-from models.observability.feeds import CohortFeed
+from models.observability.cohort_feed import CohortFeed
 from models.observability.metric_queries import RESULTS, Binding, Figures
 from models.types import RunState, Trigger
 from monitor import definitions as f

@@ -13,6 +13,8 @@ from cli.main import COMMANDS
 LATER = (
     "apprise",
     "cli.flower.server",
+    "cryptography.fernet",
+    "models.observability.feed_facts",
     "receiver.main",
     "tests.mains",
     "uvicorn.protocols.http.h11_impl",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from celery import Task, current_task
@@ -24,9 +24,11 @@ from models.errors import ConfigurationError, SyncError, TransientError
 from models.membership.snapshots import FreshnessPolicy
 from models.runs import manual
 from models.types import RunState, Stage, Trigger
-from worker.claim import StageFunction, work
 from worker.context import Context, open_context
 from worker.outcome import TaskFailed
+
+if TYPE_CHECKING:
+    from worker.claim import StageFunction
 
 log = structlog.get_logger()
 app = make_app(get_settings())
@@ -81,10 +83,12 @@ def _unbind_task(**_: Any) -> None:
     structlog.contextvars.clear_contextvars()
 
 
-# The stages are imported where they run: Flower shares this module and needs none of their libraries.
+# The stages and the claim are imported where they run: Flower shares this module and needs none of their libraries.
 
 
 def _stage(run_id: int, stage: Stage, function: StageFunction) -> str:
+    from worker.claim import work
+
     try:
         _require("run_id", run_id, type(run_id) is int and 0 < run_id <= RUN_MAX, "Give a run's id.")
         found = work(context(), run_id, stage, function, worker=_worker_name())

@@ -40,11 +40,6 @@ class Departure:
         celeryd_after_setup.connect(self._begun, weak=False)
         worker_shutting_down.connect(self._asked, weak=False)
 
-    @property
-    def failed(self) -> bool:
-        """Whether the worker gave up: Celery's command drops its exit code."""
-        return bool(self._worker is not None and self._worker.exitcode)
-
     def gone(self) -> None:
         """Every task has ended or was cut off."""
         self._give_back(lost=False)

@@ -13,7 +13,9 @@ from config.settings import get_settings
 
 
 class PulseStep(bootsteps.StartStopStep):
-    """Beats from the event loop that takes tasks."""
+    """Beats from the event loop that takes tasks, and tells that the worker is ready: it takes tasks and orders."""
+
+    requires = ("celery.worker.consumer.control:Control",)
 
     def __init__(self, parent: Any, **options: Any) -> None:
         super().__init__(parent, **options)
@@ -22,14 +24,14 @@ class PulseStep(bootsteps.StartStopStep):
 
     def start(self, parent: Any) -> None:
         """The consumer is connected."""
-        beat = _pulse().beat
-        beat()
-        self._timer = parent.timer.call_repeatedly(BEAT_SECONDS, beat)
+        _pulse().ready(True)
+        self._timer = parent.timer.call_repeatedly(BEAT_SECONDS, _pulse().beat)
 
     def stop(self, _parent: Any) -> None:
         """The consumer has lost its connection, or ends."""
         if self._timer is not None:
             self._timer.cancel()
+            _pulse().ready(False)
 
 
 @lru_cache(maxsize=1)

@@ -10,7 +10,7 @@ from typing import TypeVar
 from models.errors import ConfigurationError
 from models.naming import schedule_key
 from models.setup.bindings import Timing
-from models.setup.blackouts import blackout_until, parse_blackouts
+from models.setup.blackouts import parse_blackouts
 from models.tables import CohortBinding
 
 _LENGTH = re.compile(r"(\d{1,9})\s*(s|m|min|h|d)?", re.ASCII)
@@ -159,18 +159,6 @@ def require_occurrence(planned: Timing) -> None:
             value=f"{first or ''} to {last or ''}",
             hint="No occurrence lies between them from now on.",
         )
-
-
-def next_start(binding: CohortBinding, now: datetime) -> datetime | None:
-    """When its next scheduled run starts: at its occurrence, or at the end of the blackout that holds then.
-
-    None for one that is paused or has no occurrence to come.
-    """
-    due = binding.next_due_at
-    if binding.paused or due is None:
-        return None
-    blackouts = parse_blackouts(binding.blackouts.split(",")) if binding.blackouts else ()
-    return blackout_until(blackouts, binding.timezone, max(due, now)) or due
 
 
 def in_words(binding: CohortBinding) -> str:

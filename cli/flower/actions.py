@@ -136,8 +136,7 @@ def _reason(given: Mapping[str, Any]) -> str:
 
 def _publish(asked: Asked, row: SyncRun) -> None:
     """A row is published again by the scheduler, so a queue that is away is no failure here."""
-    with broker.redis_client(asked.db.settings.redis, seconds=2.0) as client:
-        if broker.ask(client) is None:  # kombu would try for six seconds
-            return
+    if broker.tells(asked.db.settings, seconds=2.0) is None:  # kombu would try for six seconds
+        return
     with suppress(QueueUnavailableError):
         publish(asked.app, row.id, row.stage, binding=row.binding.name)

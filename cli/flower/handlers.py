@@ -72,8 +72,7 @@ class CohortsHandler(BaseHandler):  # type: ignore[misc]
 
     def schedulers(self) -> int | None:
         """How many schedulers tick; none: the queue is away."""
-        with broker.redis_client(self.db.settings.redis, seconds=2.0) as client:
-            state = broker.ask(client)
+        state = broker.tells(self.db.settings, seconds=2.0)
         return None if state is None else len(state.schedulers)
 
     def one(self, name: str) -> str | None:

@@ -11,10 +11,10 @@ from tornado.escape import xhtml_escape
 from tornado.web import HTTPError
 
 from cli import context, output
-from cli.config_file import timing
 from cli.flower import charts
 from cli.flower.handlers import OTHERS, REMEDIES, CohortsHandler
 from models.errors import SyncError
+from models.setup.blackouts import next_start
 from models.tables import CohortBinding
 
 # Beside the colour of a state, so that nobody has to see colours: "!" needs a look, the cross needs a person.
@@ -122,7 +122,7 @@ def next_run(row: CohortBinding, now: datetime) -> tuple[str, str]:
     """The next run in the binding's own time zone: the time, and how far it is; or why there is none."""
     if row.paused:
         return "paused", row.pause_reason or ""
-    starts = timing.next_start(row, now)
+    starts = next_start(row, now)
     if starts is None:
         return ("on demand", "") if row.after_name is None else (f"after {row.after_name}", "")
     far = output.span(abs(starts - now))

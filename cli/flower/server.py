@@ -16,24 +16,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import secrets
 import signal
 import socket
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cli.flower.credentials import Credentials, credentials
 from cli.stack import ports
 from config import log_limit
 from config.logging import configure
 from config.pulse import BEAT_SECONDS, Pulse
 from config.settings import Settings
 from models.errors import ConfigurationError
-from models.private_files import make_private_dir, private_file
+from models.private_files import make_private_dir
 
-PASSWORD_FILE = "flower.password"  # noqa: S105 - a file's name
 STATE_FILE = "flower.state"
 DEFAULTS: dict[str, Any] = {
     "tasks_columns": "name,args,state,received,started,runtime,worker,uuid",
@@ -42,31 +40,6 @@ DEFAULTS: dict[str, Any] = {
     "state_save_interval": 5 * 60 * 1000,  # ms; it is saved at the end as well
     "purge_offline_workers": 24 * 3600,
 }
-
-
-@dataclass(frozen=True)
-class Credentials:
-    """Who may open Flower; `made` if the password was made just now and nobody has seen it yet."""
-
-    user: str
-    password: str
-    made: bool = False
-
-
-def credentials(settings: Settings) -> Credentials:
-    """The configured password, or the data directory's own, made on first use."""
-    configured = settings.flower_password.get_secret_value() if settings.flower_password else ""
-    fresh = secrets.token_urlsafe(18)
-    password = configured or private_file(settings.data_dir / PASSWORD_FILE, fresh)
-    found = Credentials(settings.flower_user, password, made=password == fresh)
-    if not (found.user + found.password).isascii():  # Flower compares bytes it can't make of other letters
-        raise ConfigurationError(
-            "SETTING_INVALID",
-            field="COHORT_SYNC_FLOWER_USER or COHORT_SYNC_FLOWER_PASSWORD",
-            value="…",
-            hint="Use ASCII letters, digits and signs only.",
-        )
-    return found
 
 
 def run(settings: Settings) -> int:

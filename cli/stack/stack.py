@@ -7,7 +7,8 @@ The embedded Valkey (unless a Redis is configured), a scheduler, workers, Flower
 that run in production, each in a process of its own with these settings in its environment. One that ends or is stuck
 is started again; all of them end with the stack, also when the stack is killed outright.
 
-Nothing here knows what a sync is.
+Nothing here knows what a sync is. Nor is a library of the database or of the queue loaded here: a stack lives for
+months, and they would hold 50 MB.
 """
 
 from __future__ import annotations
@@ -19,29 +20,23 @@ import socket
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-from kombu.exceptions import OperationalError
 from pydantic import SecretStr
-from redis.exceptions import RedisError
 
-from cli import context
-from cli.flower import server
-from cli.stack import ports
+from cli.flower.credentials import Credentials, credentials
+from cli.stack import ports, prepared
 from cli.stack.lock import DirectoryLock
 from cli.stack.silence import Silence
 from cli.stack.supervise import Program, Supervisor
 from cli.stack.valkey import EmbeddedValkey
 from config import pulse
 from config.graceful_stop import GracefulStop
-from config.queue import make_app
 from config.settings import Settings
-from models import key_check, schema
-from models.database import Database
 from models.errors import ConfigurationError
 
 # A worker ends when its tasks have; what is cut off is resumed by whoever claims the run next.
@@ -68,7 +63,8 @@ class Stack:
         self.environment = {**os.environ, **(environment or {}), **environment_of(settings)}
         self.flower_url = ""
         self.monitor_url = ""
-        self.password = server.Credentials("", "")
+        self.password = Credentials("", "")
+        self.database = ""  # its URL, without the password
         self.valkey: EmbeddedValkey | None = None
         self._workers = [f"worker-{number}" for number in range(1, workers + 1)]
         self._pages = [ports.FLOWER, ports.MONITOR] if pages else []
@@ -83,8 +79,8 @@ class Stack:
                 self.valkey = stack.enter_context(EmbeddedValkey(self.settings))
             else:
                 stack.enter_context(DirectoryLock(self.settings.data_dir))
-            _upgrade(self.settings)
-            self.password = server.credentials(self.settings)
+            self.database = prepared.database(self.environment)
+            self.password = credentials(self.settings)
             if listening:
                 self.flower_url, self.monitor_url = map(ports.url_of, listening.values())
             stack.enter_context(self._supervisor)
@@ -123,17 +119,17 @@ class Stack:
         return self._supervisor.ends(name)
 
     def wait_until_ready(self, seconds: float = READY_SECONDS, *, leave: GracefulStop | None = None) -> bool:
-        """Whether within that time every worker answered, and Flower and the monitor did."""
+        """Whether within that time every worker could take tasks, and Flower and the monitor answered."""
         deadline = time.monotonic() + seconds
-        app = make_app(self.settings)
-        with app.connection_for_write() as connection:
-            while time.monotonic() < deadline and not (leave and leave.asked):
-                with suppress(OSError, OperationalError, RedisError):
-                    answers = app.control.ping(timeout=0.3, limit=len(self._workers), connection=connection)
-                    if len(answers or []) >= len(self._workers) and all(map(_answers, self._health)):
-                        return True
-                leave.wait(0.1) if leave else time.sleep(0.1)
+        while time.monotonic() < deadline and not (leave and leave.asked):
+            if all(map(self._takes_tasks, self._workers)) and all(map(_answers, self._health)):
+                return True
+            leave.wait(0.1) if leave else time.sleep(0.1)
         return False
+
+    def _takes_tasks(self, worker: str) -> bool:
+        pid = self.pid(worker)
+        return pid is not None and pulse.is_ready(self.settings.data_dir, "worker", pid)
 
     @property
     def _health(self) -> tuple[str, ...]:
@@ -204,15 +200,6 @@ def _text(value: Any) -> str:
     if isinstance(value, list):
         return ",".join(map(_text, value))
     return "" if value is None else str(value)
-
-
-def _upgrade(settings: Settings) -> None:
-    db = Database(settings)
-    try:
-        schema.upgrade(db, now=context.now(), actor=context.actor())
-        key_check.prove(db)
-    finally:
-        db.dispose()
 
 
 def _answers(url: str) -> bool:

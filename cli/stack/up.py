@@ -8,10 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from sqlalchemy.engine import make_url
-
 from cli import output
-from cli.flower import server
+from cli.flower.credentials import PASSWORD_FILE
 from cli.stack import logs, running
 from cli.stack.stack import Stack, StopRequested
 from config.logging import configure
@@ -91,7 +89,7 @@ def detach(settings: Settings, arguments: Sequence[str], *, quiet: bool) -> int:
 def introduction(stack: Stack) -> Iterator[str]:
     """Where to look; a password only if nobody has seen it yet."""
     settings, known = stack.settings, stack.password
-    kept = settings.data_dir / server.PASSWORD_FILE
+    kept = settings.data_dir / PASSWORD_FILE
     yield "cohort-sync is starting"
     yield f"  Flower    {stack.flower_url}"
     if known.made:
@@ -102,7 +100,7 @@ def introduction(stack: Stack) -> Iterator[str]:
     else:
         yield f"            user {known.user}, password in {kept}"
     yield f"  metrics   {stack.monitor_url}/metrics"
-    yield f"  database  {make_url(settings.database).render_as_string(hide_password=True)}"
+    yield f"  database  {stack.database}"
     yield f"  queue     {'embedded Valkey' if stack.valkey else _without_password(settings.redis_url)}"
     yield f"  data      {settings.data_dir}"
 

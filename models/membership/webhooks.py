@@ -11,15 +11,15 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cache
 from typing import NamedTuple, TypeAlias
 
 from pydantic import SecretStr
-from sqlalchemy import ColumnElement, bindparam, delete, or_, select
-from sqlalchemy.dialects.postgresql import insert as pg_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy import ColumnElement, Executable, bindparam, delete, or_, select
 from sqlalchemy.orm import Session
 
 from models import audit
+from models.bulk import insert_into
 from models.data_protection import forgotten
 from models.database import lock
 from models.errors import ConfigurationError
@@ -267,12 +267,16 @@ _OPEN_LISTS = (
     .distinct()
     .order_by(Destination.contact_key_property)
 )
-_INSERT = {
-    dialect: insert(WebhookMessage)
-    .on_conflict_do_nothing(index_elements=["list_id", "message_id"])
-    .returning(WebhookMessage.message_id)
-    for dialect, insert in (("postgresql", pg_insert), ("sqlite", sqlite_insert))
-}
+
+
+@cache
+def _insert_message(dialect: str) -> Executable:
+    """The statement that stores a message once; made once, as a rush of messages executes it for each."""
+    return (
+        insert_into(WebhookMessage, dialect)
+        .on_conflict_do_nothing(index_elements=["list_id", "message_id"])
+        .returning(WebhookMessage.message_id)
+    )
 
 
 def _open_lists(session: Session, project_id: int, cohort_id: str) -> list[_OpenList]:
@@ -325,7 +329,7 @@ def _insert(session: Session, into: _OpenList, messages: Sequence[Message]) -> s
     ]
     if not rows:
         return set()
-    stored = session.connection().execute(_INSERT[session.get_bind().dialect.name], rows)
+    stored = session.connection().execute(_insert_message(session.get_bind().dialect.name), rows)
     return set(stored.scalars())
 
 
@@ -384,9 +388,9 @@ def note_refusal(
     session: Session, project_id: int, *, cohort_id: str, message_id: str, code: str, now: datetime
 ) -> None:
     """Remember that a message was refused; `cohort_id` and `message_id` are empty where they could not be read."""
-    insert = pg_insert if session.get_bind().dialect.name == "postgresql" else sqlite_insert
+    dialect = session.get_bind().dialect.name
     session.execute(
-        insert(WebhookRefusal)
+        insert_into(WebhookRefusal, dialect)
         .values(
             project_id=project_id,
             cohort_id=cohort_id,

@@ -24,10 +24,10 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import CursorResult
 from sqlalchemy.orm import Session
 
+from models.bulk import insert_into
 from models.database import Database
 from models.observability.alerts import CHANNEL
 from models.tables import Notice, NoticeChannel, NoticeDelivery
@@ -95,9 +95,9 @@ def due(session: Session, digest: str, now: datetime) -> bool:
 def claim(db: Database, digest: str, name: str, now: datetime) -> ChannelClaim | None:
     """Take the channel and journal what it is to be told; none if another has it or nothing is to be told."""
     with db.write() as session:
-        upsert = sqlite.insert if db.dialect == "sqlite" else postgresql.insert
         row = {"digest": digest, "name": name, "fence": 0, "attempts": 0}
-        session.connection().execute(upsert(NoticeChannel.__table__).on_conflict_do_nothing(), row)  # type: ignore[arg-type]
+        upsert = insert_into(NoticeChannel, db.dialect).on_conflict_do_nothing()
+        session.connection().execute(upsert, row)
         taken = session.execute(
             update(NoticeChannel)
             .where(

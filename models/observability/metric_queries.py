@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session, aliased
 
 from models.membership.snapshots import month_of, spent_since
 from models.observability import feeds, health
-from models.observability.feeds import CohortFeed
+from models.observability.cohort_feed import CohortFeed
 from models.tables import AmplitudeProject, CohortBinding, Destination, Snapshot, SyncRun
 from models.types import UNFINISHED, RunState
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session, aliased, immediateload
 
 from models.tables import CohortBinding, PushBatch, Rejection, SyncRun
 from models.types import UNFINISHED_WORDS, BatchState, RunState
+
+# Whoever looks at the runs of all bindings has read those: none of their columns is asked for again.
+_KNOWN = immediateload(SyncRun.binding)
 
 
 @dataclass(frozen=True)
@@ -35,13 +38,13 @@ def last_results(session: Session) -> dict[int, SyncRun]:
         .scalar_subquery()
     )
     found = select(SyncRun).where(SyncRun.id.in_(select(newest).select_from(CohortBinding)))
-    return {run.binding_id: run for run in session.scalars(found)}
+    return {run.binding_id: run for run in session.scalars(found.options(_KNOWN))}
 
 
 def unfinished(session: Session) -> dict[int, SyncRun]:
     """The run that is under way or held, by binding: there is one at most."""
     open_ones = select(SyncRun).where(SyncRun.state.in_(UNFINISHED_WORDS))
-    return {run.binding_id: run for run in session.scalars(open_ones)}
+    return {run.binding_id: run for run in session.scalars(open_ones.options(_KNOWN))}
 
 
 def unfinished_of(session: Session, binding_id: int) -> SyncRun | None:

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import delete, select
-from sqlalchemy.dialects.postgresql import insert as pg_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import Session
 
 from models import vendor_text
+from models.bulk import insert_into
 from models.contact_keys.comparison import comparison_key
 from models.tables import Rejection, SyncRun
 
@@ -36,9 +35,9 @@ class RejectedRow:
 
 def record(session: Session, run: SyncRun, direction: str, rows: list[RejectedRow], now: datetime) -> None:
     """Note the run's refused rows of one direction; one that is known already was met once more."""
-    insert = pg_insert if session.get_bind().dialect.name == "postgresql" else sqlite_insert
+    dialect = session.get_bind().dialect.name
     for start in range(0, len(rows), 500):
-        statement = insert(Rejection).values(
+        statement = insert_into(Rejection, dialect).values(
             [
                 {
                     "binding_id": run.binding_id,

@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 
 from models.errors import ConfigurationError
 from models.setup.walltime import first_instant, last_instant, zone_of
+from models.tables import CohortBinding
 
 _DAY_MINUTES = 24 * 60
 _WINDOW = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]|24):([0-5]\d)", re.ASCII)
@@ -83,6 +84,18 @@ def blackout_until(windows: Sequence[Blackout], timezone: str, now: datetime) ->
         if opens <= (until or now) < closes:
             until = closes
     return until
+
+
+def next_start(binding: CohortBinding, now: datetime) -> datetime | None:
+    """When a binding's next scheduled run starts: at its occurrence, or at the end of the blackout that holds then.
+
+    None for one that is paused or has no occurrence to come.
+    """
+    due = binding.next_due_at
+    if binding.paused or due is None:
+        return None
+    blackouts = parse_blackouts(binding.blackouts.split(",")) if binding.blackouts else ()
+    return blackout_until(blackouts, binding.timezone, max(due, now)) or due
 
 
 def _parts(window: Blackout) -> list[tuple[int, int]]:

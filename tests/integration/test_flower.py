@@ -17,7 +17,7 @@ import psutil
 import pytest
 import requests
 
-from cli.flower import server as flower
+from cli.flower import credentials
 from cli.stack import ports
 from cli.stack.stack import environment_of
 from config.queue import make_app
@@ -98,7 +98,7 @@ def serving(
 @pytest.fixture
 def page(served: tuple[Settings, str, Path]) -> Page:
     settings, url, _ = served
-    known = flower.credentials(settings)
+    known = credentials.credentials(settings)
 
     def ask(method: str, path: str, **more: Any) -> requests.Response:
         more.setdefault("auth", (known.user, known.password))
@@ -122,13 +122,13 @@ def test_nobody_gets_in_without_the_password(page: Page) -> None:
 
 def test_the_password_is_made_once_and_shown_nowhere_else(served: tuple[Settings, str, Path]) -> None:
     settings, _, said = served
-    kept = settings.data_dir / flower.PASSWORD_FILE
+    kept = settings.data_dir / credentials.PASSWORD_FILE
     password = kept.read_text().strip()
     assert kept.stat().st_mode & 0o777 == 0o600
     assert said.read_text().count(password) == 1
     for process in psutil.process_iter(["cmdline"]):
         assert password not in " ".join(process.info["cmdline"] or [])
-    assert flower.credentials(settings) == flower.Credentials("cohort-sync", password, made=False)
+    assert credentials.credentials(settings) == credentials.Credentials("cohort-sync", password, made=False)
 
 
 def test_a_run_can_be_dispatched_and_is_seen_in_the_queue(page: Page, broker: Valkey) -> None:
@@ -244,7 +244,7 @@ def test_a_configured_password_and_a_file_of_options_are_used(
         for auth, expected in ((("a", "b"), 401), (("cohort-sync", "from-the-settings"), 403)):
             assert requests.post(dispatch, json={"args": ["x"]}, auth=auth, timeout=5).status_code == expected
     assert "from-the-settings" not in (tmp_path / "said").read_text()
-    assert not (settings.data_dir / flower.PASSWORD_FILE).exists()
+    assert not (settings.data_dir / credentials.PASSWORD_FILE).exists()
 
 
 def test_the_file_that_production_has_is_taken(settings: Settings, broker: Valkey, tmp_path: Path) -> None:
@@ -292,7 +292,7 @@ def test_a_taken_port_is_named(settings: Settings, broker: Valkey) -> None:
 def test_a_password_that_flower_could_not_compare_is_refused(settings: Settings) -> None:
     odd = Settings(_env_file=None, data_dir=settings.data_dir, flower_password="größe")  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="SETTING_INVALID"):
-        flower.credentials(odd)
+        credentials.credentials(odd)
 
 
 def test_a_browser_is_given_an_address_it_can_open(settings: Settings) -> None:

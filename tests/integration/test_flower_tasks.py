@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import requests
 
-from cli.flower import server as flower
+from cli.flower import credentials
 from cli.stack.stack import environment_of
 from config.queue import make_app, publish
 from config.queue_names import KEY_PREFIX
@@ -55,7 +55,7 @@ def working(settings: Settings, log: Path, *, killed: bool = False) -> Iterator[
 
 class Asked:
     def __init__(self, url: str, settings: Settings) -> None:
-        known = flower.credentials(settings)
+        known = credentials.credentials(settings)
         self.url, self.auth = url, (known.user, known.password)
 
     def __call__(self, method: str, path: str, **more: Any) -> requests.Response:

@@ -34,6 +34,18 @@ def test_the_newest_schema_is_what_the_tables_say(db: Database) -> None:
     assert differences(db) == []
 
 
+def test_partial_indexes_have_the_rows_that_the_tables_say(sqlite_db: Database) -> None:
+    with sqlite_db.read() as session:
+        rows = session.execute(text("SELECT name, sql FROM sqlite_master WHERE type = 'index'"))
+        made = {name: sql for name, sql in rows}  # noqa: C416 - a row is no pair for mypy
+    said = {
+        str(index.name): index.info["where"]["sqlite"] if index.info else None
+        for table in Base.metadata.tables.values()
+        for index in table.indexes
+    }
+    assert {name: made[name].partition(" WHERE ")[2] or None for name in said} == said
+
+
 def test_one_line_of_revisions(sqlite_db: Database) -> None:
     script = ScriptDirectory.from_config(schema.config_for(sqlite_db))
     assert script.get_heads() == [schema.head()]

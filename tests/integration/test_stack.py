@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import pickle
 import re
 import signal
 import socket
@@ -17,11 +19,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from cli.stack import prepared
 from cli.stack.stack import Stack, environment_of
 from cli.stack.supervise import Program, Supervisor
 from cli.stack.valkey import EmbeddedValkey
 from config.settings import Settings
-from models.errors import ConfigurationError
+from models.errors import ConfigurationError, SyncError
 from tests.support import free_port
 
 WITHIN = 15.0
@@ -223,6 +226,34 @@ def test_a_second_ctrl_c_waits_for_nobody(up: Up) -> None:
     until(none_left(everything), 1)
 
 
+@pytest.mark.parametrize(
+    ("database_url", "code"),
+    [("mysql://there/db", "SETTING_INVALID"), ("postgresql://u:p-w@127.0.0.1:1/db", "DATABASE_UNREACHABLE")],
+)
+def test_a_database_that_can_not_be_used_is_named_before_anything_is_started(
+    settings: Settings, database_url: str, code: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    stack = Stack(settings.model_copy(update={"database_url": database_url}))
+    with pytest.raises(SyncError) as failed, stack:
+        pass
+    assert failed.value.code == code
+    assert "p-w" not in str(failed.value)
+    assert stack.pid("valkey") is None
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_can_not_be_passed_on_has_a_name_all_the_same() -> None:
+    class Odd(Exception):  # noqa: N818 - of no module: it can't be pickled
+        pass
+
+    told = pickle.loads(prepared._told(Odd("a secret")))  # noqa: S301
+    assert isinstance(told, SyncError)
+    assert (told.code, told.context) == ("INTERNAL", {"kind": "Odd"})
+    passed = pickle.loads(prepared._told(OSError(errno.ENOSPC, "full", "/data/x")))  # noqa: S301
+    assert isinstance(passed, OSError)
+    assert (passed.errno, passed.filename) == (errno.ENOSPC, "/data/x")
+
+
 def test_a_directory_that_can_not_be_used_is_named(settings: Settings) -> None:
     settings.data_dir.write_text("a file")
     with pytest.raises(ConfigurationError, match=r"COHORT_SYNC_DATA_DIR.*data"), Stack(settings):
@@ -246,8 +277,8 @@ def test_settings_reach_another_process_whole(settings: Settings, tmp_path: Path
     odd = Settings(
         _env_file=None,
         data_dir=tmp_path / "a b",
-        secret_key="k1, k2",  # type: ignore[arg-type]
-        flower_password="p w",  # type: ignore[arg-type]
+        secret_key="k1, k2",
+        flower_password="p w",
         tick_seconds=0.25,
         log_format="console",
     )

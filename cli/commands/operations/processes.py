@@ -55,6 +55,8 @@ def worker(
     import warnings
 
     from celery.exceptions import SecurityWarning
+    from celery.utils.log import mlevel
+    from celery.utils.nodenames import default_nodename, host_format
 
     from config.queue_names import QUEUES
     from worker.app import app as celery
@@ -65,22 +67,21 @@ def worker(
     departure = Departure(settings)
     # Eight lines about pickled messages from anybody: ours are JSON, and nothing else is accepted.
     warnings.simplefilter("ignore", SecurityWarning)
-    celery.worker_main(
-        [
-            "--quiet",  # no banner on stdout: what it says stands in the log
-            "worker",
-            "--pool=prefork",
-            f"--concurrency={concurrency or settings.worker_concurrency}",
-            f"--queues={','.join(QUEUES)}",
-            f"--hostname={name}@%h",
-            f"--loglevel={settings.log_level}",
-            # Workers meet in the database: they need no news of each other. Heartbeats stay, for Flower.
-            "--without-gossip",
-            "--without-mingle",
-        ]
+    # Celery's own command line would load a shell with completion: 7 MB of every worker.
+    process = celery.Worker(
+        hostname=host_format(default_nodename(f"{name}@%h")),
+        pool_cls="prefork",
+        concurrency=concurrency or settings.worker_concurrency,
+        queues=QUEUES,
+        loglevel=mlevel(settings.log_level),
+        quiet=True,  # no banner on stdout: what it says stands in the log
+        # Workers meet in the database: they need no news of each other. Heartbeats stay, for Flower.
+        without_gossip=True,
+        without_mingle=True,
     )
+    process.start()
     departure.gone()
-    if departure.failed:  # whoever supervises a worker that gave up must see that it did
+    if process.exitcode:  # whoever supervises a worker that gave up must see that it did
         raise typer.Exit(Code.FAILED)
 
 

@@ -12,10 +12,8 @@ import typer
 
 from cli import context, output
 from cli.commands.operations import port_options
-from cli.config_file.timing import moment
 from cli.exit_codes import Code
 from models.errors import ConfigurationError
-from models.secrets import Keyring
 
 app = typer.Typer(add_completion=False)
 
@@ -44,6 +42,7 @@ def up(
     settings = port_options.applied(context.settings(), flower_port, monitor_port)
     context.require_queue()
     if settings.notify_urls:  # one that can't be used is said here, before anything is started
+        from models.secrets import Keyring
         from monitor.channels import channels
 
         channels(settings, Keyring.load(settings))
@@ -92,6 +91,7 @@ def logs(
 
     Example: cohort-sync logs worker --follow
     """
+    from cli.config_file.timing import moment
     from cli.stack import logs as kept
     from cli.stack import running
 

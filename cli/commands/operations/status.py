@@ -13,12 +13,13 @@ from typing import Annotated, Any
 import typer
 
 from cli import context, output, views
-from cli.config_file import timing
 from cli.stack import running
 from cli.tables import NONE, Column, State
 from models.membership import snapshots
 from models.naming import every
 from models.observability import alerts, feeds, health, overview
+from models.observability.cohort_feed import CohortFeed
+from models.setup.blackouts import next_start
 from models.tables import AmplitudeProject, CohortBinding, SyncRun
 from models.types import RunState
 from models.wording import plural
@@ -37,7 +38,7 @@ class Page:
     schedulers: dict[str, str] | None  # none: the queue is away
     watched: health.HealthFacts
     needs: list[alerts.Alert]
-    feeds: list[feeds.CohortFeed]
+    feeds: list[CohortFeed]
     here: running.Running | None  # the stack of this machine
     now: datetime
 
@@ -167,7 +168,7 @@ def _print(page: Page) -> None:
         output.say(f"  {need.remedy}")
 
 
-def _fed(feed: feeds.CohortFeed, now: datetime) -> str:
+def _fed(feed: CohortFeed, now: datetime) -> str:
     if feed.last_message is None:
         heard = "no message yet"
     else:
@@ -194,7 +195,7 @@ def _last(run: SyncRun | None, now: datetime) -> str:
 def _next(binding: CohortBinding, now: datetime) -> str:
     if binding.paused:
         return f"paused: {binding.pause_reason}" if binding.pause_reason else "paused"
-    if (starts := timing.next_start(binding, now)) is not None:
+    if (starts := next_start(binding, now)) is not None:
         return output.local(starts, binding.timezone, now)
     if binding.after_name is not None:
         return f"after {binding.after_name}"

@@ -15,6 +15,7 @@ from cli.exit_codes import OF_STATE
 from models.database import Database
 from models.naming import find
 from models.setup import bindings
+from models.setup.blackouts import next_start
 from models.tables import CohortBinding, SyncRun
 from models.types import RunState
 from models.wording import plural
@@ -110,6 +111,6 @@ def resume(name: Name, as_json: Json = False) -> None:
         stored = find(session, CohortBinding, name)
         planned = timing.timing_of(stored, now) if stored.cron is not None else None
         row = bindings.resume_binding(session, name, timing=planned, now=now, actor=context.actor())
-    starts = timing.next_start(row, now)
+    starts = next_start(row, now)
     following = f": next at {output.local(starts, row.timezone, now)}" if starts else ""
     output.done(f"Binding {row.name!r} is resumed{following}.", views.binding(row), as_json=as_json)

@@ -53,6 +53,7 @@ from models.membership import webhooks
 from models.naming import every, find
 from models.setup.binding_fields import LIMITS
 from models.setup.bindings import name_cohort
+from models.setup.blackouts import next_start
 from models.tables import CohortBinding
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
@@ -218,7 +219,7 @@ def show(name: Name, as_json: Json = False) -> None:
     if row.cron is not None:  # dates, chain and blackouts stand in its words
         pairs[10:10] = [
             ("cron", row.cron),
-            ("next", output.local(timing.next_start(row, now), row.timezone, now)),
+            ("next", output.local(next_start(row, now), row.timezone, now)),
             ("overlap", row.overlap),
             ("catch-up", f"{row.catchup}, within {row.catchup_window_seconds} s"),
             ("jitter", f"{row.jitter_seconds} s"),
