@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from models import audit
 from models.database import Database
-from models.database_errors import named_errors
+from models.database.errors import named_errors
 from models.errors import ConfigurationError, OldSchemaError, TransientError
 from models.tables import SchemaFloor
 

@@ -20,7 +20,7 @@ from config.settings import Settings
 from models import audit, key_check, schema
 from models.data_protection import erasure, forgotten
 from models.database import Database
-from models.database_errors import named_errors
+from models.database.errors import named_errors
 from models.errors import ConfigurationError
 from models.runs import lifecycle
 from models.tables import CohortBinding, CohortList, SyncRun

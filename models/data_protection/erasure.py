@@ -22,7 +22,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from models.contact_keys import codec
 from models.data_protection import forgotten
 from models.database import Database
-from models.database_errors import named_errors
+from models.database.errors import named_errors
 from models.membership import generations, webhooks
 from models.tables import (
     CohortBinding,

@@ -21,11 +21,11 @@ from sqlalchemy import ColumnElement, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from models.database import one_state
+from models.database.steps import Steps, drop, step
 from models.direction import Direction
 from models.errors import ConfigurationError, TransientError
 from models.membership import generations, list_facts, list_trust, webhooks
 from models.membership.generations import Ahead, Counting
-from models.steps import Steps, drop, step
 from models.tables import (
     CohortBinding,
     CohortList,

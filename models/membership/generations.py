@@ -19,8 +19,8 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from models.data_protection import forgotten
 from models.data_protection.forgotten import Forgotten
+from models.database.steps import Steps, drop, step
 from models.secrets import Keyring
-from models.steps import Steps, drop, step
 from models.tables import CohortBinding, CohortList, CohortListPart, MemberChunk
 
 

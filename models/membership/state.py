@@ -13,10 +13,10 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session
 
+from models.database.steps import Steps, step
 from models.direction import Direction
 from models.membership import generations
 from models.membership.generations import Ahead, Counting
-from models.steps import Steps, step
 from models.tables import CohortBinding, MemberChunk, PushBatch
 from models.types import BatchState, literal_word
 

@@ -19,9 +19,9 @@ from sqlalchemy import ColumnElement, Executable, bindparam, delete, or_, select
 from sqlalchemy.orm import Session
 
 from models import audit
-from models.bulk import insert_into
 from models.data_protection import forgotten
 from models.database import lock
+from models.database.bulk import insert_into
 from models.errors import ConfigurationError
 from models.membership.computed_time import MICROSECONDS
 from models.naming import find

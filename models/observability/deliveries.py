@@ -27,8 +27,8 @@ from sqlalchemy import (
 from sqlalchemy.engine import CursorResult
 from sqlalchemy.orm import Session
 
-from models.bulk import insert_into
 from models.database import Database
+from models.database.bulk import insert_into
 from models.observability.alerts import CHANNEL
 from models.tables import Notice, NoticeChannel, NoticeDelivery
 

@@ -15,8 +15,7 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.engine import CursorResult
 from sqlalchemy.orm import Session
 
-from models import bulk
-from models.database import Database
+from models.database import Database, bulk
 from models.observability.alerts import Alert
 from models.tables import Notice, NoticeChannel, NoticeDelivery
 

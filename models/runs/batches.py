@@ -13,11 +13,11 @@ from itertools import groupby
 from sqlalchemy import Select, and_, delete, func, or_, select
 from sqlalchemy.orm import Session, undefer
 
+from models.database.steps import Steps, drop
 from models.direction import Direction
 from models.runs import rejections, unresolved_batches
 from models.runs.rejections import RejectedRow
 from models.runs.slots import SlotRules, may_take
-from models.steps import Steps, drop
 from models.tables import CohortBinding, PushBatch, SyncRun
 from models.types import IN_FLIGHT_WORDS, BatchState, Stage
 

@@ -13,8 +13,8 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from models import vendor_text
-from models.bulk import insert_into
 from models.contact_keys.comparison import comparison_key
+from models.database.bulk import insert_into
 from models.tables import Rejection, SyncRun
 
 

@@ -13,8 +13,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import BindParameter, ColumnElement, RowMapping, and_, case, exists, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
-from models import bulk
-from models.database import bound_locks
+from models.database import bound_locks, bulk
 from models.runs import new_runs
 from models.tables import AmplitudeProject, CohortBinding, Snapshot, SyncRun
 from models.types import RunState, SnapshotKind, SnapshotState, Tier, Trigger

@@ -27,8 +27,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session, aliased
 
-from models import audit, bulk
-from models.database import bound_locks
+from models import audit
+from models.database import bound_locks, bulk
 from models.errors import TerminalError
 from models.runs import new_runs
 from models.runs.missed import counted

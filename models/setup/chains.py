@@ -12,8 +12,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from models import bulk
-from models.database import lock
+from models.database import bulk, lock
 from models.errors import ConfigurationError, TerminalError
 from models.runs import new_runs
 from models.setup.walltime import day_begins, zone_of

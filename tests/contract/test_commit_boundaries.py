@@ -38,7 +38,7 @@ IN_PARTS: dict[str, Any] = {
     "worker.stages.webhook_snapshot.compact": partial(compact, part_size=3),
     "worker.stages.webhook_snapshot.compaction_due": lambda *_: True,
     "worker.stages.list_base.compact": partial(compact, part_size=3),
-    "models.steps.PAUSE_SECONDS": 0,
+    "models.database.steps.PAUSE_SECONDS": 0,
     "models.membership.state.BATCHES_AT_ONCE": 1,
     "models.membership.cohort_lists.MESSAGES_AT_ONCE": 1,
     "models.runs.batches.AT_ONCE": 1,
@@ -103,7 +103,7 @@ STAGES = (
     "models/runs/claims.py",
     "models/membership/*.py",
     "models/runs/batches.py",
-    "models/steps.py",
+    "models/database/steps.py",
 )
 # Transactions in these modules that no stage makes here, and why.
 ELSEWHERE = {

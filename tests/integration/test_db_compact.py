@@ -8,7 +8,8 @@ from pathlib import Path
 
 from sqlalchemy import delete, text
 
-from models.database import SQLITE_LOG_BYTES, Database
+from models.database import Database
+from models.database.engine import SQLITE_LOG_BYTES
 from models.membership import snapshots
 from models.tables import CohortBinding, Snapshot, SnapshotPart
 from tests.factories import make_binding, make_destination, make_source

@@ -17,8 +17,8 @@ from sqlalchemy import event, text
 from config import pulse
 from config.graceful_stop import GracefulStop
 from config.settings import Settings
-from models import database
 from models.database import Database
+from models.database.engine import SQLITE_LOG_BYTES
 from models.errors import TransientError
 from models.observability.health import HEARTBEATS
 from scheduler import main as scheduling
@@ -190,7 +190,7 @@ def test_a_scheduler_goes_round_while_its_database_says_nothing(
 def test_who_is_waited_for_leaves_it_to_others_to_write_the_log_back(sqlite_db: Database) -> None:
     """A receiver's small commit would pay for the megabytes of a run; without anybody else the log has its bound."""
     file = sqlite_db.settings.data_dir / "cohort-sync.db"
-    log, bound = file.with_name(f"{file.name}-wal"), database.SQLITE_LOG_BYTES
+    log, bound = file.with_name(f"{file.name}-wal"), SQLITE_LOG_BYTES
     prompt = Database(sqlite_db.settings, prompt=True)
     before = file.stat().st_size
     largest = 0

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from cli.config_file.timing import timing_of
 from models import database
 from models.database import Database
-from models.database_errors import named_errors
+from models.database.errors import named_errors
 from models.errors import TransientError
 from models.runs import lifecycle, schedule
 from models.setup.bindings import Timing, pause_binding, update_binding

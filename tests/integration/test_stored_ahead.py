@@ -38,7 +38,7 @@ def telling(db: Database, monkeypatch: pytest.MonkeyPatch) -> Telling:
     """Every run folds the list, into parts of two."""
     monkeypatch.setattr(webhook_snapshot, "compaction_due", lambda *_: True)
     monkeypatch.setattr(webhook_snapshot, "compact", partial(compact, part_size=2))
-    monkeypatch.setattr("models.steps.PAUSE_SECONDS", 0)
+    monkeypatch.setattr("models.database.steps.PAUSE_SECONDS", 0)
     return Telling(db)
 
 

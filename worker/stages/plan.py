@@ -19,11 +19,11 @@ from sqlalchemy.orm import Session
 from models.contact_keys.codec import row_overhead
 from models.data_protection import forgotten
 from models.data_protection.forgotten import Forgotten
+from models.database.steps import step
 from models.direction import Direction
 from models.runs import batches, lifecycle, rejections
 from models.runs.rejections import RejectedRow
 from models.setup import destinations
-from models.steps import step
 from models.tables import SyncRun
 from models.types import Stage, WriteMode
 from worker.claim import ClaimedRun
