@@ -13,8 +13,8 @@ from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError
 
 from config.settings import Settings
-from models import database, schema
-from models.database import Database
+from models import schema
+from models.database import Database, engine
 from models.errors import ConfigurationError, SyncError, TransientError
 from tests.factories import make_source
 from tests.integration.door import Door
@@ -59,6 +59,8 @@ def test_a_file_that_takes_no_more(sqlite_db: Database, pragma: str, code: str) 
     def _limit(connection: Any, _record: Any) -> None:
         connection.execute(f"PRAGMA {pragma}")
 
+    sqlite_db.dispose()  # connections that were made before
+
     def fill() -> None:  # until the pages there are full
         for number in range(500):
             make_source(sqlite_db, f"source {number}")
@@ -84,8 +86,8 @@ def test_a_writer_is_waited_for_as_long_as_was_said(sqlite_db: Database) -> None
 def test_who_waits_for_a_writer_looks_often(sqlite_db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """Transactions one right after the other leave moments of some milliseconds: none is missed for long."""
     looks: list[float] = []
-    real = database.time.monotonic
-    monkeypatch.setattr(database.time, "monotonic", lambda: looks.append(real()) or looks[-1])
+    real = engine.time.monotonic
+    monkeypatch.setattr(engine.time, "monotonic", lambda: looks.append(real()) or looks[-1])
     other = Database(sqlite_db.settings, deadline=0.5)
     with sqlite_db.write(), pytest.raises(TransientError), other.write():
         pass
