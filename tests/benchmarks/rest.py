@@ -11,7 +11,9 @@ from pathlib import Path
 
 import psutil
 
+from tests.benchmarks import whole
 from tests.benchmarks.measure import interleaved, run, show, table
+from tests.support import environment as variables_of
 
 SECONDS = 30.0
 COMMAND = Path(sys.executable).with_name("cohort-sync")
@@ -28,6 +30,15 @@ def main() -> None:
             status=lambda: run("env", place, COMMAND, "status"),
         )
     show("commands, of an empty installation", found)
+    with whole.product(1_000) as (door, settings, db):
+        whole.sync(db, settings)
+        variables = [f"{name}={value}" for name, value in variables_of(settings).items()]
+        runs = []
+        for seed in range(9):
+            whole.churn(door, 1_000, seed=seed)
+            runs.append(run("env", *variables, COMMAND, "run", "whole", "--wait"))
+    spent = " ".join(f"{one.cpu:.2f}" for one in sorted(runs, key=lambda one: one.cpu))
+    table("`run --wait` beside a running stack", [("processor of its own", f"{spent} s")])
 
 
 def memory(directory: Path) -> None:
