@@ -66,6 +66,7 @@ USUAL: dict[str, Callable[[], None]] = {
 }
 LARGE: dict[str, Callable[[], None]] = {
     "diff-20m": lambda: diffs.churn(20_000_000, 3),
+    "email-20m": lambda: diffs.churn(20_000_000, 3, "email"),
     "first-20m": lambda: diffs.first(20_000_000, 2),
     "shapes-20m": lambda: diffs.shapes(20_000_000, 1),
 }

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
+import numpy.typing as npt
 
 from models.contact_keys import ragged, uuids
 from models.contact_keys.key_array import I64, TEXT, U8, U64, KeyArray
@@ -21,6 +22,7 @@ from models.contact_keys.key_array import I64, TEXT, U8, U64, KeyArray
 LONG = 512
 _PIECE = 1 << 15  # with smaller ones two threads wait for the interpreter lock
 _LANES = 4
+_BLOCK = 32  # bytes of a text that are gathered at once: as dear as eight of them
 _MOST = 0.7  # with so many rows left a word is added to all: cheaper than to the chosen ones
 _32 = np.uint64(32)
 _LOW = np.uint64(0xFFFFFFFF)
@@ -65,12 +67,11 @@ class Fingerprints:
 
     def _of_texts(self, blob: U8, ends: I64) -> tuple[U64, U64]:
         lengths = np.diff(ends)
-        padded = np.concatenate([blob, np.zeros(8, np.uint8)])
-        loads = np.ndarray((len(padded) - 7,), "<u8", buffer=padded, strides=(1,))
+        windows = ragged.windows(np.concatenate([blob, np.zeros(_BLOCK, np.uint8)]), _BLOCK)
         high, low = np.empty(len(lengths), np.uint64), np.empty(len(lengths), np.uint64)
         for first in range(0, len(lengths), _PIECE):
             piece = slice(first, first + _PIECE)
-            lanes = self._hash(loads, ends[:-1][piece], lengths[piece])
+            lanes = self._hash(windows, ends[:-1][piece], lengths[piece])
             high[piece] = lanes[0] & ~_LOW | lanes[1] >> _32
             low[piece] = lanes[2] & ~_LOW | lanes[3] >> _32
         for row in np.flatnonzero(lengths > LONG).tolist():
@@ -86,30 +87,38 @@ class Fingerprints:
             high[where[found]], low[where[found]] = hi[found], lo[found]
         return high, low
 
-    def _hash(self, loads: U64, starts: I64, lengths: I64) -> list[U64]:
+    def _hash(self, windows: npt.NDArray[np.void], starts: I64, lengths: I64) -> list[U64]:
         """Each lane's sum over a text's words. A word of zeros adds nothing: so a text is like itself, filled up."""
         size = np.minimum(lengths, LONG).astype(np.uint64)
         key = self._numbers[-1]
         lanes = [self._first[lane] + (key[lane, 0] + size) * key[lane, 1] for lane in range(_LANES)]
-        rows: slice | I64 = slice(None)
+        zeros = np.zeros(_LANES, np.uint64)  # what the words that were added to all rows are for zeros
         at, left = starts, np.where(lengths > LONG, 0, lengths)
-        for word in range(LONG // 8):
+        rows: I64 | None = None  # those that may have a further word; none: all
+        for start in range(0, LONG, _BLOCK):
             more = np.flatnonzero(left > 0)
             if not len(more):
                 break
             if len(more) < len(left) * _MOST:
-                rows = more if isinstance(rows, slice) else rows[more]
+                rows = more if rows is None else rows[more]
                 at, left = at[more], left[more]
-            if len(more) < len(left):
-                value = loads[np.minimum(at, len(loads) - 1)] & _MASKS[np.clip(left, 0, 8)]
-            else:
-                value = loads[at] & _MASKS[np.minimum(left, 8)]
-            first, second = value & _LOW, value >> _32
-            key, of_zeros = self._numbers[word], self._of_zeros[word]
-            for lane in range(_LANES):
-                product = first + key[lane, 0]
-                product *= second + key[lane, 1]
-                product -= of_zeros[lane]
-                lanes[lane][rows] += product
-            at, left = at + 8, left - 8
+            words = windows[np.minimum(at + start, len(windows) - 1)].view("<u8").reshape(-1, _BLOCK // 8)
+            for word, value in enumerate(words.T[: -(-int(left.max()) // 8)], start // 8):
+                self._add(lanes, rows, word, value & _MASKS[np.clip(left, 0, 8)])
+                if rows is None:
+                    zeros += self._of_zeros[word]
+                left = left - 8
+        for lane in range(_LANES):
+            lanes[lane] -= zeros[lane]
         return lanes
+
+    def _add(self, lanes: list[U64], rows: I64 | None, word: int, value: U64) -> None:
+        first, second = value & _LOW, value >> _32
+        key, of_zeros = self._numbers[word], self._of_zeros[word]
+        for lane in range(_LANES):
+            product = first + key[lane, 0]
+            product *= second + key[lane, 1]
+            if rows is None:
+                lanes[lane] += product
+            else:
+                lanes[lane][rows] += product - of_zeros[lane]
