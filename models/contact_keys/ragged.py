@@ -80,6 +80,8 @@ def gather(blob: U8, starts: I64, lengths: I64) -> U8:
 
 def trim_spaces(blob: U8, starts: I64, lengths: I64) -> I64:
     """The lengths without trailing U+0020; the very same array when there are none."""
+    if int(blob.min(initial=_DELETE)) > _SPACE:
+        return lengths
     trimmed = lengths
     while True:
         filled = np.flatnonzero(trimmed > 0)

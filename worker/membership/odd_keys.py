@@ -110,6 +110,8 @@ def _suspects(text: U8, ends: I64, words: frozenset[str]) -> I64:
 def _unseen(text: U8, ends: I64) -> Bool:
     """The rows that may have a quotation mark, a character that nobody sees, or a space in front."""
     odd: Bool = np.zeros(len(ends) - 1, np.bool_)
+    if int(text.min()) > _QUOTE and ragged.is_plain(text):  # as a rule
+        return odd
     filled = np.flatnonzero(np.diff(ends))
     odd[filled] = text[ends[filled]] == _SPACE
     strange = text == _QUOTE
