@@ -22,7 +22,7 @@ from models.direction import Direction
 from worker.membership import batching
 from worker.membership.fingerprint import Fingerprints
 from worker.membership.key_sources import KeySource
-from worker.membership.loader import PARTITION, THREADS, DiffInput, Intake, Totals, ordered
+from worker.membership.loader import PARTITION, THREADS, DiffInput, Intake, Marks, Totals, ordered
 from worker.membership.merge import NOTHING, PartitionOutcome, Records, merge, reduced
 from worker.membership.spool import KeySpool
 from worker.membership.twins import Twins
@@ -153,8 +153,8 @@ class _Changes:
         self._sides = [snapshot, state, uncertain]
         self._folds = [side.folds for side in self._sides]
         self._twins = twins
-        self._kinds = [np.concatenate([*side.kinds, np.zeros(0, np.uint8)]) for side in self._sides]
-        self._marks = [np.zeros(side.rows, np.bool_) for side in self._sides]
+        self._kinds = [side.joined_kinds() for side in self._sides]
+        self._marks = [Marks(side.rows) for side in self._sides]
         self._uuids = [KeySpool(workdir) for _ in self._sides]
         self.counts = dict.fromkeys(Direction, 0)
         self.removed = self.spared = 0
@@ -168,7 +168,7 @@ class _Changes:
             self.counts[direction] += len(rows)
             kind = self._kinds[number][rows]
             plain = kind != TEXT
-            self._marks[number][rows[~plain]] = True
+            self._marks[number].add(rows[~plain])
             if plain.any():
                 self._uuids[number].append(KeyArray.of_uuids(kind[plain], hi[plain], lo[plain]))
 

@@ -26,7 +26,7 @@ from worker.membership.csv_reference import Spans
 from worker.membership.fingerprint import Fingerprints
 from worker.membership.odd_keys import OddKeys
 from worker.membership.snapshot_file import SnapshotFile
-from worker.membership.spool import KeySpool, PartitionSpool, Sorted, by_partition
+from worker.membership.spool import U32, KeySpool, PartitionSpool, Sorted, by_partition
 from worker.membership.twins import Folds
 
 THREADS = min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
@@ -39,6 +39,23 @@ _ROWS = (1 << 32) - 1  # a row's number is kept in four bytes
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+class Marks:
+    """One bit a row."""
+
+    def __init__(self, rows: int) -> None:
+        self._bits = np.zeros(-(-rows // 8), np.uint8)
+
+    def add(self, rows: U32) -> None:
+        """Mark these rows."""
+        np.bitwise_or.at(self._bits, rows >> 3, np.uint8(1) << (rows & 7).astype(np.uint8))
+
+    def of(self, first: int, count: int) -> Bool:
+        """Of so many rows from the first on: whether they are marked."""
+        bits = self._bits[first // 8 : -(-(first + count) // 8)]
+        ahead = first % 8
+        return np.unpackbits(bits, bitorder="little")[ahead : ahead + count].view(np.bool_)
 
 
 class DiffInput:
@@ -70,11 +87,17 @@ class DiffInput:
         self.rows += len(keys)
         self._texts.append(keys.only_texts())
 
-    def texts(self, wanted: Bool) -> Iterator[KeyArray]:
-        """The texts of the rows that are true."""
+    def joined_kinds(self) -> U8:
+        """The kinds of all rows as one array, of which `kinds` are parts from now on."""
+        whole = np.concatenate([*self.kinds, np.zeros(0, np.uint8)])
+        self.kinds = np.split(whole, np.cumsum([len(kind) for kind in self.kinds])[:-1]) if self.kinds else []
+        return whole
+
+    def texts(self, marks: Marks) -> Iterator[KeyArray]:
+        """The texts of the rows that are marked."""
         first = 0
         for number, kind in enumerate(self.kinds):
-            chosen = wanted[first : first + len(kind)]
+            chosen = marks.of(first, len(kind))
             first += len(kind)
             if chosen.any():
                 rows = np.flatnonzero(chosen[kind == TEXT])
