@@ -382,3 +382,16 @@ def test_lines_within_quotes_and_odd_keys_are_counted(tmp_path: Path) -> None:
     assert found.odd_samples[0] == ("a placeholder", "NULL")
     regular = diff_of(tmp_path, body.replace(b"1\nu-2,1\nu-3,1", b"1"), state_of([]))
     assert (regular.counts.odd, regular.odd_samples) == (4, found.odd_samples)
+
+
+@given(marked=st.lists(st.booleans(), max_size=100), data=st.data())
+def test_marks_are_kept_by_row(marked: list[bool], data: st.DataObject) -> None:
+    rows = np.flatnonzero(np.array(marked, np.bool_)).astype(np.uint32)
+    added = loader.Marks.none(len(marked))
+    added.add(rows[::2])
+    added.add(rows[1::2])
+    for marks in (added, loader.Marks.where(np.array(marked, np.bool_))):
+        first = data.draw(st.integers(0, len(marked)))
+        stop = data.draw(st.integers(first, len(marked)))
+        assert marks.between(first, stop).tolist() == marked[first:stop]
+        assert marks.at(np.arange(len(marked), dtype=np.uint32)).tolist() == marked

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from models.contact_keys.key_array import TEXT, Bool, KeyArray
+from models.contact_keys.key_array import TEXT, KeyArray
 from models.direction import Direction
 from worker.membership import batching
 from worker.membership.fingerprint import Fingerprints
@@ -154,7 +154,7 @@ class _Changes:
         self._folds = [side.folds for side in self._sides]
         self._twins = twins
         self._kinds = [side.joined_kinds() for side in self._sides]
-        self._marks = [Marks(side.rows) for side in self._sides]
+        self._marks = [Marks.none(side.rows) for side in self._sides]
         self._uuids = [KeySpool(workdir) for _ in self._sides]
         self.counts = dict.fromkeys(Direction, 0)
         self.removed = self.spared = 0
@@ -210,7 +210,7 @@ def compare(snapshot: KeySource, state: StateReader, *, workdir: Path, seed: int
 
         def decide(partition: int) -> PartitionOutcome:
             records = [_records(side, partition, fingerprints, last=side is not rows) for side in sides]
-            return merge(records[0], alive[records[0][2]], records[1], records[2], fingerprints)
+            return merge(records[0], alive.at(records[0][2]), records[1], records[2], fingerprints)
 
         members = before = named = 0
         for outcome in ordered(pool, decide, range(intake.partitions)):
@@ -238,7 +238,7 @@ def compare(snapshot: KeySource, state: StateReader, *, workdir: Path, seed: int
     return Diff(counts, totals, changes)
 
 
-def _state(intake: Intake, state: StateReader) -> tuple[DiffInput, Bool]:
+def _state(intake: Intake, state: StateReader) -> tuple[DiffInput, Marks]:
     """The base and the batches after it, and of each row whether it made its contact a member."""
     enters: list[bool] = []
 
@@ -251,7 +251,7 @@ def _state(intake: Intake, state: StateReader) -> tuple[DiffInput, Bool]:
             yield blob
 
     side = intake.blobs(blobs())
-    return side, np.repeat(np.array(enters, np.bool_), [len(kind) for kind in side.kinds])
+    return side, Marks.where(np.repeat(np.array(enters, np.bool_), [len(kind) for kind in side.kinds]))
 
 
 def _records(side: DiffInput, partition: int, fingerprints: Fingerprints, *, last: bool) -> Records:

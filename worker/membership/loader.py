@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 
@@ -44,18 +44,32 @@ Result = TypeVar("Result")
 class Marks:
     """One bit a row."""
 
-    def __init__(self, rows: int) -> None:
-        self._bits = np.zeros(-(-rows // 8), np.uint8)
+    def __init__(self, bits: U8) -> None:
+        self._bits = bits
+
+    @classmethod
+    def none(cls, rows: int) -> Self:
+        """So many rows, none of them marked."""
+        return cls(np.zeros(-(-rows // 8), np.uint8))
+
+    @classmethod
+    def where(cls, marked: Bool) -> Self:
+        """These rows."""
+        return cls(np.packbits(marked, bitorder="little"))
 
     def add(self, rows: U32) -> None:
         """Mark these rows."""
         np.bitwise_or.at(self._bits, rows >> 3, np.uint8(1) << (rows & 7).astype(np.uint8))
 
-    def of(self, first: int, count: int) -> Bool:
-        """Of so many rows from the first on: whether they are marked."""
-        bits = self._bits[first // 8 : -(-(first + count) // 8)]
-        ahead = first % 8
-        return np.unpackbits(bits, bitorder="little")[ahead : ahead + count].view(np.bool_)
+    def at(self, rows: U32) -> Bool:
+        """Whether these rows are marked."""
+        marked: Bool = (self._bits[rows >> 3] >> (rows & 7).astype(np.uint8) & np.uint8(1)).view(np.bool_)
+        return marked
+
+    def between(self, first: int, stop: int) -> Bool:
+        """The same of the rows from the first on."""
+        bits = np.unpackbits(self._bits[first // 8 : -(-stop // 8)], bitorder="little")
+        return bits[first % 8 : first % 8 + stop - first].view(np.bool_)
 
 
 class DiffInput:
@@ -97,7 +111,7 @@ class DiffInput:
         """The texts of the rows that are marked."""
         first = 0
         for number, kind in enumerate(self.kinds):
-            chosen = marks.of(first, len(kind))
+            chosen = marks.between(first, first + len(kind))
             first += len(kind)
             if chosen.any():
                 rows = np.flatnonzero(chosen[kind == TEXT])
