@@ -19,7 +19,7 @@ import numpy as np
 
 from models.contact_keys.key_array import TEXT, KeyArray
 from models.direction import Direction
-from worker.membership import batching
+from worker.membership import batching, heap
 from worker.membership.fingerprint import Fingerprints
 from worker.membership.key_sources import KeySource
 from worker.membership.loader import PARTITION, THREADS, DiffInput, Intake, Marks, Totals, ordered
@@ -37,11 +37,6 @@ _SNAPSHOT, _STATE, _UNSURE = range(3)
 
 _SIDES = {Direction.EXIT: (_STATE, _UNSURE), Direction.ENTER: (_SNAPSHOT,)}
 """Whose keys exit, and whose enter, in the order in which they are pushed."""
-
-_FREED = 31 << 20
-"""glibc gives a freed block back to the kernel, page faults and all, unless a larger one was freed before (mallopt(3),
-M_MMAP_THRESHOLD). So one is, untouched: 5,000,000 rows then take 20,000 page faults in place of 200,000, and a
-seventh less time. Elsewhere it does nothing."""
 
 
 @dataclass(frozen=True)
@@ -197,7 +192,7 @@ def compare(snapshot: KeySource, state: StateReader, *, workdir: Path, seed: int
     Temporary files go to `workdir`: about 20 bytes a row of either side, 17 a change, and the texts of keys
     that are no UUIDs.
     """
-    np.empty(_FREED, np.uint8)
+    heap.prepare()
     fingerprints = Fingerprints(seed)
     with snapshot.opened(workdir) as source, ThreadPoolExecutor(THREADS, "diff") as pool:
         intake = Intake(pool, fingerprints, max(source.expected, state.members), workdir)
