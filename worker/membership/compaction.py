@@ -30,6 +30,7 @@ PART = 250_000
 
 RUN = 250_000
 BLOCK = 8_192
+_FEW = 8  # runs
 _BLOCK_BYTES = 1 << 18
 _RUN_BYTES = 1 << 25
 _CELL = 128
@@ -90,6 +91,7 @@ class _Run:
     keys: KeyArray = field(default_factory=KeyArray.empty)
     alive: Bool = field(default_factory=lambda: np.zeros(0, np.bool_))
     next: int = 0
+    block: int = 1  # keys of one, as a rule
 
     @property
     def finished(self) -> bool:
@@ -141,7 +143,7 @@ class _Runs:
         runs = [run for run in self._runs if run.blocks]
         while True:
             for run in runs:
-                while len(run.keys) < BLOCK // 2 and not run.finished:
+                while 2 * len(run.keys) < run.block and not run.finished:
                     self._refill(run)
             runs = [run for run in runs if len(run.keys)]
             if not runs:
@@ -160,7 +162,9 @@ class _Runs:
         run.alive = np.concatenate([run.alive, alive])
 
     def _store(self, run: _Run, keys: KeyArray, alive: Bool) -> None:
-        rows = max(min(BLOCK, len(keys) * _BLOCK_BYTES // max(keys.text.nbytes, 1)), 1)
+        # A step of the merge takes up to a block of each run: the more there are, the smaller are theirs.
+        most = min(BLOCK, _FEW * BLOCK // len(self._runs))
+        run.block = rows = max(min(most, len(keys) * _BLOCK_BYTES // max(keys.text.nbytes, 1)), 1)
         for start in range(0, len(keys), rows):
             number = self._spool.append(keys.slice(start, min(start + rows, len(keys))))
             run.blocks.append((number, alive[start : start + rows]))
