@@ -12,14 +12,15 @@ from functools import cache
 
 import numpy as np
 
-_ARENA_MAX = -8  # M_ARENA_MAX of <malloc.h>
+# M_ARENA_MAX of <malloc.h>: with one heap for all threads what is free at its end goes back to the kernel too often.
+_ARENA_MAX, _ARENAS = -8, 2
 # M_MMAP_THRESHOLD: a freed block goes back to the kernel, unless a larger one was freed before. So one is, untouched.
 _FREED = 31 << 20
 
 
 @cache
 def prepare() -> None:
-    """Once a process, before the threads begin: all of them use one heap, or each would keep what it has freed."""
+    """Once a process, before the threads begin: they share two heaps, or each would keep what it has freed."""
     with suppress(AttributeError, OSError, TypeError):
-        ctypes.CDLL(None).mallopt(_ARENA_MAX, 1)
+        ctypes.CDLL(None).mallopt(_ARENA_MAX, _ARENAS)
     np.empty(_FREED, np.uint8)

@@ -145,7 +145,9 @@ class Intake:
     def blobs(self, blobs: Iterable[bytes]) -> DiffInput:
         """The keys of some blobs."""
         side = DiffInput(self._workdir)
-        for keys, part, folds in self._ordered(lambda blob: self._sorted(decode(blob)), blobs):
+        # Not one more than are worked on: a part of the state has ten times as many rows as a piece of a file.
+        decoded = ordered(self._pool, lambda blob: self._sorted(decode(blob)), blobs, ahead=THREADS)
+        for keys, part, folds in decoded:
             side.append(keys, part, folds)
         return side
 
@@ -165,7 +167,7 @@ class Intake:
         side = DiffInput(self._workdir)
         rows = blank = longest = 0
         odd = OddKeys()
-        for cells, part, folds, found in self._ordered(prepared, items):
+        for cells, part, folds, found in ordered(self._pool, prepared, items):
             side.append(cells.keys, part, folds)
             rows += cells.rows
             blank += cells.blank
@@ -181,9 +183,6 @@ class Intake:
             partition = (self._fingerprints.mix(hi, lo) >> np.uint64(64 - self.bits)).astype(np.uint8)
         part = by_partition(hi, lo, partition, self.partitions)
         return keys, part, Folds.of(keys, self._fingerprints)
-
-    def _ordered(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        return ordered(self._pool, function, items)
 
 
 def ordered(
