@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hmac
 import os
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,20 +62,13 @@ class Keyring:
 
     def decrypt(self, token: bytes) -> SecretStr:
         """The secret of a token made under any key of the ring."""
-        from cryptography.fernet import InvalidToken
-
-        try:
-            return SecretStr(self._fernet.decrypt(token).decode())
-        except InvalidToken:
-            raise WrongSecretKeyError("SECRET_KEY_WRONG") from None
+        return SecretStr(self._read(self._fernet.decrypt, token).decode())
 
     def reads(self, token: bytes) -> bool:
         """Whether the token was made under a key of the ring."""
-        from cryptography.fernet import InvalidToken
-
         try:
-            self._fernet.decrypt(token)
-        except InvalidToken:
+            self._read(self._fernet.decrypt, token)
+        except WrongSecretKeyError:
             return False
         return True
 
@@ -90,10 +84,14 @@ class Keyring:
 
     def rotate(self, token: bytes) -> bytes:
         """The same secret under the newest key."""
+        return self._read(self._fernet.rotate, token)
+
+    @staticmethod
+    def _read(by: Callable[[bytes], bytes], token: bytes) -> bytes:
         from cryptography.fernet import InvalidToken
 
         try:
-            return self._fernet.rotate(token)
+            return by(token)
         except InvalidToken:
             raise WrongSecretKeyError("SECRET_KEY_WRONG") from None
 

@@ -124,8 +124,8 @@ class ClaimedRun:
 
         Where a commit has just told, the database is not asked again.
         """
-        since = None if self._fenced_at is None else (self.now - self._fenced_at).total_seconds()
-        if since is not None and 0 <= since < self.ctx.settings.lease_seconds * JUST_NOW:
+        short = timedelta(seconds=self.ctx.settings.lease_seconds * JUST_NOW)
+        if self._fenced_at is not None and timedelta() <= self.now - self._fenced_at < short:
             return
         if not claims.still_held(self.ctx.db, self.claim, now=self.now):
             raise LeaseLost(self.claim.run_id)

@@ -43,6 +43,11 @@ class Owner:
         """Its current generation, within a statement."""
         return select(self.pointer).where(self.pointer.class_.id == self.id).scalar_subquery()
 
+    @property
+    def current_parts(self) -> ColumnElement[bool]:
+        """The condition for the parts that count."""
+        return self.parts & (self.part.generation == self.current)
+
     def hold(self, session: Session) -> int | None:
         """Its current generation, which nobody else changes until this transaction ends; none if the owner is gone.
 

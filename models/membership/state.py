@@ -27,10 +27,7 @@ def iter_chunks(session: Session, binding_id: int) -> Iterator[bytes]:
     """The parts of the current generation, in order."""
     yield from session.scalars(
         select(MemberChunk.keys)
-        .where(
-            MemberChunk.binding_id == binding_id,
-            MemberChunk.generation == generations.of_binding(binding_id).current,
-        )
+        .where(generations.of_binding(binding_id).current_parts)
         .order_by(MemberChunk.part)
         .execution_options(yield_per=1)
     )
@@ -51,8 +48,7 @@ def sizes(session: Session, binding_id: int) -> tuple[int, int, int]:
     """Members in the base, changes in the log, batches in the log."""
     base = session.scalar(
         select(func.coalesce(func.sum(MemberChunk.n), 0)).where(
-            MemberChunk.binding_id == binding_id,
-            MemberChunk.generation == generations.of_binding(binding_id).current,
+            generations.of_binding(binding_id).current_parts
         )
     )
     changes, batches = session.execute(

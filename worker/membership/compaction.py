@@ -30,7 +30,7 @@ PART = 250_000
 
 RUN = 250_000
 BLOCK = 8_192
-_FEW = 8  # runs
+_FEW_RUNS = 8
 _BLOCK_BYTES = 1 << 18
 _RUN_BYTES = 1 << 25
 _CELL = 128
@@ -163,7 +163,7 @@ class _Runs:
 
     def _store(self, run: _Run, keys: KeyArray, alive: Bool) -> None:
         # A step of the merge takes up to a block of each run: the more there are, the smaller are theirs.
-        most = min(BLOCK, _FEW * BLOCK // len(self._runs))
+        most = min(BLOCK, _FEW_RUNS * BLOCK // len(self._runs))
         run.block = rows = max(min(most, len(keys) * _BLOCK_BYTES // max(keys.text.nbytes, 1)), 1)
         for start in range(0, len(keys), rows):
             number = self._spool.append(keys.slice(start, min(start + rows, len(keys))))

@@ -22,7 +22,7 @@ from models.contact_keys.key_array import I64, TEXT, U8, U64, KeyArray
 LONG = 512
 _PIECE = 1 << 15  # with smaller ones two threads wait for the interpreter lock
 _LANES = 4
-_BLOCK = 32  # bytes of a text that are gathered at once: as dear as eight of them
+_BLOCK = 32  # bytes of a text that are gathered at once: eight alone would take as long
 _MOST = 0.7  # with so many rows left a word is added to all: cheaper than to the chosen ones
 _32 = np.uint64(32)
 _LOW = np.uint64(0xFFFFFFFF)
@@ -92,33 +92,26 @@ class Fingerprints:
         size = np.minimum(lengths, LONG).astype(np.uint64)
         key = self._numbers[-1]
         lanes = [self._first[lane] + (key[lane, 0] + size) * key[lane, 1] for lane in range(_LANES)]
-        zeros = np.zeros(_LANES, np.uint64)  # what the words that were added to all rows are for zeros
         at, left = starts, np.where(lengths > LONG, 0, lengths)
-        rows: I64 | None = None  # those that may have a further word; none: all
+        rows: slice | I64 = slice(None)  # those that may have a further word
         for start in range(0, LONG, _BLOCK):
             more = np.flatnonzero(left > 0)
             if not len(more):
                 break
             if len(more) < len(left) * _MOST:
-                rows = more if rows is None else rows[more]
+                rows = more if isinstance(rows, slice) else rows[more]
                 at, left = at[more], left[more]
             words = windows[np.minimum(at + start, len(windows) - 1)].view("<u8").reshape(-1, _BLOCK // 8)
             for word, value in enumerate(words.T[: -(-int(left.max()) // 8)], start // 8):
                 self._add(lanes, rows, word, value & _MASKS[np.clip(left, 0, 8)])
-                if rows is None:
-                    zeros += self._of_zeros[word]
                 left = left - 8
-        for lane in range(_LANES):
-            lanes[lane] -= zeros[lane]
         return lanes
 
-    def _add(self, lanes: list[U64], rows: I64 | None, word: int, value: U64) -> None:
+    def _add(self, lanes: list[U64], rows: slice | I64, word: int, value: U64) -> None:
         first, second = value & _LOW, value >> _32
         key, of_zeros = self._numbers[word], self._of_zeros[word]
         for lane in range(_LANES):
             product = first + key[lane, 0]
             product *= second + key[lane, 1]
-            if rows is None:
-                lanes[lane] += product
-            else:
-                lanes[lane][rows] += product - of_zeros[lane]
+            product -= of_zeros[lane]
+            lanes[lane][rows] += product

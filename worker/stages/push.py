@@ -57,8 +57,7 @@ class _Turn:
     """What followed the end of a job in the same transaction."""
 
     following: list[PushBatch] = field(default_factory=list)
-    done: bool = False
-    woken: list[Woken] = field(default_factory=list)
+    woken: list[Woken] | None = None  # whoever gets the slots of a run that has pushed all; none: it has not
 
 
 @dataclass
@@ -128,25 +127,25 @@ class Push:
         sent = 0
         while sent < free and self._any_due():
             with self.claimed.transaction() as (session, run):
-                job, wanted = self._take(session, run)
+                job = self._take(session, run)
+                waits = not job and self._may_send(run)
+                wanted = waits and batches.slot_wanted(session, run, now=self.claimed.now) is not None
             if not job:
                 return sent, wanted
             self._send(job)
             sent += 1
         return sent, False
 
-    def _take(self, session: Session, run: SyncRun) -> tuple[list[PushBatch], bool]:
-        """What is sent next, if a free slot is this run's; else whether it waits for one."""
-        if run.cancel_requested or blackout.until(run.binding, self.claimed.now) is not None:
-            return [], False
-        job = batches.take_slot(
-            session,
-            run,
-            self.claimed.slot_rules,
-            now=self.claimed.now,
-            rows_together=0 if self.synchronous else BATCH_ROWS,
-        )
-        return job, not job and batches.slot_wanted(session, run, now=self.claimed.now) is not None
+    def _may_send(self, run: SyncRun) -> bool:
+        return not run.cancel_requested and blackout.until(run.binding, self.claimed.now) is None
+
+    def _take(self, session: Session, run: SyncRun) -> list[PushBatch]:
+        """What is sent next, if a free slot is this run's."""
+        if not self._may_send(run):
+            return []
+        together = 0 if self.synchronous else BATCH_ROWS
+        rules, now = self.claimed.slot_rules, self.claimed.now
+        return batches.take_slot(session, run, rules, now=now, rows_together=together)
 
     def _any_due(self) -> bool:
         """Whether a transaction is worth it."""
@@ -225,16 +224,16 @@ class Push:
             if turn.following:
                 self._send(turn.following)
                 sent += 1
-            if turn.done:
+            if turn.woken is not None:
                 self.claimed.publish_woken(turn.woken)
                 self.done = True
         return ended, sent
 
     def _turn_over(self, turn: _Turn, session: Session, run: SyncRun) -> None:
         """In the transaction in which a job has ended: take what is sent in its place, or go on if that was all."""
-        turn.following, _ = self._take(session, run)
+        turn.following = self._take(session, run)
         if not turn.following and not batches.left(session, run.id):
-            turn.woken, turn.done = self._pushed(session, run), True
+            turn.woken = self._pushed(session, run)
 
     def _until_next(self, left: list[PushBatch]) -> float | None:
         """Seconds to the next look at a job, or to a batch that was put off; none if only a slot is waited for."""
